@@ -1,0 +1,19 @@
+"""Masked autoencoders for your own images.
+
+maskery.pretrain(data="photos", out="run")    the same options as the command line
+maskery.resume("run")
+maskery.load("run")                           the encoder: images in [0, 1] -> class token, patch tokens
+"""
+
+from typing import Any
+
+__version__ = "0.1.0"
+__all__ = ["embed", "export", "inspect", "knn", "load", "pretrain", "resume"]
+
+
+def __getattr__(name: str) -> Any:  # torch is imported when something is used, not by `import maskery`
+    if name not in __all__:
+        raise AttributeError(f"maskery has no {name!r}; it has: {', '.join(__all__)}")
+    from . import start, verbs
+
+    return getattr(start if name in ("pretrain", "resume") else verbs, name)

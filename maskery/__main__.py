@@ -1,0 +1,8 @@
+"""python -m maskery, the form that torchrun starts."""
+
+import sys
+
+from .cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,115 @@
+"""The command line: verbs, one function each."""
+
+import difflib
+import sys
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+from .options import UsageError, parse
+
+USAGE = """\
+maskery pretrain --data DIR --out RUN   pretrain a vision transformer on your images
+maskery resume RUN                      go on with an interrupted run, as if nothing had happened
+maskery eval knn RUN --data DIR         nearest-neighbour accuracy of the features, on images with labels
+maskery embed RUN --data DIR --out FILE.parquet   features of every image
+maskery export RUN --to timm --out DIR  weights for timm
+maskery inspect --data DIR              what is in there: counts, sizes, channels, unreadable, duplicates
+maskery list methods|models|recipes
+maskery demo                            all of it on built-in images, in about two minutes on a CPU
+
+`maskery VERB --help` lists a verb's options; --debug shows where an error came from.
+Exit codes: 0 done, 1 failed with one line, 2 wrong usage, 75 stopped by a signal with a checkpoint written."""
+
+DONE, FAILED, MISUSED, STOPPED = 0, 1, 2, 75
+
+
+def pretrain(args: Sequence[str]) -> int:
+    from .start import pretrain
+
+    return STOPPED if pretrain(args).stopped else DONE
+
+
+def resume(args: Sequence[str]) -> int:
+    from .start import resume
+
+    return STOPPED if parse(resume, _positional(args, "run"), "maskery resume").stopped else DONE
+
+
+def evaluate(args: Sequence[str]) -> int:
+    from . import verbs
+
+    evaluations: dict[str, Callable[..., Any]] = {"knn": verbs.knn}
+    kind = _choose("evaluation", args[:1], evaluations)
+    parse(evaluations[kind], _positional(args[1:], "where"), f"maskery eval {kind}")
+    return DONE
+
+
+def other(name: str, positional: str, args: Sequence[str]) -> int:
+    """The verbs that need nothing but their function."""
+    from . import demo, verbs
+
+    functions: dict[str, Callable[..., Any]] = {
+        "embed": verbs.embed,
+        "export": verbs.export,
+        "inspect": verbs.inspect,
+        "list": verbs.listing,
+        "demo": demo.demo,
+    }
+    parse(functions[name], _positional(args, positional), f"maskery {name}")
+    return DONE
+
+
+VERBS: dict[str, Callable[[Sequence[str]], int]] = {
+    "pretrain": pretrain,
+    "resume": resume,
+    "eval": evaluate,
+    "embed": partial(other, "embed", "where"),
+    "export": partial(other, "export", "where"),
+    "inspect": partial(other, "inspect", ""),
+    "list": partial(other, "list", "what"),
+    "demo": partial(other, "demo", ""),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb; returns the exit code."""
+    args = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in args
+    args = [a for a in args if a != "--debug"]
+    if not args or args[0] in ("-h", "--help", "help"):
+        print(USAGE)
+        return DONE if args else MISUSED
+    try:
+        return VERBS[_choose("verb", args[:1], VERBS)](args[1:])
+    except UsageError as e:
+        return _fail(e, MISUSED, debug)
+    except (ValueError, OSError, RuntimeError, ImportError) as e:
+        return _fail(e, FAILED, debug)
+    except KeyboardInterrupt:
+        print("maskery: interrupted", file=sys.stderr)
+        return FAILED
+
+
+def _fail(error: Exception, code: int, debug: bool) -> int:
+    if debug:
+        raise error
+    message = " ".join(str(error).split()) or type(error).__name__
+    print(f"maskery: {message}", file=sys.stderr)
+    return code
+
+
+def _choose(what: str, given: Sequence[str], among: dict[str, Any]) -> str:
+    if given and given[0] in among:
+        return given[0]
+    asked = repr(given[0]) if given else "given"
+    near = difflib.get_close_matches(given[0], among, 1) if given else []
+    hint = f"; did you mean {near[0]}?" if near else f"; there are: {', '.join(among)}"
+    raise UsageError(f"there is no {what} {asked}{hint}" if given else f"no {what} {asked}{hint}")
+
+
+def _positional(args: Sequence[str], name: str) -> list[str]:
+    """A first argument without a name gets the one it has in the function."""
+    if name and args and not args[0].startswith("-"):
+        return [f"--{name}", *args]
+    return list(args)

@@ -1,0 +1,136 @@
+"""Open somebody's images for a run: what is there, what is trained on, what is held out, what goes into memory."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+
+from ..config import ImagesConfig
+from ..nn.vit import IMAGENET_MEAN, IMAGENET_STD
+from .images import Images
+from .source import Source, open_source, split_indices
+from .survey import Survey, measure, survey
+
+
+class Reporter(Protocol):
+    """How opening speaks to people: sentences, and a bar (done, total) for what takes long."""
+
+    def say(self, message: str) -> None: ...
+
+    def bar(self, what: str) -> AbstractContextManager[Callable[[int, int], None]]: ...
+
+
+@dataclass(frozen=True)
+class Data:
+    images: Images
+    train: np.ndarray  # [n] indices into images, sorted
+    held_out: np.ndarray  # [m] never trained on
+    config: ImagesConfig  # nothing is None any more but columns and workers
+
+    @property
+    def labels(self) -> np.ndarray | None:
+        return self.images.source.labels
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self.images.source.classes
+
+    def fingerprint(self) -> str:
+        """The same when the same images, by name, are trained on in the same order."""
+        names = self.images.source.names
+        digest = hashlib.blake2b(digest_size=8)
+        for i in self.train:
+            digest.update(names[int(i)].encode("utf-8", "surrogateescape") + b"\n")
+        return digest.hexdigest()
+
+
+def source_of(where: str, config: ImagesConfig, progress: Callable[[int], None] | None = None) -> Source:
+    """The images at `where`, as the settings say they are to be read."""
+    return open_source(
+        where,
+        image_column=config.image_column,
+        label_column=config.label_column,
+        split_column=config.split_column,
+        labels=config.labels,
+        progress=progress,
+    )
+
+
+def open_data(where: str, config: ImagesConfig, size: tuple[int, int], report: Reporter, share: int = 1) -> Data:
+    """Open, look at a sample, refuse what is mostly unreadable, decode into memory what fits.
+
+    `size` (height, width) of the views in pixels; `share` processes of this machine divide its memory.
+    """
+    with report.bar("looking for images") as tick:
+        source = source_of(where, config, lambda found: tick(found, 0))
+    train, held_out = split_indices(source, config.holdout)
+    with report.bar("looking at images") as tick:
+        looked = survey(source, pages=config.pages, progress=tick)
+    for note in (*source.notes, *looked.lines()):
+        report.say(note)
+    refuse_unreadable(where, [(s.name, s.reason) for s in looked.skipped], looked.looked_at, config.unreadable)
+
+    channels, bits = config.channels or looked.channels_suggested, config.bits or looked.bits_suggested
+    images = Images(source, channels=channels, bits=bits, pages=config.pages, min_side=2 * max(size))
+    everything = np.concatenate([train, held_out])
+    if _bytes(looked, len(everything), channels, bits, 2 * max(size)) < config.memory * 1e9 / share:
+        with report.bar("decoding into memory") as tick:
+            fits = images.keep(everything, config.memory * 1e9 / share, tick)
+        bad = images.unreadable()
+        refuse_unreadable(where, bad, len(everything), config.unreadable)
+        if fits:
+            used = sum(x.nbytes for x in images.kept.values() if isinstance(x, np.ndarray))
+            report.say(
+                f"all {len(everything) - len(bad):,} images are decoded once and kept in memory ({used / 1e9:.2f} GB)"
+            )
+
+    if looked.heights[0] < size[0] or looked.widths[0] < size[1]:
+        report.say(f"some images are smaller than {size[0]} x {size[1]} pixels and are enlarged")
+    return Data(images, train, held_out, _normalisation(replace(config, channels=channels, bits=bits), source, train))
+
+
+def spread(indices: np.ndarray, most: int) -> np.ndarray:
+    """At most so many of the indices, evenly spread over them."""
+    if len(indices) <= most:
+        return indices
+    return indices[np.linspace(0, len(indices) - 1, most).round().astype(np.int64)]
+
+
+def refuse_unreadable(where: str, skipped: Sequence[tuple[str, str]], looked_at: int, allowed: float) -> None:
+    """ValueError with the head of the list when more than the allowed share cannot be read."""
+    if len(skipped) <= allowed * looked_at:
+        return
+    head = "; ".join(f"{name}: {reason}" for name, reason in skipped[:5])
+    more = f"; and {len(skipped) - 5} more" if len(skipped) > 5 else ""
+    raise ValueError(
+        f"{where}: {len(skipped)} of {looked_at} images cannot be read, more than the {allowed:.0%} that "
+        f"--images.unreadable allows: {head}{more}"
+    )
+
+
+def _normalisation(config: ImagesConfig, source: Source, train: np.ndarray) -> ImagesConfig:
+    """Mean and std: the user's, ImageNet's for ordinary colour photographs, else measured."""
+    assert config.channels
+    assert config.bits
+    for name, values in (("mean", config.mean), ("std", config.std)):
+        if values is not None and len(values) != config.channels:
+            raise ValueError(f"images.{name} has {len(values)} numbers, the images have {config.channels} channels")
+    if config.mean is not None and config.std is not None:
+        return config
+    if config.channels == 3 and config.bits == 8:
+        mean, std = IMAGENET_MEAN, IMAGENET_STD
+    else:
+        mean, std = measure(source, train, channels=config.channels, bits=config.bits, pages=config.pages)
+        std = tuple(max(s, 1e-4) for s in std)  # a channel that is constant stays finite
+    return replace(config, mean=config.mean or mean, std=config.std or std)
+
+
+def _bytes(looked: Survey, n: int, channels: int, bits: int, min_side: int) -> float:
+    """About what n decoded images need: by their median size, halved until just above `min_side`."""
+    height, width = looked.heights[1], looked.widths[1]
+    while min(height, width) >= 2 * min_side:
+        height, width = height // 2, width // 2
+    return n * height * width * channels * bits / 8

@@ -1,0 +1,97 @@
+"""Names of images: many strings in little memory, and what follows from a name."""
+
+import hashlib
+import itertools
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from typing import overload
+
+import numpy as np
+
+
+class Names(Sequence[str]):
+    """A sequence of strings kept as one block of bytes and an array of offsets: their length and 8 bytes each.
+
+    Strings are UTF-8; bytes that are not (file names may hold any) are kept as Python's surrogate escapes.
+    """
+
+    def __init__(self, blob: bytes, offsets: np.ndarray):
+        """`blob`: all strings end to end; `offsets`: int64 [n + 1], where each begins, and the end."""
+        self.blob, self.offsets = blob, offsets
+
+    @classmethod
+    def of(cls, parts: Sequence[bytes]) -> "Names":
+        offsets = np.zeros(len(parts) + 1, np.int64)
+        np.cumsum(np.fromiter(map(len, parts), np.int64, len(parts)), out=offsets[1:])
+        return cls(b"".join(parts), offsets)
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def raw(self, i: int) -> bytes:
+        """The bytes of string `i`, 0 <= i < n."""
+        return self.blob[self.offsets[i] : self.offsets[i + 1]]
+
+    def all_raw(self) -> Iterator[bytes]:
+        return (self.blob[a:b] for a, b in itertools.pairwise(self.offsets.tolist()))
+
+    @overload
+    def __getitem__(self, i: int) -> str: ...
+    @overload
+    def __getitem__(self, i: slice) -> list[str]: ...
+    def __getitem__(self, i: int | slice) -> str | list[str]:
+        if isinstance(i, slice):
+            return [self[k] for k in range(*i.indices(len(self)))]
+        if not -len(self) <= i < len(self):
+            raise IndexError(f"name {i} of {len(self)}")
+        return text(self.raw(i % len(self)))
+
+    def __iter__(self) -> Iterator[str]:
+        return map(text, self.all_raw())
+
+
+def text(raw: bytes) -> str:
+    return raw.decode("utf-8", "surrogateescape")
+
+
+def raw(string: str) -> bytes:
+    # "surrogatepass" for lone surrogates that stand for no byte: Windows file names and JSON can hold them.
+    try:
+        return string.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return string.encode("utf-8", "surrogatepass")
+
+
+def unique(parts: list[bytes]) -> list[bytes]:
+    """The second time a name occurs it becomes "name#2", the third "name#3"; a number that is taken is passed over."""
+    taken = set(parts)
+    if len(taken) == len(parts):
+        return parts
+    seen: dict[bytes, int] = {}
+    out = []
+    for part in parts:
+        count = seen.get(part, 0) + 1
+        fresh = part
+        while count > 1 and (fresh := part + b"#%d" % count) in taken:
+            count += 1
+        seen[part] = count
+        taken.add(fresh)
+        out.append(fresh)
+    return out
+
+
+def hashes(names: Sequence[str]) -> np.ndarray:
+    """uint64 [n]: BLAKE2b of each name's UTF-8 bytes with 8 bytes of digest, big-endian. The same on every machine."""
+    parts = names.all_raw() if isinstance(names, Names) else map(raw, names)
+    return digests(parts, 8).view(">u8").astype(np.uint64)[:, 0]
+
+
+def digests(parts: Iterable[bytes], size: int) -> np.ndarray:
+    """uint8 [n, size]: BLAKE2b of each part."""
+    blake = hashlib.blake2b
+    return np.frombuffer(b"".join([blake(p, digest_size=size).digest() for p in parts]), np.uint8).reshape(-1, size)
+
+
+def absolute(path: str | os.PathLike[str]) -> str:
+    """The absolute path, symlinks unresolved, "~" expanded."""
+    return os.path.abspath(os.path.expanduser(path))

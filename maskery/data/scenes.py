@@ -1,0 +1,368 @@
+"""Built-in images: small textured scenes with objects, for `maskery demo` and for the tests.
+
+A scene's class is a texture family behind a main kind of object (`striped-stars`, `checked-rings`, ...). Colours,
+light, contrast, phase, warp, blur, noise and the objects' number, place, size and turn are drawn independently of the
+class, and up to half of the objects are of other kinds: colour says next to nothing about the class, structure does.
+
+Every draw comes from `default_rng([seed, index, ...])`: `scene(seed, index, size)` is a pure function. Lengths are
+fractions of the side, so one (seed, index) is the same scene at every size up to noise and rounding.
+
+Legend: H = W = size in pixels, K objects in sight. Pictures in the making are planar, [3, H, W] float32 in 0..1.
+"""
+
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from math import cos, hypot, pi, sin, sqrt
+from pathlib import Path
+
+import numpy as np
+
+SHAPES: tuple[str, ...] = ("disc", "square", "triangle", "ring", "star", "cross", "moon")
+# class -> texture family, main shape, fewest and most periods along a side, largest turn to either side in radians
+_RECIPES: dict[str, tuple[str, str, float, float, float]] = {
+    "striped-stars": ("stripes", "star", 4.5, 7.5, pi),
+    "checked-rings": ("checks", "ring", 3.5, 5.5, pi),
+    "dotted-triangles": ("dots", "triangle", 5, 7.5, pi),
+    "cloudy-squares": ("clouds", "square", 3.5, 5, pi),
+    "grained-discs": ("grain", "disc", 3, 5.5, 1),
+    "bricked-crosses": ("bricks", "cross", 4.5, 6.5, 1),
+    "zigzag-moons": ("zigzag", "moon", 3.5, 5.5, 1),
+    "cracked-rings": ("cells", "ring", 4, 6, pi),
+    "scaled-stars": ("scales", "star", 4.5, 6.5, 1),
+    "woven-discs": ("weave", "disc", 4, 6, 1),
+}
+CLASSES: tuple[str, ...] = tuple(_RECIPES)
+# fmt: off
+COLOURS: dict[str, tuple[int, int, int]] = {
+    "red": (218, 58, 58), "orange": (242, 140, 50), "yellow": (245, 210, 75), "green": (75, 165, 85),
+    "teal": (60, 185, 185), "blue": (60, 105, 210), "purple": (135, 80, 190), "pink": (245, 145, 185),
+}
+# fmt: on
+_TINTS = np.array(list(COLOURS.values()), np.float32) / 255  # [8, 3]
+_MIN_SIZE = 16
+_MIN_VISIBLE = 0.3  # an object of which less would be in sight is left out of the picture
+_LABEL_STREAM, _QUESTION_STREAM = 1, 2  # keeps these draws apart from those that make the picture
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One picture and everything that is known about it. All labels describe what is visible."""
+
+    image: np.ndarray  # [H, W, 3] uint8
+    label: int  # index into CLASSES
+    mask: np.ndarray  # [H, W] uint8, 0 = background, 1 + index into SHAPES
+    boxes: np.ndarray  # [K, 4] float32, left, top, right, bottom in pixels; right and bottom are exclusive
+    kinds: np.ndarray  # [K] int64, index into SHAPES
+    instances: np.ndarray  # [H, W] uint8, 0 = background, 1..K
+    questions: tuple[tuple[str, str], ...]  # (question, answer)
+
+
+def scene(seed: int, index: int, size: int = 64) -> Scene:
+    """Scene number `index` of the endless series `seed`, `size` pixels square. ValueError: a bad number."""
+    _check(seed, index, size)
+    image, instances, kinds, tints = _picture(seed, index, size)
+    mask = np.append(0, 1 + kinds).astype(np.uint8)[instances]
+    boxes = np.array([_box(instances == k + 1) for k in range(len(kinds))], np.float32).reshape(-1, 4)
+    rng = np.random.default_rng([seed, index, _QUESTION_STREAM])
+    seen = [np.median(image[instances == k + 1], axis=0) / 255 for k in range(len(kinds))]  # K of [3]
+    # a colour is asked for only where light and shadow have left it nearest to its own name
+    names = [tuple(COLOURS)[t] if t == _apart(c).argmin() else "" for t, c in zip(tints, seen, strict=True)]
+    return Scene(image, _label(seed, index), mask, boxes, kinds, instances, _questions(rng, boxes / size, kinds, names))
+
+
+def images(
+    n: int, size: int = 64, seed: int = 0, progress: Callable[[int], None] | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Pictures [n, size, size, 3] uint8 and labels [n] int64 of scenes 0..n-1; every ten in a row hold each class once.
+
+    `progress` is called with the number done after each picture. ValueError: a bad number.
+    """
+    _check(seed, 0, size, n)
+    pictures = np.empty((n, size, size, 3), np.uint8)
+    for i in range(n):
+        pictures[i] = _picture(seed, i, size)[0]
+        if progress:
+            progress(i + 1)
+    return pictures, np.array([_label(seed, i) for i in range(n)], np.int64)
+
+
+def write_folder(
+    root: Path,
+    n: int,
+    size: int = 64,
+    seed: int = 0,
+    holdout: float = 0.2,
+    progress: Callable[[int], None] | None = None,
+) -> Path:
+    """Write scenes 0..n-1 as `root/train/<class>/scene-000012.png` and `root/val/<class>/...`; returns `root`.
+
+    The last `holdout` of each class goes to `val` (at least one where a class has two or more and `holdout` > 0).
+    The folder appears whole or not at all. ValueError: a bad number, or `root` exists and is not an empty folder.
+    """
+    from PIL import Image  # here, so that the rest of the module needs numpy only
+
+    _check(seed, 0, size, n)
+    if not 0 <= holdout < 1:
+        raise ValueError(f"holdout is {holdout}; it must be at least 0 and less than 1")
+    root = Path(root)
+    if root.exists() and not (root.is_dir() and not any(root.iterdir())):
+        raise ValueError(f"{root} exists and is not an empty folder")
+    labels = [_label(seed, i) for i in range(n)]
+    root.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f".{root.name}-", dir=root.parent))
+    try:
+        for i, split in enumerate(_splits(np.array(labels), holdout)):
+            folder = partial / "new" / split / CLASSES[labels[i]]
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(_picture(seed, i, size)[0]).save(folder / f"scene-{i:06d}.png")
+            if progress:
+                progress(i + 1)
+        if root.is_dir():
+            root.rmdir()  # empty, as checked above; where it has been filled meanwhile this raises
+        (partial / "new").rename(root)
+    finally:
+        shutil.rmtree(partial)
+    return root
+
+
+def _check(seed: int, index: int, size: int, n: int = 1) -> None:
+    if size < _MIN_SIZE:
+        raise ValueError(f"size is {size}; it must be at least {_MIN_SIZE} pixels")
+    if n < 1:
+        raise ValueError(f"n is {n}; it must be at least 1")
+    if seed < 0 or index < 0:
+        raise ValueError(f"seed and index are {seed} and {index}; they must not be negative")
+
+
+def _label(seed: int, index: int) -> int:
+    block, place = divmod(index, len(CLASSES))
+    return int(np.random.default_rng([seed, block, _LABEL_STREAM]).permutation(len(CLASSES))[place])
+
+
+def _splits(labels: np.ndarray, holdout: float) -> list[str]:
+    splits = ["train"] * len(labels)
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label).tolist()
+        least = 1 if holdout > 0 else 0
+        held = min(max(round(holdout * len(members)), least), len(members) - 1)  # one stays to train on
+        for i in members[len(members) - held :]:
+            splits[i] = "val"
+    return splits
+
+
+# --- the picture ------------------------------------------------------------------------------------------------------
+
+
+def _picture(seed: int, index: int, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Image [H, W, 3] uint8, instances [H, W] uint8, kinds [K] int64, tints [K] int64 (index into COLOURS)."""
+    rng = np.random.default_rng([seed, index])
+    family, shape, *layout = _RECIPES[CLASSES[_label(seed, index)]]
+    line = ((np.arange(size) + 0.5) / size - 0.5).astype(np.float32)
+    x, y = np.meshgrid(line, line)  # [H, W] each
+    ground, figure = _palette(rng)
+    canvas = ground + _pattern(rng, family, layout, x, y) * (figure - ground)  # [3, H, W]
+    turn, shadow = rng.uniform(0, 2 * pi), np.float32(rng.uniform(0.25, 0.6))
+    light = np.float32(cos(turn)), np.float32(sin(turn))
+
+    covered, instances = np.zeros((size, size), bool), np.zeros((size, size), np.uint8)
+    drawn: list[tuple[int, int, np.ndarray, np.ndarray]] = []  # front to back: kind, tint, distance, shading
+    for kind, cx, cy, radius, angle, tint in _objects(rng, SHAPES.index(shape), ground, figure):
+        dx, dy = (x - cx) / radius, (y - cy) / radius
+        c, s = np.float32(cos(angle)), np.float32(sin(angle))
+        distance = _distance(SHAPES[kind], c * dx + s * dy, c * dy - s * dx) * np.float32(radius * size)  # pixels
+        inside = distance <= 0
+        visible = inside & ~covered
+        if visible.sum() <= _MIN_VISIBLE * inside.sum():
+            continue
+        covered |= inside
+        drawn.append((kind, tint, distance, 1 + np.float32(0.14) * (light[0] * dx + light[1] * dy)))
+        instances[visible] = len(drawn)
+    for _, tint, distance, shading in reversed(drawn):
+        canvas *= 1 - shadow * np.clip(1 - distance / np.float32(0.08 * size), 0, 1) ** 2
+        canvas += np.clip(0.5 - distance, 0, 1) * (_TINTS[tint][:, None, None] * shading - canvas)
+
+    canvas *= 1 + np.float32(rng.uniform(0, 0.35)) * (light[0] * x + light[1] * y)
+    soft = np.float32(rng.uniform(0, 0.15))
+    for axis in (1, 2):  # blur: a little of both neighbours
+        first, last = canvas.take([0], axis), canvas.take([-1], axis)
+        canvas += soft * np.diff(canvas, 2, axis, prepend=first, append=last)
+    canvas += np.float32(rng.uniform(0.004, 0.02)) * rng.standard_normal(canvas.shape, np.float32)
+    image = np.ascontiguousarray((np.clip(canvas, 0, 1) * 255 + 0.5).astype(np.uint8).transpose(1, 2, 0))
+    return image, instances, np.array([d[0] for d in drawn], np.int64), np.array([d[1] for d in drawn], np.int64)
+
+
+def _palette(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Two muted colours [3, 1, 1] for the background: near or opposite hues, one lighter; either may be the ground."""
+    hue, step = rng.uniform(), rng.choice([0.0, 0.06, -0.06, 0.5])
+    middle, half = rng.uniform(0.5, 0.62), rng.uniform(0.15, 0.32)
+    pair = [_hsv(hue, rng.uniform(0.1, 0.5), middle - half), _hsv(hue + step, rng.uniform(0.06, 0.35), middle + half)]
+    first = int(rng.integers(2))
+    return pair[first], pair[1 - first]
+
+
+def _hsv(hue: float, saturation: float, value: float) -> np.ndarray:
+    k = (np.array([5.0, 3.0, 1.0]) + 6 * hue) % 6
+    return (value - value * saturation * np.clip(np.minimum(k, 4 - k), 0, 1)).astype(np.float32)[:, None, None]
+
+
+def _apart(colour: np.ndarray) -> np.ndarray:
+    """Squared distances [8] of a colour of three numbers in 0..1 from COLOURS."""
+    return ((_TINTS - colour.ravel()) ** 2).sum(1)
+
+
+def _objects(
+    rng: np.random.Generator, main: int, ground: np.ndarray, figure: np.ndarray
+) -> list[tuple[int, float, float, float, float, int]]:
+    """One to four objects, front to back: kind, centre x and y (-0.5..0.5), radius (of the side), angle, tint.
+
+    The front one is of the main kind, at most half are others. Their tints are among the five that stand out most. Of
+    three places for each the one farthest from the others is taken: they overlap sometimes, not always.
+    """
+    count = int(rng.integers(1, 5))
+    others = np.delete(np.arange(len(SHAPES)), main)
+    strays = rng.choice(others, int(rng.integers(0, count // 2 + 1))).tolist()
+    rest = rng.permutation([main] * (count - 1 - len(strays)) + strays).astype(int).tolist()
+    usable = np.argsort(np.minimum(_apart(ground), _apart(figure)))[-5:]
+    objects: list[tuple[int, float, float, float, float, int]] = []
+    for kind in [main, *rest]:
+        places = rng.uniform(-0.38, 0.38, (3, 2)).tolist()
+        cx, cy = max(places, key=lambda p: min((hypot(p[0] - o[1], p[1] - o[2]) for o in objects), default=0.0))
+        objects.append((kind, cx, cy, rng.uniform(0.11, 0.21), rng.uniform(0, 2 * pi), int(rng.choice(usable))))
+    return objects
+
+
+def _distance(shape: str, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Signed distance [H, W] to a shape of radius 1 around the origin, negative inside; exact near the edge."""
+    match shape:
+        case "disc":
+            return np.hypot(x, y) - 0.9
+        case "square":
+            return np.maximum(abs(x), abs(y)) - 0.78
+        case "triangle":
+            return np.maximum(y, np.float32(sqrt(0.75)) * abs(x) - 0.5 * y) - 0.55
+        case "ring":
+            return abs(np.hypot(x, y) - 0.7) - 0.25
+        case "star":  # all ten edges are folded onto one, from the tip (1, 0) to a notch at radius 0.48
+            fold = np.arctan2(y, x) * np.float32(5 / (2 * pi))
+            angle = abs(fold - np.rint(fold)) * np.float32(2 * pi / 5)
+            a, b = 0.48 * sin(pi / 5), 1 - 0.48 * cos(pi / 5)
+            return (np.hypot(x, y) * (a * np.cos(angle) + b * np.sin(angle)) - a) / hypot(a, b)
+        case "cross":
+            x, y = abs(x), abs(y)
+            return np.maximum(np.minimum(x, y) - 0.32, np.maximum(x, y) - 0.95)
+        case _:  # moon
+            return np.maximum(np.hypot(x, y) - 0.95, 0.78 - np.hypot(x - 0.55, y))
+
+
+# --- textures ---------------------------------------------------------------------------------------------------------
+
+
+def _pattern(rng: np.random.Generator, family: str, layout: list[float], x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """How much of the second background colour, [H, W] in 0..1.
+
+    Each family's field is cut at one of its own quantiles, so that the share of the two colours tells no family.
+    """
+    low, high, tilt = layout
+    cycles, angle, warp = rng.uniform(low, high), rng.uniform(-tilt, tilt), np.float32(rng.uniform(0, 0.3))
+    c, s = np.float32(cycles * cos(angle)), np.float32(cycles * sin(angle))
+    u = c * x + s * y + np.float32(rng.uniform(0, 8)) + warp * _noise(rng, len(x), 3)  # in periods
+    v = c * y - s * x + np.float32(rng.uniform(0, 8)) + warp * _noise(rng, len(x), 3)
+    field = _field(rng, family, u, v, cycles)
+    rank, softness = int(rng.uniform(0.35, 0.6) * field.size), np.float32(rng.uniform(0.7, 2.0))
+    level = np.partition(field, rank, axis=None)[rank]
+    return np.clip(0.5 + (field - level) / (softness * field.std()), 0, 1)
+
+
+def _field(rng: np.random.Generator, family: str, u: np.ndarray, v: np.ndarray, cycles: float) -> np.ndarray:
+    """A texture's real-valued field [H, W] at the coordinates u, v [H, W] in periods."""
+    tau = np.float32(2 * pi)
+    match family:
+        case "stripes":
+            return np.cos(tau * u)
+        case "checks":
+            return np.cos(tau * u / 2) * np.cos(tau * v / 2)
+        case "dots":  # hexagonal
+            tilt = np.float32(sqrt(0.75)) * v
+            return np.cos(tau * u) + np.cos(tau * (u / 2 + tilt)) + np.cos(tau * (u / 2 - tilt))
+        case "clouds":
+            knots = round(cycles)
+            return _noise(rng, len(u), knots) + 0.4 * _noise(rng, len(u), 2 * knots)
+        case "grain":  # long year rings
+            x, y = rng.uniform(0, 8, 2).astype(np.float32)
+            return np.cos(tau * (np.hypot(u - x, (v - y) / 3) + 0.35 * _noise(rng, len(u), 4)))
+        case "bricks":  # distance from the joints; bricks twice as long as high
+            u = (u + np.floor(v) % 2) / 2
+            return np.minimum(1 - abs(2 * (u % 1) - 1), 0.5 - abs(v % 1 - 0.5))
+        case "zigzag":
+            return np.cos(tau * (v + abs(u % 2 - 1)))
+        case "cells":
+            return _cells(rng, u, v)
+        case "scales":  # discs of radius 1/2 in rows 1/2 apart, each row lying on the one before
+            u, v = u / 1.4, v / 1.4
+            row = np.floor(2 * v)
+            near = np.hypot((u + (row + 1) / 2) % 1 - 0.5, v - (row + 1) / 2)
+            return np.where(near < 0.5, near, np.hypot((u + row / 2) % 1 - 0.5, v - row / 2))
+        case _:  # weave: squares of stripes, in turns along and across
+            return np.cos(tau * np.where((np.floor(u / 2) + np.floor(v / 2)) % 2 == 1, u, v))
+
+
+def _cells(rng: np.random.Generator, u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    """How much nearer the nearest of P scattered points is than the next, [H, W]: 0 on the edges between cells."""
+    corners = np.mgrid[u.min() - 1 : u.max() + 1, v.min() - 1 : v.max() + 1].reshape(2, -1)
+    points = (corners + rng.uniform(0, 0.8, corners.shape)).T.astype(np.float32)  # [P, 2]
+    pixels = np.stack([u.ravel(), v.ravel()])  # [2, H * W]
+    squares = (points**2).sum(1)[:, None] - 2 * points @ pixels + (pixels**2).sum(0)  # [P, H * W]
+    nearest = squares.argmin(0)[None]
+    first = np.take_along_axis(squares, nearest, 0)[0]
+    np.put_along_axis(squares, nearest, np.inf, 0)
+    return (np.sqrt(np.maximum(squares.min(0), 0)) - np.sqrt(np.maximum(first, 0))).reshape(u.shape)
+
+
+def _noise(rng: np.random.Generator, size: int, knots: int) -> np.ndarray:
+    """Smooth noise [H, W] of about unit variance with `knots` bumps along a side."""
+    spline = _spline(size, knots)
+    return 2 * spline @ rng.standard_normal((knots + 3, knots + 3), np.float32) @ spline.T
+
+
+@cache
+def _spline(size: int, knots: int) -> np.ndarray:
+    """Cubic B-spline weights [size, knots + 3]."""
+    d = abs(((np.arange(size) + 0.5) / size * knots)[:, None] - np.arange(-1, knots + 2))
+    return np.where(d < 1, 2 / 3 - d**2 + d**3 / 2, np.clip(2 - d, 0, None) ** 3 / 6).astype(np.float32)
+
+
+# --- labels -----------------------------------------------------------------------------------------------------------
+
+
+def _box(pixels: np.ndarray) -> tuple[int, int, int, int]:
+    rows, columns = np.flatnonzero(pixels.any(1)), np.flatnonzero(pixels.any(0))
+    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+
+
+def _questions(
+    rng: np.random.Generator, boxes: np.ndarray, kinds: np.ndarray, names: list[str]
+) -> tuple[tuple[str, str], ...]:
+    """Questions about the visible objects: boxes [K, 4] in fractions of the side, kinds [K], K colour names or ""."""
+    counts = np.bincount(kinds, minlength=len(SHAPES))
+    present, absent = np.flatnonzero(counts), np.flatnonzero(counts == 0)
+    asked = [("how many objects are there?", str(len(kinds)))]
+    for kind in [*present, rng.choice(absent)]:
+        plural = SHAPES[kind] + ("es" if SHAPES[kind].endswith("s") else "s")
+        asked.append((f"how many {plural} are there?", str(counts[kind])))
+    asked += [
+        (f"is there a {SHAPES[rng.choice(some)]}?", a) for some, a in ((present, "yes"), (absent, "no")) if len(some)
+    ]
+
+    single = [k for k, kind in enumerate(kinds) if counts[kind] == 1]  # "the star" must name one object
+    asked += [(f"what colour is the {SHAPES[kinds[k]]}?", names[k]) for k in single if names[k]]
+    middle = (boxes[:, 0] + boxes[:, 2]) / 2
+    for a in single:
+        for b in single[single.index(a) + 1 :]:
+            if abs(middle[a] - middle[b]) > 0.1:  # beyond doubt
+                left = bool(rng.integers(2))
+                question = f"is the {SHAPES[kinds[a]]} {'left' if left else 'right'} of the {SHAPES[kinds[b]]}?"
+                asked.append((question, "yes" if (middle[a] < middle[b]) == left else "no"))
+    return tuple(asked)

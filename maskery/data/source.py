@@ -1,0 +1,132 @@
+"""Where encoded images come from: a folder, a list of paths, or a table."""
+
+import abc
+import difflib
+import os
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from .names import absolute, hashes
+
+LISTS = (".txt", ".lst", ".csv", ".tsv")
+TABLES = (".parquet", ".arrow", ".feather")
+SPLITS = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+    "testing": "test",
+}  # what a split may be called, and what we call it
+
+
+class Source(abc.ABC):
+    """n encoded images, each with a name, perhaps a class and a split. Can be pickled and used after a fork."""
+
+    where: str  # what the user gave, as an absolute path
+    names: Sequence[str]  # [n], unique, the same in every run and on every machine
+    labels: np.ndarray | None  # int64 [n], positions in `classes`, -1 = no label; None when there are none
+    classes: tuple[str, ...]  # () without labels
+    splits: (
+        np.ndarray | None
+    )  # str objects [n], "train", "val", "test" or as found, "" = none; None when there are none
+    notes: tuple[str, ...]  # sentences about what was found
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @abc.abstractmethod
+    def read(self, i: int) -> bytes:
+        """The encoded bytes of image `i`; b"" for an empty cell. Raises OSError when its file cannot be read."""
+
+
+def open_source(
+    where: str | Path,
+    *,
+    image_column: str | None = None,
+    label_column: str | None = None,
+    split_column: str | None = None,
+    labels: bool = True,
+    cache: bool = True,
+    progress: Callable[[int], None] | None = None,
+) -> Source:
+    """The images at `where`: a folder, a list (.txt, .lst, .csv, .tsv), a table (.parquet, .arrow, .feather) or a
+    folder of tables.
+
+    The columns are those of a .csv, .tsv or table; None: by their usual names. `labels` False leaves classes aside.
+    `cache`: a folder that has not changed since the last time is not scanned again. `progress` is called now and then
+    with the number of files found so far. Raises ValueError when there is nothing to read, naming what was looked for.
+    """
+    path = absolute(where)
+    columns = {"image_column": image_column, "label_column": label_column, "split_column": split_column}
+    # Imported here because those files import this one, and because pyarrow takes a third of a second to load.
+    if os.path.isdir(path):
+        from .folder import FolderSource, no_images
+        from .scan import scan
+
+        found = scan(path, cache=cache, progress=progress)
+        if len(found.names):
+            given = [c for c in columns.values() if c is not None]
+            if given:
+                raise ValueError(f"{path} is a folder of images: it has no column {given[0]!r}")
+            return FolderSource(path, found, labels=labels)
+        if not found.tables:
+            raise ValueError(no_images(path, found))
+        from .table import TableSource
+
+        files = tuple(os.path.join(path, os.fsdecode(table)) for table in found.tables)
+        return TableSource(path, files, **columns, labels=labels)
+    if not os.path.exists(path):
+        raise ValueError(f"{path}: no such file or folder")
+    kind = os.path.splitext(path)[1].lower()
+    if kind in LISTS:
+        from .listing import ListSource
+
+        return ListSource(path, **columns, labels=labels)
+    if kind in TABLES:
+        from .table import TableSource
+
+        return TableSource(path, (path,), **columns, labels=labels)
+    raise ValueError(f"{path}: not a folder, and no file of a kind that is read ({', '.join(LISTS + TABLES)})")
+
+
+def split_indices(source: Source, holdout: float) -> tuple[np.ndarray, np.ndarray]:
+    """(train, held out): positions in `source`, int64, sorted.
+
+    With splits: train is "train" (where no split has that name, all that is neither "val" nor "test"), held out is
+    "val", else "test". Where nothing is named for holding out, or there are no splits: of the training images, those
+    whose name's hash falls below `holdout`, a share in [0, 1); so an image stays on its side when others come or go.
+    Of fewer than 20 images none is held out that way. Raises ValueError when nothing is left to train on.
+    """
+    if not 0 <= holdout < 1:
+        raise ValueError(f"holdout is {holdout}: it must be at least 0 and below 1")
+    train = np.ones(len(source), bool)
+    held = np.zeros(len(source), bool)
+    if source.splits is not None:
+        named = {name: source.splits == name for name in ("train", "val", "test")}
+        train = named["train"] if named["train"].any() else ~(named["val"] | named["test"])
+        held = named["val"] if named["val"].any() else named["test"]
+    if not held.any() and holdout > 0 and train.sum() >= 20:
+        held = train & (hashes(source.names) / 2.0**64 < holdout)
+        train &= ~held
+    if not train.any():
+        found = "" if source.splits is None else f" (its splits: {', '.join(sorted(set(source.splits.tolist())))})"
+        raise ValueError(f"{source.where}: all {len(source)} images are held out, none is left to train on{found}")
+    return np.flatnonzero(train).astype(np.int64), np.flatnonzero(held).astype(np.int64)
+
+
+def column(where: str, wanted: str | None, usual: Iterable[str], columns: Sequence[str]) -> str | None:
+    """The column that is `wanted`, or with None the first of the `usual` names that is there, in any case of letters.
+
+    Raises ValueError when the wanted one is missing, naming those there are, nearest first.
+    """
+    if wanted is not None:
+        if wanted in columns:
+            return wanted
+        near = difflib.get_close_matches(wanted, columns, len(columns), 0)
+        raise ValueError(f"{where} has no column {wanted!r}: it has {', '.join(map(repr, near)) or 'none'}")
+    lower = {c.lower(): c for c in reversed(columns)}
+    return next((lower[u] for u in usual if u in lower), None)

@@ -1,0 +1,159 @@
+"""Tables of images: Parquet, and Arrow's file and stream formats (Feather), one file or several alike."""
+
+import bisect
+import itertools
+import json
+import os
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pyarrow as pa
+
+from .arrow import holds_images, is_text, read_columns, read_schema, text_columns
+from .labels import index_labels, split_names
+from .listing import LABELS, PATHS, SPLIT
+from .names import Names, raw, unique
+from .source import SPLITS, Source, column
+
+_IMAGES = ("image", "img", "bytes", "image_bytes", "jpg", "png", *PATHS)
+_NAMES = ("name", *PATHS)
+
+
+class TableSource(Source):
+    """Images in a column of a table: as encoded bytes, as Hugging Face's struct {bytes, path}, or as paths.
+
+    Encoded bytes stay in Arrow's memory: mapped from the disk for uncompressed Arrow files, read into RAM otherwise.
+    Paths are relative to the table's folder. A pickled TableSource opens its files again where it is unpickled.
+    """
+
+    def __init__(
+        self,
+        where: str,
+        files: tuple[str, ...],
+        *,
+        image_column: str | None = None,
+        label_column: str | None = None,
+        split_column: str | None = None,
+        labels: bool = True,
+    ):
+        self.where = where
+        self._arguments = (where, files, image_column, label_column, split_column, labels)
+        schema = read_schema(files[0])
+        image = column(where, image_column, _IMAGES, schema.names) or _only_image(schema)
+        if image is None:
+            there = ", ".join(map(repr, schema.names))
+            raise ValueError(f"{where} has no column of images: its columns are {there}; say which it is")
+        if not holds_images(schema.field(image).type):
+            raise ValueError(
+                f"{where}: column {image!r} holds {schema.field(image).type}: bytes, a struct of bytes and path, or "
+                "strings (paths) are read"
+            )
+        label = column(where, label_column, LABELS, schema.names) if labels else None
+        split = column(where, split_column, SPLIT, schema.names)
+        name = column(where, None, [n for n in _NAMES if n != image], text_columns(schema))
+        wanted = list(dict.fromkeys(c for c in (image, label, split, name) if c is not None))
+        tables = [read_columns(file, schema, wanted) for file in files]
+        self._cells = [chunk for table in tables for chunk in table[image].chunks if len(chunk)]
+        self._starts = [0, *itertools.accumulate(map(len, self._cells))]
+        self._folder = [
+            os.path.dirname(file) for file, table in zip(files, tables, strict=True)
+            for chunk in table[image].chunks if len(chunk)
+        ]  # fmt: skip
+        if not self._cells:
+            raise ValueError(f"no images in {where}: the table has no rows")
+
+        def values(of: str) -> list:
+            return [value for table in tables for value in table[of].to_pylist()]
+
+        self.names = _names(self._cells, values(name) if name else None)
+        self.labels, self.classes, self.splits = None, (), None
+        notes = [f"{len(files)} files of a table"] if len(files) > 1 else []
+        if label is not None:
+            self.labels, self.classes = _labels(where, label, schema, values)
+            notes.append(f"{len(self.classes)} classes from column {label}")
+        if split is not None:
+            self.splits = split_names(values(split))
+            notes.append(f"splits from column {split}")
+        elif len(files) > 1 or os.path.isdir(where):
+            named = [_split_of(os.path.relpath(file, where)) for file in files]
+            if None not in named:
+                lengths = [len(table) for table in tables]
+                self.splits = np.repeat(np.array(named, object), lengths)
+                notes.append("splits from the names of the files")
+        self.notes = tuple(notes)
+
+    def read(self, i: int) -> bytes:
+        chunk = bisect.bisect_right(self._starts, i) - 1
+        cell = self._cells[chunk][i - self._starts[chunk]].as_py()
+        path = None
+        if isinstance(cell, dict):
+            cell, path = cell.get("bytes"), cell.get("path")
+        if isinstance(cell, str):
+            cell, path = None, cell
+        if cell is not None or path is None:
+            return cell or b""
+        with open(os.path.join(self._folder[chunk], path), "rb") as file:
+            return file.read()
+
+    def __reduce__(self) -> tuple:
+        return _reopen, self._arguments
+
+
+def _reopen(
+    where: str, files: tuple[str, ...], image: str | None, label: str | None, split: str | None, labels: bool
+) -> TableSource:
+    return TableSource(where, files, image_column=image, label_column=label, split_column=split, labels=labels)
+
+
+def _only_image(schema: pa.Schema) -> str | None:
+    """The one column of bytes or of {bytes, path}."""
+    like = [f.name for f in schema if not is_text(f.type) and holds_images(f.type)]
+    return like[0] if len(like) == 1 else None
+
+
+def _names(cells: Sequence[pa.Array], given: list[str | None] | None) -> Names:
+    """The given names, else the paths beside or in place of the bytes, else "row-00000012"; made unique."""
+    if given is None:
+        kind = cells[0].type
+        if is_text(kind):
+            given = [path for chunk in cells for path in chunk.to_pylist()]
+        elif pa.types.is_struct(kind) and kind.get_field_index("path") >= 0:
+            given = [path for chunk in cells for path in chunk.field("path").to_pylist()]
+    parts = [raw(name) for name in given or () if name is not None]
+    n = sum(map(len, cells))
+    return Names.of(unique(parts) if len(parts) == n else [b"row-%08d" % i for i in range(n)])
+
+
+def _labels(
+    where: str, label: str, schema: pa.Schema, values: Callable[[str], list]
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    kind = schema.field(label).type
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    if not (pa.types.is_integer(kind) or pa.types.is_boolean(kind) or is_text(kind)):
+        raise ValueError(f"{where}: column {label!r} holds {kind}: classes are integers or strings")
+    found = values(label)
+    classes = _class_names(schema, label)
+    if classes and pa.types.is_integer(kind):
+        numbers = np.array([-1 if v is None else v for v in found], np.int64)
+        if numbers.max() < len(classes):
+            return np.maximum(numbers, -1), classes
+    return index_labels([int(v) if isinstance(v, bool) else v for v in found])
+
+
+def _class_names(schema: pa.Schema, label: str) -> tuple[str, ...]:
+    """The names of a Hugging Face `ClassLabel`, () where there are none."""
+    try:
+        about = json.loads((schema.metadata or {})[b"huggingface"])
+        names = about["info"]["features"][label]["names"]
+    except (KeyError, TypeError, ValueError):
+        return ()
+    return tuple(map(str, names)) if isinstance(names, list) else ()
+
+
+def _split_of(file: str) -> str | None:
+    """The split that a shard's path names, as in train/0.parquet or data/test-00000-of-00002.parquet."""
+    *folders, name = file.split(os.sep)
+    for part in (name.replace(".", "-").replace("_", "-").partition("-")[0], *reversed(folders)):
+        if part.lower() in SPLITS:
+            return SPLITS[part.lower()]
+    return None

@@ -1,0 +1,93 @@
+"""What to do with bytes that are no picture: one exception, one list of what parsers raise, and silence around them."""
+
+import contextlib
+import logging
+import struct
+import threading
+import warnings
+import zlib
+from collections.abc import Iterator
+
+from PIL import Image
+from tifffile import TiffFileError
+
+
+class Unreadable(ValueError):
+    """These bytes give no picture. The message is the reason alone, one line, without the file's name."""
+
+
+# What Pillow, tifffile and imagecodecs were seen to raise on damaged bytes. RuntimeError is imagecodecs' and Pillow's C
+# code; KeyError, IndexError, TypeError and AttributeError come from tags that are missing or of another type.
+DAMAGE = (
+    OSError,
+    ValueError,
+    SyntaxError,
+    ArithmeticError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+    EOFError,
+    MemoryError,
+    RuntimeError,
+    SystemError,
+    BufferError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+    TiffFileError,
+)
+
+
+def one_line(error: BaseException) -> str:
+    """The error's text on one line of at most 200 characters, its type's name when it has no text."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 200 else text[:197] + "..."
+
+
+class _Silence:
+    """Keeps Pillow's warnings and tifffile's log off the terminal while any thread is inside.
+
+    `warnings.catch_warnings` by itself is not safe here: it swaps the interpreter's filters, and threads that leave in
+    another order than they came would put each other's filters back, for good. The first one in saves, the last one out
+    restores.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._saved = contextlib.ExitStack()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._inside += 1
+            if self._inside > 1:
+                return
+            self._saved.enter_context(warnings.catch_warnings())
+            warnings.simplefilter("ignore")
+            log = logging.getLogger("tifffile")
+            self._saved.callback(setattr, log, "disabled", log.disabled)
+            log.disabled = True
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                self._saved.close()
+
+
+_silence = _Silence()
+
+
+@contextlib.contextmanager
+def reading(kind: str | None) -> Iterator[None]:
+    """Turn whatever a damaged file of `kind` ("JPEG", ..., None = unknown) raises in here into `Unreadable`."""
+    with _silence:
+        try:
+            yield
+        except Unreadable:
+            raise
+        except DAMAGE as error:
+            text = one_line(error)
+            cut = isinstance(error, EOFError) or "truncated" in text.lower()
+            raise Unreadable(f"{'truncated' if cut else 'damaged'} {kind or 'image'}: {text}") from error

@@ -1,0 +1,60 @@
+"""All of Maskery in about two minutes on two cores: on built-in images, or on somebody's own."""
+
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+from . import verbs
+from .data import scenes
+from .log import Terminal
+from .report.curves import learning_curves
+from .start import pretrain
+
+IMAGES = 4000
+SEEN = 60_000  # images in the run on somebody's own data: about a minute and a half on two cores
+
+
+def demo(data: str = "", out: Path = Path("demo"), seed: int = 0, overwrite: bool = False) -> dict[str, float]:
+    """Pretrain a small vision transformer, show what it gained, write pictures, export it.
+
+    Args:
+        data: your own images instead of the built-in ones
+        out: directory for images, run, pictures and exported weights
+        seed: of the built-in images and of the run
+        overwrite: replace an earlier demo in `out`
+    """
+    terminal, began = Terminal(), time.monotonic()
+    if out.exists() and any(out.iterdir()):
+        if not overwrite or not (out / "run").exists():
+            raise ValueError(f"{out}: exists already" + ("; --overwrite True replaces it" if not overwrite else ""))
+        shutil.rmtree(out)
+    settings: dict[str, Any] = {"data": data, "steps": SEEN // 128, "batch_size": 128, "watch": {"looks": 4}}
+    if not data:
+        with terminal.bar("painting scenes") as tick:
+            scenes.write_folder(out / "images", IMAGES, seed=seed, progress=lambda done: tick(done, IMAGES))
+        terminal.say(f"{out / 'images'}: {IMAGES:,} built-in scenes, ten classes told apart by texture and shape")
+        settings["data"] = str(out / "images")
+
+    result = pretrain(out=str(out / "run"), seed=seed, optim={"base_lr": 2e-3}, **settings)
+    if result.stopped:
+        raise ValueError(f"the demo was stopped; `maskery resume {out / 'run'}` goes on with its run")
+
+    verbs.export(out / "run", out / "timm")
+    verbs.embed(out / "run", settings["data"], out / "embeddings.parquet")
+    curves = learning_curves(out / "run")
+    before, after = result.looks[0], result.looks[-1]
+    for name, words in (
+        ("knn_mean_patch", "nearest neighbours, mean patch token"),
+        ("knn_class_token", "nearest neighbours, class token"),
+        ("held_out_loss", "held-out loss, the same masks"),
+    ):
+        if name in after:
+            form = ".3f" if "loss" in name else ".1%"
+            print(f"{words:38} at random initialisation {before[name]:{form}}   after {after[name]:{form}}")
+    print(f"reconstructions   {out / 'run' / 'samples'}")
+    if curves:
+        print(f"learning curves   {curves}")
+    print(f"weights for timm  {out / 'timm'}")
+    print(f"done in {time.monotonic() - began:.0f} s")
+    return {f"{name}_{when}": look[name] for when, look in (("before", before), ("after", after)) for name in look}

@@ -1,0 +1,1 @@
+"""Something trained -> {name: number}. No training in here."""

@@ -1,0 +1,59 @@
+"""Features of many images: deterministic, unmasked, from the centre of each image.
+
+n images, D width
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..data.images import Images
+from ..data.loader import Skips, centred
+from ..data.views import to_float
+from ..nn.vit import ViT
+
+
+@dataclass(frozen=True)
+class Features:
+    """What an encoder says about the images that could be read."""
+
+    class_token: Tensor  # [n, D] float32, CPU
+    mean_patch: Tensor  # [n, D] mean of the patch tokens
+    indices: np.ndarray  # [n] which images of the source
+    skipped: Skips
+
+
+@torch.no_grad()
+def features(
+    encoder: ViT,
+    images: Images,
+    indices: np.ndarray,
+    *,
+    batch: int = 256,
+    workers: int = 0,
+    precision: torch.dtype = torch.float32,
+    progress: Callable[[int, int], None] | None = None,
+) -> Features:
+    """Class token and mean patch token after the last norm. ValueError when none of the images can be read."""
+    device = encoder.mean.device
+    was_training = encoder.training
+    encoder.eval()
+    classes, means, read, skipped, done = [], [], [], [], 0
+    for part in centred(images, indices, encoder.config.image_size, batch, workers):
+        skipped += part["skipped"]
+        done += len(part["indices"]) + len(part["skipped"])
+        if part["images"] is not None:
+            with torch.autocast(device.type, precision, enabled=precision != torch.float32):
+                class_token, patches = encoder(to_float(part["images"], device))
+            classes.append(class_token.float())
+            means.append(patches.float().mean(1))
+            read.append(part["indices"])
+        if progress:
+            progress(done, len(indices))
+    encoder.train(was_training)
+    if not read:
+        raise ValueError(f"{images.source.where}: none of the {len(indices)} images can be read")
+    return Features(torch.cat(classes).cpu(), torch.cat(means).cpu(), np.concatenate(read), skipped)

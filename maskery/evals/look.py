@@ -1,0 +1,88 @@
+"""What is looked at while a run goes on: held-out loss under fixed masks, kNN, a strip of the same images.
+
+The same images, crops and masks every time, so that the numbers and pictures of different steps can be compared.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ..config import WatchConfig
+from ..data.dataset import Data, spread
+from ..data.loader import centred
+from ..data.views import Crop, to_float
+from ..objective import Objective
+from ..report.pictures import strip
+from .features import features
+from .knn import knn
+
+MASK_SEED = 20_220_619
+
+
+@torch.no_grad()
+def look(
+    objective: Objective,
+    data: Data,
+    watch: WatchConfig,
+    step: int,
+    t: float,
+    samples: Path,
+    precision: torch.dtype,
+    workers: int,
+) -> dict[str, float]:
+    """Numbers of the network as it is now; writes `samples/step-XXXXXXXX.png`."""
+    device = next(objective.parameters()).device
+    size = objective.encoder.config.image_size
+    names = objective.views(Crop())
+    was_training = objective.training
+    objective.eval()
+    numbers: dict[str, float] = {}
+
+    if len(data.held_out):  # the batch is fixed too: masks are drawn for a whole batch
+        torch.manual_seed(MASK_SEED)
+        total, count = 0.0, 0
+        for part in centred(data.images, spread(data.held_out, watch.held_out), size, 128, workers):
+            if part["images"] is None:
+                continue
+            image = to_float(part["images"], device)
+            with torch.autocast(device.type, precision, enabled=precision != torch.float32):
+                losses = objective(objective.draw(dict.fromkeys(names, image)), t)
+            total, count = total + float(losses["loss"]) * len(image), count + len(image)
+        if count:
+            numbers["held_out_loss"] = total / count
+
+    if watch.pictures:
+        shown = spread(data.held_out if len(data.held_out) else data.train, watch.pictures)
+        part = next(iter(centred(data.images, shown, size, len(shown))))
+        if part["images"] is not None:
+            torch.manual_seed(MASK_SEED)
+            batch = objective.draw(dict.fromkeys(names, to_float(part["images"], device)))
+            which = "held-out images" if len(data.held_out) else "training images (nothing is held out)"
+            title = f"step {step}: {which}, always the same masks"
+            samples.mkdir(exist_ok=True)
+            strip(objective.picture(batch), samples / f"step-{step:08d}.png", title)
+
+    numbers |= knn_of(objective, data, watch, precision, workers)
+    objective.train(was_training)
+    return numbers
+
+
+def knn_of(
+    objective: Objective, data: Data, watch: WatchConfig, precision: torch.dtype, workers: int
+) -> dict[str, float]:
+    """Accuracy of 20 neighbours among training images on held-out images; empty without labels."""
+    if data.labels is None or not watch.knn_bank or not watch.knn_queries:
+        return {}
+    labelled = [x[data.labels[x] >= 0] for x in (data.train, data.held_out)]
+    if not all(map(len, labelled)):
+        return {}
+    voting, asked = (
+        features(objective.encoder, data.images, spread(x, most), workers=workers, precision=precision)
+        for x, most in zip(labelled, (watch.knn_bank, watch.knn_queries), strict=True)
+    )
+    labels = [torch.from_numpy(np.asarray(data.labels[x.indices])) for x in (voting, asked)]
+    return {
+        name: knn(getattr(voting, which), labels[0], getattr(asked, which), labels[1], len(data.classes))
+        for name, which in (("knn_mean_patch", "mean_patch"), ("knn_class_token", "class_token"))
+    }

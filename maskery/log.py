@@ -1,0 +1,232 @@
+"""What a run says about itself: metrics.jsonl, TensorBoard, train.log, skipped.jsonl, lines and bars on the console."""
+
+import json
+import os
+import platform
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, TextIO
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch.utils.tensorboard import SummaryWriter
+
+from .dist import World
+from .objective import Losses
+
+Tick = Callable[[int, int], None]  # (done, total); total 0: nobody knows
+
+
+class Terminal:
+    """Sentences and bars for people, on stderr; a bar only on a terminal."""
+
+    def __init__(self) -> None:
+        self.console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self.said: list[str] = []
+
+    def say(self, message: str) -> None:
+        self.said.append(message)
+        self.console.print(message, markup=False)
+
+    @contextmanager
+    def bar(self, what: str) -> Iterator[Tick]:
+        """A bar while something is done that takes more than a few seconds."""
+        columns = (TextColumn("{task.description}"), BarColumn(24), MofNCompleteColumn(), TimeRemainingColumn())
+        live = self.console.is_terminal
+        with Progress(*columns, console=self.console, disable=not live, transient=True) as progress:
+            handle = progress.add_task(what, total=None)
+            yield lambda done, total: progress.update(handle, completed=done, total=total or None)
+
+
+class Quiet:
+    """Says nothing: for the processes beside the main one."""
+
+    def say(self, message: str) -> None:
+        return
+
+    @contextmanager
+    def bar(self, what: str) -> Iterator[Tick]:
+        yield lambda done, total: None
+
+
+class Log:
+    """The files of one run, opened to go on after `step`: what an interrupted run wrote beyond it is taken away."""
+
+    def __init__(self, out: Path, terminal: Terminal, step: int, steps: int):
+        out.mkdir(parents=True, exist_ok=True)
+        self.terminal, self.steps = terminal, steps
+        self.metrics_path = out / "metrics.jsonl"
+        _cut_after(self.metrics_path, step)
+        self.stream: TextIO = self.metrics_path.open("a")
+        self.text: TextIO = (out / "train.log").open("a")
+        self.board = SummaryWriter(str(out / "tensorboard"), purge_step=step + 1 if step else None)
+        self.skipped = Skipped(out / "skipped.jsonl")
+        self.shown = 0.0
+        columns = (BarColumn(24), MofNCompleteColumn(), TextColumn("{task.description}"))
+        live = terminal.console.is_terminal
+        self.progress = Progress(*columns, console=terminal.console, disable=not live)
+        self.task = self.progress.add_task("", total=steps, completed=step)
+        for message in terminal.said:
+            self._write(message)
+
+    def __enter__(self) -> "Log":
+        self.progress.start()
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if error:
+            self._write(f"stopped: {error}")
+        self.progress.stop()
+        self.board.close()
+        self.stream.close()
+        self.text.close()
+
+    def say(self, message: str) -> None:
+        """One line for people, on the console and in train.log."""
+        self.terminal.say(message)
+        self._write(message)
+
+    def line(self, facts: dict[str, Any], left: float) -> None:
+        """One log interval into metrics.jsonl, TensorBoard and the bar (a plain line now and then elsewhere)."""
+        self._metrics(facts)
+        words = (
+            f"loss {facts['loss']:.4f}  lr {facts['lr']:.2e}  {facts['images_per_second']:,.0f} images/s  "
+            f"data wait {facts['data_wait']:.0%}  {facts['memory']:.1f} GB  {duration(left)} left"
+        )
+        self.progress.update(self.task, completed=facts["step"], description=words)
+        now = time.monotonic()
+        if now - self.shown > 15 or facts["step"] == self.steps:
+            self.shown = now
+            words = f"step {facts['step']}/{self.steps}  {words}"
+            self._write(words) if self.terminal.console.is_terminal else self.say(words)
+
+    def look(self, numbers: dict[str, Any], picture: Path | None) -> None:
+        """What was seen at one step: a line of metrics.jsonl without a "loss", and the strip into TensorBoard."""
+        import numpy as np
+        from PIL import Image
+
+        self._metrics(numbers)
+        words = "  ".join(f"{k.replace('_', ' ')} {v:.4f}" for k, v in numbers.items() if k not in ("step", "epoch"))
+        if words:
+            self.say(f"step {numbers['step']}/{self.steps}  {words}")
+        if picture:
+            self.board.add_image("samples", np.asarray(Image.open(picture)), numbers["step"], dataformats="HWC")
+
+    def looks(self) -> tuple[dict[str, Any], ...]:
+        """Everything that was seen since the run began."""
+        return tuple(facts for facts in map(json.loads, whole_lines(self.metrics_path)) if "loss" not in facts)
+
+    def _metrics(self, facts: dict[str, Any]) -> None:
+        self.stream.write(json.dumps(facts) + "\n")
+        self.stream.flush()
+        for name, value in facts.items():
+            if name not in ("step", "epoch", "t"):
+                self.board.add_scalar(name, value, facts["step"])
+
+    def _write(self, message: str) -> None:
+        self.text.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {message}\n")
+        self.text.flush()
+
+
+class Skipped:
+    """skipped.jsonl: the images that could not be read, each once, with the reason."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.reasons: dict[str, str] = {f["name"]: f["reason"] for f in map(json.loads, whole_lines(path))}
+
+    def add(self, skipped: Iterable[tuple[str, str]]) -> int:
+        """How many of them are new."""
+        new = {name: reason for name, reason in skipped if name not in self.reasons}
+        if new:
+            with self.path.open("a") as f:
+                f.writelines(json.dumps({"name": name, "reason": reason}) + "\n" for name, reason in new.items())
+            self.reasons |= new
+        return len(new)
+
+
+class Sums:
+    """Losses since the last log line, on the device: read once a line, never once a step."""
+
+    def __init__(self, device: torch.device, totals: dict[str, float] | None = None, count: int = 0):
+        self.device, self.count = device, count  # count in micro-batches
+        self.totals = {name: torch.tensor(v, device=device) for name, v in (totals or {}).items()}
+
+    def add(self, losses: Losses) -> None:
+        for name, value in losses.items():
+            value = value.detach().float()
+            self.totals[name] = self.totals[name] + value if name in self.totals else value.clone()
+        self.count += 1
+
+    def gather(self, world: World) -> tuple[dict[str, float], int]:
+        """Sums and count over all processes. This waits for the device."""
+        values = torch.stack(
+            [*(v.double() for v in self.totals.values()), torch.tensor(float(self.count)).to(self.device)]
+        )
+        *totals, count = world.total(values).tolist()
+        return dict(zip(self.totals, totals, strict=True)), round(count)
+
+
+def duration(seconds: float) -> str:
+    """3725 -> "1 h 02 min"."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def memory(device: torch.device) -> float:
+    """The most memory this process has used, in GB: the GPU's, or the machine's on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e9
+    scale = 1 if sys.platform == "darwin" else 1024  # macOS counts in bytes
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale / 1e9
+
+
+def environment(world: World) -> dict[str, Any]:
+    """What environment.json holds: versions, machine, command."""
+    cuda = world.device.type == "cuda"
+    packages = ("maskery", "torch", "timm", "numpy", "pillow", "pyarrow", "safetensors")
+    return {
+        "command": sys.argv,
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in packages},
+        "machine": platform.platform(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name(world.device) if cuda else "cpu",
+        "cuda": torch.version.cuda if cuda else None,
+        "processes": world.size,
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    }
+
+
+def whole_lines(path: Path) -> list[str]:
+    """The lines of a file; a last one without its end was cut off and is no line."""
+    if not path.exists():
+        return []
+    return [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _cut_after(path: Path, step: int) -> None:
+    """Keep what was written before checkpoint `step`, which lies between the step's log line and its look."""
+    if not path.exists():
+        return
+    facts = [(line, json.loads(line)) for line in whole_lines(path)]
+    kept = [line for line, f in facts if f["step"] < step or (f["step"] == step and "loss" in f)]
+    whole = path.with_suffix(".writing")
+    whole.write_text("".join(kept))
+    whole.replace(path)

@@ -1,0 +1,70 @@
+"""MAE: masked autoencoder (He et al., CVPR 2022, arXiv 2111.06377).
+
+x       normalised image                                     [B, C, H, W]
+m       mask, hides the share r of the N patches
+z       f(x; m), the encoder on visible patches              [B, 1 + K, D]
+x_hat   g(z; m), the decoder on visible and mask tokens      [B, N, P]
+u       pixels of every patch, by default each patch
+        with zero mean and unit variance                     [B, N, P]
+
+    L = mean over hidden patches of mean |x_hat - u|^2
+
+Everything here is stated by the paper or its reference code; nothing is assumed.
+"""
+
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from ..data.views import Crop
+from ..nn import masking
+from ..nn.decoder import Decoder, DecoderSize
+from ..nn.targets import patchify, standardise
+from ..nn.vit import ViT, ViTConfig
+from ..objective import Batch, Losses, Objective
+from ..report.reconstruction import reconstruction
+
+
+@dataclass(frozen=True)
+class MAEConfig:
+    mask_ratio: float = 0.75  # r: share of patches that are hidden (section 4.1, figure 5)
+    norm_pix: bool = True  # predict pixels normalised within their patch (table 1d)
+    decoder: DecoderSize = field(default_factory=DecoderSize)  # 512 wide, 8 blocks (tables 1a, 1b), 16 heads
+
+
+class MAE(Objective):
+    Config = MAEConfig
+
+    def __init__(self, config: MAEConfig, vit: ViTConfig):
+        super().__init__()
+        self.config = config
+        masking.visible_count(vit.num_patches, config.mask_ratio)
+        self.encoder = ViT(vit)  # f
+        self.decoder = Decoder(vit, config.decoder, vit.patch_size**2 * vit.channels)  # g
+
+    def views(self, crop: Crop) -> dict[str, Crop]:
+        return {"image": crop}
+
+    def draw(self, batch: Batch) -> Batch:
+        image = batch["image"]
+        rows, columns = self.encoder.grid(image)
+        scores = masking.random_scores(len(image), rows * columns, image.device)
+        return batch | {"mask": masking.hide_highest(scores, self.config.mask_ratio)}
+
+    def forward(self, batch: Batch, t: float) -> Losses:
+        batch = batch if "mask" in batch else self.draw(batch)
+        f, g, m = self.encoder, self.decoder, batch["mask"]
+        x = f.normalise(batch["image"])
+
+        z = f.encode(x, m)
+        x_hat = g(z, m, f.grid(x)).float()
+
+        u = patchify(x, f.config.patch_size)
+        u = standardise(u) if self.config.norm_pix else u
+        return {"loss": masking.hidden_mean((x_hat - u).square().mean(-1), m)}
+
+    def picture(self, batch: Batch) -> dict[str, Tensor]:
+        f, g, m = self.encoder, self.decoder, batch["mask"]
+        x = f.normalise(batch["image"])
+        x_hat = g(f.encode(x, m), m, f.grid(x)).float()
+        return reconstruction(f, x, x_hat, m, self.config.norm_pix)

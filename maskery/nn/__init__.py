@@ -1,0 +1,1 @@
+"""Networks and their parts: vision transformer, decoder, masking, positions, targets."""

@@ -1,0 +1,42 @@
+"""The contract between the loop and everything that can be trained."""
+
+import abc
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from .data.views import Crop
+from .nn.vit import ViT
+
+Batch = dict[str, Any]  # named views [B, C, H, W] in [0, 1], "label" [B] where there is one, and what `draw` added
+Losses = dict[str, Tensor]  # scalars; "loss" is minimised, all others are only logged, unweighted
+
+
+class Objective(nn.Module, abc.ABC):
+    """Something to train. Subclasses are final and are built as `cls(settings, vit_config)`.
+
+    The module is the whole method: the loop compiles it, wraps it, saves its `state_dict`; trainable is what has
+    `requires_grad`. Only the loop counts: whatever changes during training is a function of the progress t in [0, 1].
+    """
+
+    Config: ClassVar[type]  # frozen dataclass: the paper's hyper-parameters, each with its source
+    encoder: ViT  # what evaluation and export take away
+
+    @abc.abstractmethod
+    def views(self, crop: Crop) -> dict[str, Crop]:
+        """The images that `forward` finds in its batch, by name. Views with the *same* `Crop` object share it."""
+
+    def draw(self, batch: Batch) -> Batch:
+        """The batch with the random choices of this step added (masks). Runs eagerly, before the compiled graph."""
+        return batch
+
+    @abc.abstractmethod
+    def forward(self, batch: Batch, t: float) -> Losses:
+        """The losses of one batch at progress t. Draws what `draw` has not drawn yet; changes no state."""
+
+    @abc.abstractmethod
+    def picture(self, batch: Batch) -> dict[str, Tensor]:
+        """What shows people how it goes: {caption: images [B, C, H, W] in [0, 1]}, for a batch that `draw` has seen."""
+
+    def after_step(self, t: float) -> None:
+        """Called once after every optimiser step, never per micro-batch: teachers move here."""

@@ -1,0 +1,43 @@
+"""A run's metrics as curves (extra: maskery[report])."""
+
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+from ..log import whole_lines
+
+
+def learning_curves(run: Path) -> Path | None:
+    """Write RUN/curves.png: loss and held-out loss, kNN where there are labels, learning rate. None without matplotlib."""
+    if importlib.util.find_spec("matplotlib") is None:
+        return None
+    from matplotlib.figure import Figure
+
+    facts = [json.loads(line) for line in whole_lines(run / "metrics.jsonl")]
+    steps, looks = [f for f in facts if "loss" in f], [f for f in facts if "loss" not in f]
+    votes = [name for name in ("knn_mean_patch", "knn_class_token") if any(name in f for f in looks)]
+    figure = Figure(figsize=(5 * (3 if votes else 2), 3.4), layout="constrained")
+    axes = figure.subplots(1, 3 if votes else 2)
+
+    def draw(axis: Any, rows: list[dict[str, Any]], name: str, label: str, style: str = "-") -> None:
+        points = [(f["epoch"], f[name]) for f in rows if name in f]
+        if points:
+            axis.plot(*zip(*points, strict=True), style, label=label)
+
+    draw(axes[0], steps, "loss", "training")
+    draw(axes[0], looks, "held_out_loss", "held out, fixed masks", "o-")
+    axes[0].set(title="loss", xlabel="epoch")
+    axes[0].legend()
+    draw(axes[1], steps, "lr", "lr")
+    axes[1].set(title="learning rate", xlabel="epoch")
+    if votes:
+        for name in votes:
+            draw(axes[2], looks, name, name.removeprefix("knn_").replace("_", " "), "o-")
+        axes[2].set(title="20-NN accuracy on held-out images", xlabel="epoch", ylim=(0, None))
+        axes[2].legend()
+    for axis in axes:
+        axis.grid(alpha=0.3)
+    path = run / "curves.png"
+    figure.savefig(path, dpi=110)
+    return path

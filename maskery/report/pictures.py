@@ -1,0 +1,63 @@
+"""Strips of images, one row an image, one column a way of looking at it.
+
+B images, C channels, H x W pixels
+"""
+
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+GAP, INK, PAPER = 6, (40, 40, 40), (255, 255, 255)
+
+
+def displayable(columns: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Columns [B, C, H, W] in [0, 1] -> [B, 3, H, W] uint8 that a person can see.
+
+    Three channels are shown as they are. Others are stretched, each image to the 1st .. 99th percentile of its first
+    column: one channel as grey, two as red and green, four and more by their first three.
+    """
+    first = next(iter(columns.values()))
+    channels = first.shape[1]
+    shown = {}
+    for caption, images in columns.items():
+        x = images.float().cpu()
+        if channels != 3:
+            low, high = (torch.quantile(first.float().cpu().flatten(1), q, dim=1) for q in (0.01, 0.99))
+            x = (x - low.view(-1, 1, 1, 1)) / (high - low).clamp_min(1e-6).view(-1, 1, 1, 1)
+            x = {1: lambda x: x.expand(-1, 3, -1, -1), 2: lambda x: torch.cat([x, 0 * x[:, :1]], dim=1)}.get(
+                channels, lambda x: x[:, :3]
+            )(x)
+        shown[caption] = (x.clamp(0, 1) * 255).round().to(torch.uint8)
+    return shown
+
+
+def strip(columns: dict[str, Tensor], path: Path, title: str = "", tile: int = 160) -> Path:
+    """Write columns {caption: [B, C, H, W] in [0, 1]} as one PNG; small images are enlarged to about `tile` pixels."""
+    shown = displayable(columns)
+    rows, _, height, width = next(iter(shown.values())).shape
+    scale = max(1, round(tile / max(height, width)))
+    height, width = height * scale, width * scale
+    font, small = ImageFont.load_default(15), ImageFont.load_default(12)
+
+    captions = {caption: textwrap.wrap(caption, max(10, width // 7)) for caption in shown}
+    head = 30 if title else GAP
+    caption_height = 15 * max(len(lines) for lines in captions.values()) + GAP
+    size = (GAP + len(shown) * (width + GAP), head + caption_height + rows * (height + GAP))
+    sheet = Image.new("RGB", size, PAPER)
+    pen = ImageDraw.Draw(sheet)
+    pen.text((GAP, 6), title, INK, font)
+    for column, (caption, images) in enumerate(shown.items()):
+        left = GAP + column * (width + GAP)
+        pen.text((left, head), "\n".join(captions[caption]), INK, small)
+        for row, image in enumerate(images):
+            picture = Image.fromarray(np.ascontiguousarray(image.permute(1, 2, 0).numpy()))
+            picture = picture.resize((width, height), Image.Resampling.NEAREST)
+            sheet.paste(picture, (left, head + caption_height + row * (height + GAP)))
+    half = path.with_suffix(".writing")
+    sheet.save(half, format="PNG")
+    half.replace(path)
+    return path

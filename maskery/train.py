@@ -1,0 +1,255 @@
+"""The loop: everything between a `Run` and its directory, top to bottom.
+
+One clock: `step` counts optimiser steps, t = step / steps is the progress that schedules and methods see. Checkpoint S
+lies between the log line of step S and the look at step S. All randomness is a function of (seed, step, rank).
+"""
+
+import contextlib
+import hashlib
+import json
+import math
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.nn.parallel import DistributedDataParallel
+
+from . import checkpoint, config, weights
+from .config import Run
+from .data.dataset import Data, open_data, refuse_unreadable
+from .data.loader import Draws, Plan, batches
+from .data.views import to_float
+from .dist import World
+from .evals.look import look
+from .log import Log, Quiet, Sums, Terminal, environment, memory
+from .methods import METHODS
+from .optim import adamw
+from .schedule import warmup_cosine
+
+
+class Diverged(RuntimeError):
+    """The loss is not a number any more."""
+
+
+@dataclass(frozen=True)
+class Result:
+    step: int
+    steps: int
+    stopped: bool  # by a signal, with a checkpoint
+    looks: tuple[dict[str, Any], ...]  # of the whole run: step, epoch, held_out_loss, knn_..., in order (main process)
+
+
+def train(run: Run, out: Path, world: World, resume: bool = False) -> Result:
+    """Train `run` into the directory `out`, or go on with what is in there.
+
+    Raises ValueError for settings and data that do not fit, `CheckpointError`, and `Diverged` when the loss is nan.
+    """
+    device = world.device
+    terminal = Terminal() if world.main else Quiet()
+    say = terminal.say
+
+    # ------------------------------------------------------------------------------------------------- data
+    plan = Plan(run.batch_size, world.rank, world.size, run.optim.accumulate)
+    data = open_data(run.data, run.images, run.size, terminal, world.local_size)
+    run = resolved(run, data, device)
+    n, steps = len(data.train), run.total_steps(len(data.train))
+    held = "a split of the data" if data.images.source.splits is not None else "by a hash of the name"
+    held = held if len(data.held_out) else "too few images to hold some out"
+    say(f"training on {n:,} images, {len(data.held_out):,} held out ({held})")
+    if run.batch_size > n:
+        say(
+            f"batch {run.batch_size} is larger than the {n} training images: every step sees an image "
+            f"about {run.batch_size / n:.1f} times, under different crops and masks"
+        )
+
+    # ------------------------------------------------------------------------------------------------- method
+    torch.manual_seed(run.seed)
+    objective = METHODS[run.method](run.settings, run.vit())
+    if run.init and not resume:
+        say(weights.start_from(objective, Path(run.init)))
+    objective = objective.to(device).train()
+    optimizer = adamw(objective, run.optim.betas, run.optim.weight_decay)
+    precision = torch.bfloat16 if run.precision == "bf16" else torch.float32
+    model: Any = torch.compile(objective, dynamic=False) if run.compile == "on" else objective
+    if world.size > 1:
+        ids = [device.index] if device.type == "cuda" else None
+        model = DistributedDataParallel(model, device_ids=ids, gradient_as_bucket_view=True)
+    parameters = sum(p.numel() for p in objective.encoder.parameters()) / 1e6
+    say(
+        f"{run.method}, {run.model}/{run.patch_size} at {run.size[0]} x {run.size[1]} ({parameters:.1f} M parameters), "
+        f"{steps:,} steps of {run.batch_size} images, {run.precision} on {world.size} x {device.type}"
+    )
+    say(f"lr {run.lr:.3g} = base lr {run.optim.base_lr:g} x batch {run.batch_size} / 256")
+
+    # ------------------------------------------------------------------------------------------------- resume
+    step, sums = 0, Sums(device)
+    checkpoints, trained_on = out / "checkpoints", f"{n} images, digest {data.fingerprint()}"
+    loaded = checkpoint.restore(checkpoints, objective, optimizer) if resume else None
+    if loaded:
+        step = loaded.state.step
+        if world.main:
+            sums = Sums(device, loaded.state.sums, loaded.state.count)
+        for problem in loaded.damaged:
+            say(f"passed over a damaged checkpoint: {problem}")
+        say(f"going on from {loaded.path.name}")
+        if loaded.state.trained_on != trained_on:
+            say("the training images are not the ones this run began with: it will not end as an unbroken run would")
+    world.wait()
+    log = Log(out, terminal, step, steps) if isinstance(terminal, Terminal) else None
+    if log:
+        checkpoint.write(out / "config.yaml", config.dump(run).encode())
+        checkpoint.write(out / "environment.json", json.dumps(environment(world), indent=1).encode())
+        log.skipped.add(data.images.unreadable())
+
+    def save_now() -> None:
+        totals, count = sums.gather(world) if sums.count else ({}, 0)
+        if not all(map(math.isfinite, totals.values())):
+            raise Diverged(f"the loss is not finite at step {step}; no checkpoint is written of it")
+        if log:
+            state = checkpoint.State(step, totals, count, trained_on)
+            checkpoint.save(checkpoints, objective, optimizer, state, config.dump(run), run.save.keep)
+
+    def look_now() -> None:
+        if log:
+            numbers = look(objective, data, run.watch, step, step / steps, out / "samples", precision, workers)
+            picture = out / "samples" / f"step-{step:08d}.png"
+            epoch = round(step * run.batch_size / n, 4)
+            log.look({"step": step, "epoch": epoch} | numbers, picture if picture.exists() else None)
+        world.wait()
+
+    # ------------------------------------------------------------------------------------------------- steps
+    views = objective.views(run.crop)
+    crops = list(dict.fromkeys(views.values()))  # views that share a crop are cut once
+    workers = run.images.workers if run.images.workers is not None else default_workers(data, world.local_size)
+    loader = batches(Draws(data.images, data.train, crops, run.size, run.seed, plan), step, steps, workers, device)
+    looks = {round(steps * k / run.watch.looks) for k in range(run.watch.looks + 1)} if run.watch.looks else set()
+    saved, aside, waited, clock, since = time.monotonic(), 0.0, 0.0, time.perf_counter(), step
+
+    with log or contextlib.nullcontext(), signals() as stop:
+        while step < steps:
+            if step in looks:
+                began = time.perf_counter()
+                look_now()
+                aside += time.perf_counter() - began
+
+            t = step / steps
+            for group in optimizer.param_groups:
+                group["lr"] = warmup_cosine(run.lr, run.optim.min_lr, run.optim.warmup, t)
+
+            for micro in range(plan.accumulate):
+                began = time.perf_counter()
+                part = next(loader)
+                waited += time.perf_counter() - began
+                if log and log.skipped.add(part["skipped"]):
+                    refuse_unreadable(run.data, [*log.skipped.reasons.items()], max(n, 100), run.images.unreadable)
+
+                torch.manual_seed(draw_seed(run.seed, step * plan.accumulate + micro, world.rank))
+                cut = [to_float(images, device) for images in part["views"]]
+                batch = objective.draw({name: cut[crops.index(crop)] for name, crop in views.items()})
+                with model.no_sync() if world.size > 1 and micro < plan.accumulate - 1 else contextlib.nullcontext():
+                    with torch.autocast(device.type, precision, enabled=precision != torch.float32):
+                        losses = model(batch, t)
+                    (losses["loss"] / plan.accumulate).backward()
+                sums.add(losses)
+            if run.optim.clip_grad is not None:
+                torch.nn.utils.clip_grad_norm_(objective.parameters(), run.optim.clip_grad)
+            optimizer.step()
+            optimizer.zero_grad()
+            step += 1
+            objective.after_step(step / steps)
+
+            # ----------------------------------------------------------------------------------------- log
+            if step % run.watch.log_every == 0 or step == steps:
+                totals, count = sums.gather(world)  # the one place that waits for the device
+                seconds = max(time.perf_counter() - clock - aside, 1e-9)
+                facts = {
+                    "step": step,
+                    "epoch": round(step * run.batch_size / n, 4),
+                    "t": step / steps,
+                    **{name: total / count for name, total in totals.items()},
+                    "lr": optimizer.param_groups[0]["lr"],
+                    "images_per_second": round((step - since) * run.batch_size / seconds, 1),
+                    "data_wait": round(waited / seconds, 4),
+                    "memory": round(memory(device), 3),
+                }
+                if not math.isfinite(facts["loss"]):
+                    good, _ = checkpoint.newest_good(checkpoints)
+                    raise Diverged(
+                        f"the loss is {facts['loss']} at step {step} (lr {facts['lr']:.3g}); "
+                        f"{f'{good.name} is still good' if good else 'there is no checkpoint yet'}; "
+                        "a lower --optim.base-lr or --optim.clip-grad 1 usually helps"
+                    )
+                if log:
+                    log.line(facts, left=seconds / (step - since) * (steps - step))
+                sums, aside, waited, clock, since = Sums(device), 0.0, 0.0, time.perf_counter(), step
+
+            # ----------------------------------------------------------------------------------------- save
+            stopped = world.any(stop.is_set())
+            if run.save.every is not None:
+                due = step % run.save.every == 0
+            else:
+                due = since == step and world.any(time.monotonic() - saved > 60 * run.save.minutes)
+            if due or stopped or step == steps:
+                began = time.perf_counter()
+                save_now()
+                saved = time.monotonic()
+                aside += time.perf_counter() - began
+            if stopped and step < steps:
+                say(f"stopped by a signal after step {step}; go on with: maskery resume {out}")
+                return Result(step, steps, True, log.looks() if log else ())
+
+        if step in looks:
+            look_now()
+        return Result(step, steps, False, log.looks() if log else ())
+
+
+def resolved(run: Run, data: Data, device: torch.device) -> Run:
+    """The run with everything decided that was left to the data and the machine."""
+    bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported()
+    return replace(
+        run,
+        data=os.path.abspath(run.data),
+        images=data.config,
+        precision=("bf16" if bf16 else "float32") if run.precision == "auto" else run.precision,
+        compile=("on" if device.type == "cuda" else "off") if run.compile == "auto" else run.compile,
+    )
+
+
+def draw_seed(seed: int, micro_step: int, rank: int) -> int:
+    """One seed for the masks of each micro-batch and process."""
+    return int.from_bytes(hashlib.blake2b(f"{seed} {micro_step} {rank}".encode(), digest_size=7).digest())
+
+
+def default_workers(data: Data, share: int = 1) -> int:
+    """Loader processes: this process's share of the cores; none on a CPU with its images in memory."""
+    if data.images.kept and not torch.cuda.is_available():
+        return 0
+    return max(1, min(16, (os.cpu_count() or 1) // share))
+
+
+@contextlib.contextmanager
+def signals() -> Iterator[threading.Event]:
+    """The first SIGINT or SIGTERM sets the event, a second one is handled as usual."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    before: dict[int, Any] = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def note(number: int, frame: object) -> None:
+        stop.set()
+        signal.signal(number, before[number])
+
+    for number in before:
+        signal.signal(number, note)
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,121 @@
+"""Trained weights in: an encoder from a run, a checkpoint or an exported directory."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from . import checkpoint
+from .config import Run, read
+from .methods import METHODS
+from .nn.vit import ViT, ViTConfig
+from .objective import Objective
+from .options import UsageError, options, parse
+
+ENCODER = "encoder."
+
+
+def load_encoder(where: Path) -> ViT:
+    """The encoder of a run (its newest good checkpoint), of a checkpoint, or of a directory `export --to timm` wrote.
+
+    In eval mode, on the CPU. ValueError when `where` is none of these, or its files are damaged.
+    """
+    encoder = ViT(encoder_config(where))
+    state = objective_state(where)
+    state = {name.removeprefix(ENCODER): t for name, t in state.items() if name.startswith(ENCODER)} or state
+    try:
+        encoder.load_state_dict(state)
+    except RuntimeError as e:
+        raise ValueError(f"{where}: the weights do not fit their config: {' '.join(str(e).split())[:200]}") from e
+    return encoder.eval()
+
+
+def start_from(objective: Objective, where: Path) -> str:
+    """Load weights into a new objective before its first step; says in a sentence what was loaded."""
+    state, own = objective_state(where), objective.state_dict()
+    if not any(name.startswith(ENCODER) for name in state):
+        state = {ENCODER + name: t for name, t in state.items()}
+    fits = {name: t for name, t in state.items() if name in own and own[name].shape == t.shape}
+    missing = [name for name in own if name.startswith(ENCODER) and name not in fits]
+    if missing:
+        raise ValueError(
+            f"{where}: its encoder is not the one of this run: {missing[0].removeprefix(ENCODER)} "
+            + (f"is {list(state[missing[0]].shape)}" if missing[0] in state else "is missing")
+            + f", this run needs {list(own[missing[0]].shape)}"
+        )
+    objective.load_state_dict(fits, strict=False)
+    rest = [name for name in own if name not in fits]
+    return f"started from {where}: {len(fits)} of {len(own)} tensors" + (
+        f"; {rest[0].split('.')[0]} and others begin at random" if rest else ""
+    )
+
+
+def encoder_config(where: Path) -> ViTConfig:
+    """The network at `where`, without its weights."""
+    if (where / "config.json").exists():
+        return _exported_config(where / "config.json")
+    return run_of(where).vit()
+
+
+def run_of(where: Path, say: Callable[[str], None] = print) -> Run:
+    """The run of a run directory or of one of its checkpoints. When config.yaml is damaged, a checkpoint's is taken."""
+    try:
+        return run_from(where / "config.yaml")
+    except ValueError as damage:
+        good, _ = checkpoint.newest_good(where / "checkpoints")
+        if good is None:
+            raise
+        say(f"{damage}; taking {good / 'config.yaml'} instead")
+        return run_from(good / "config.yaml")
+
+
+def run_from(path: Path) -> Run:
+    """The run a YAML file describes. ValueError names the file and what is wrong in it."""
+    tree = read(path)
+    method = tree.get("method", "mae")
+    if method not in METHODS:
+        raise ValueError(f"{path}: there is no method {method!r}; there are: {', '.join(METHODS)}")
+    try:
+        return parse(Run, options(tree), "config", Run(settings=METHODS[method].Config()))
+    except UsageError as e:
+        raise ValueError(f"{path}: {e}") from None
+
+
+def objective_state(where: Path) -> dict[str, Tensor]:
+    """All tensors of the network at `where`."""
+    if (where / "config.json").exists() or (where / "state.json").exists():
+        file = where / "model.safetensors"
+    elif (where / "checkpoints").is_dir():
+        good, damaged = checkpoint.newest_good(where / "checkpoints")
+        if good is None:
+            raise ValueError(f"{where}: no checkpoint can be used" + (f": {'; '.join(damaged)}" if damaged else " yet"))
+        file = good / "model.safetensors"
+    elif not where.exists():
+        raise ValueError(f"{where}: there is nothing; a run, a checkpoint or an exported directory is wanted")
+    else:
+        raise ValueError(f"{where}: neither a run, nor a checkpoint, nor an exported directory")
+    try:
+        return load_file(file)
+    except (OSError, SafetensorError) as e:
+        raise ValueError(f"{file}: cannot be read: {e}") from e
+
+
+def _exported_config(path: Path) -> ViTConfig:
+    try:
+        facts: dict[str, Any] = json.loads(path.read_text())
+        args, cfg = facts["model_args"], facts["pretrained_cfg"]
+        return ViTConfig(
+            args["embed_dim"],
+            args["depth"],
+            args["num_heads"],
+            args["patch_size"],
+            tuple(args["img_size"]),
+            tuple(cfg["mean"]),
+            tuple(cfg["std"]),
+        )
+    except (KeyError, TypeError, ValueError) as e:
+        raise ValueError(f"{path}: not a config.json that `maskery export --to timm` wrote ({e})") from e
