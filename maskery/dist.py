@@ -48,6 +48,14 @@ class World:
         td.broadcast_object_list(box, group=self.control)
         return box[0]
 
+    def same(self, value: float) -> bool:
+        """True when all processes have the same value."""
+        if self.size == 1:
+            return True
+        ends = torch.tensor([value, -value], dtype=torch.float64)
+        td.all_reduce(ends, op=td.ReduceOp.MAX, group=self.control)
+        return ends[0].item() == -ends[1].item()
+
     def wait(self) -> None:
         """Go on when all processes have come here."""
         if self.size > 1:

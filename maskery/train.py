@@ -111,6 +111,8 @@ def train(run: Run, out: Path, world: World, resume: bool = False) -> Result:
         totals, count = sums.gather(world) if sums.count else ({}, 0)
         if not all(map(math.isfinite, totals.values())):
             raise Diverged(f"the loss is not finite at step {step}; no checkpoint is written of it")
+        if not world.same(float(sum(p.detach().double().sum() for p in objective.parameters()))):
+            raise Diverged(f"the processes' weights differ at step {step}; no checkpoint is written of them")
         if log:
             state = checkpoint.State(step, totals, count, trained_on)
             checkpoint.save(checkpoints, objective, optimizer, state, config.dump(run), run.save.keep)

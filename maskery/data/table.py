@@ -117,8 +117,9 @@ def _names(cells: Sequence[pa.Array], given: list[str | None] | None) -> Names:
         kind = cells[0].type
         if is_text(kind):
             given = [path for chunk in cells for path in chunk.to_pylist()]
-        elif pa.types.is_struct(kind) and kind.get_field_index("path") >= 0:
-            given = [path for chunk in cells for path in chunk.field("path").to_pylist()]
+        elif pa.types.is_struct(kind) and (at := kind.get_field_index("path")) >= 0:
+            # flatten, unlike field, gives None where the whole struct is None
+            given = [path for chunk in cells for path in chunk.flatten()[at].to_pylist()]
     parts = [raw(name) for name in given or () if name is not None]
     n = sum(map(len, cells))
     return Names.of(unique(parts) if len(parts) == n else [b"row-%08d" % i for i in range(n)])

@@ -5,11 +5,11 @@ from typing import BinaryIO
 
 import numpy as np
 from PIL import TiffImagePlugin, UnidentifiedImageError
-from tifffile import TiffFile, TiffPage
+from tifffile import COMPRESSION, PREDICTOR, TiffFile, TiffPage
 
 from . import pixels
 from .tiff_page import Page, describe, full_pages, must_match, page_at, pixel_limit, words
-from .unreadable import Unreadable, one_line
+from .unreadable import Unreadable
 
 
 def decode_tiff(file: BinaryIO, *, stacked: bool, samples: int) -> np.ndarray:
@@ -58,10 +58,11 @@ def _by_tifffile(page: TiffPage, facts: Page, *, raw: bool) -> np.ndarray:
         raise Unreadable(f"TIFF with a palette of {facts.bits} bits in a layout that is not read")
     try:
         array = page.asarray(squeeze=False, maxworkers=1)  # [planes, depth 1, H, W, samples]
-    except ValueError as error:
-        if "imagecodecs" in str(error):
-            text = one_line(error).partition(" requires")[0]
-            raise Unreadable(f"TIFF with {text} needs imagecodecs: pip install 'maskery[tiff]'") from error
+    except (ImportError, ValueError) as error:
+        # Without the codec tifffile says so, or tries a module of a later Python's standard library.
+        if isinstance(error, ImportError) or "imagecodecs" in str(error):
+            codec = f"compression {COMPRESSION(page.compression).name}, predictor {PREDICTOR(page.predictor).name}"
+            raise Unreadable(f"TIFF with {codec} needs imagecodecs: pip install 'maskery[tiff]'") from error
         raise
     array = np.moveaxis(array[:, 0], 0, 2).reshape(facts.height, facts.width, facts.samples)
     array = pixels.stretch(array, facts.bits)

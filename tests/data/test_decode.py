@@ -177,7 +177,7 @@ def test_min_side_of_a_jpeg_beyond_what_its_dct_gives():
     data = encode(picture(3, height=900, width=1200), "JPEG")
     height, width = decode(data, channels=3, min_side=30).shape[:2]
     assert 30 <= height < 60
-    assert width == round(height * 4 / 3)
+    assert abs(width - height * 4 / 3) <= 1
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -1,0 +1,20 @@
+import pyarrow as pa
+import pytest
+
+from maskery.data.arrow import holds_images, is_text
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "images"),
+    [
+        (pa.string(), True, True),
+        (pa.dictionary(pa.int8(), pa.large_string()), True, True),
+        (pa.binary_view(), False, True),
+        (pa.struct({"bytes": pa.binary(), "path": pa.string()}), False, True),
+        (pa.struct({"x": pa.int8()}), False, False),
+        (pa.int64(), False, False),
+        (pa.list_(pa.uint8()), False, False),
+    ],
+)
+def test_what_columns_may_hold(kind, text, images):
+    assert (is_text(kind), holds_images(kind)) == (text, images)

@@ -1,0 +1,89 @@
+"""What the loop relies on, for every method."""
+
+import copy
+
+import pytest
+import torch
+
+from maskery.data.views import Crop
+from maskery.methods import METHODS
+from maskery.nn.decoder import DecoderSize
+from maskery.nn.vit import ViTConfig
+from maskery.objective import Batch, Objective
+
+VIT = ViTConfig(48, 2, 3, 8, (32, 32))
+
+
+def built(name: str) -> Objective:
+    torch.manual_seed(0)
+    method = METHODS[name]
+    return method(method.Config(decoder=DecoderSize(32, 1, 4)), VIT).train()
+
+
+def batch_of(objective: Objective, seed: int = 0) -> Batch:
+    torch.manual_seed(seed)
+    return {name: torch.rand(4, 3, 32, 32) for name in objective.views(Crop())}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_gradients_reach_everything_trainable(name: str) -> None:
+    objective = built(name)
+    losses = objective(batch_of(objective), 0.0)
+    assert all(v.ndim == 0 for v in losses.values())
+    losses["loss"].backward()
+    for parameter_name, p in objective.named_parameters():
+        if p.requires_grad:
+            assert p.grad is not None, parameter_name
+            assert p.grad.abs().sum() > 0, parameter_name
+        else:
+            assert p.grad is None, parameter_name
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_forward_changes_no_state(name: str) -> None:
+    objective = built(name)
+    before = copy.deepcopy(objective.state_dict())
+    batch = batch_of(objective)
+    pixels = {k: v.clone() for k, v in batch.items()}
+    objective(batch, 0.3)["loss"].backward()
+    assert all(torch.equal(v, before[k]) for k, v in objective.state_dict().items())
+    assert batch.keys() == pixels.keys()
+    assert all(torch.equal(batch[k], v) for k, v in pixels.items())
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_what_was_drawn_before_is_not_drawn_again(name: str) -> None:
+    objective = built(name)
+    drawn = objective.draw(batch_of(objective))
+    torch.manual_seed(1)
+    first = objective(drawn, 0.5)["loss"]
+    torch.manual_seed(2)
+    assert torch.equal(first, objective(drawn, 0.5)["loss"])
+    torch.manual_seed(1)
+    one = objective(batch_of(objective), 0.5)["loss"]
+    other = objective(batch_of(objective), 0.5)["loss"]
+    assert torch.equal(one, other)  # masks come from the seed alone
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_compiles_as_one_graph(name: str) -> None:
+    objective = built(name)
+    drawn = objective.draw(batch_of(objective))
+    torch._dynamo.reset()
+    compiled = torch.compile(objective, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(drawn, 0.1)["loss"], objective(drawn, 0.1)["loss"])
+    count = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+    compiled(objective.draw(batch_of(objective, 3)), 0.2)  # another batch, another time: the same graph
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == count
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_pictures_are_images_in_range(name: str) -> None:
+    objective = built(name).eval()
+    with torch.no_grad():
+        columns = objective.picture(objective.draw(batch_of(objective)))
+    assert len(columns) >= 2
+    for images in columns.values():
+        assert images.shape == (4, 3, 32, 32)
+        assert float(images.min()) >= 0
+        assert float(images.max()) <= 1

@@ -1,0 +1,213 @@
+"""The loop: what a run leaves, and that interrupting it changes nothing."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import maskery
+from maskery.cli import main
+from maskery.log import whole_lines
+
+TINY = {
+    "model": "vit-micro",
+    "patch_size": 8,
+    "image_size": 32,
+    "batch_size": 16,
+    "settings": {"decoder": {"dim": 32, "depth": 1, "heads": 4}},
+    "watch": {"log_every": 4, "looks": 2, "pictures": 2, "held_out": 16, "knn_bank": 40, "knn_queries": 20},
+    "optim": {"base_lr": 3e-2, "clip_grad": 5.0},
+}
+CLOCK = ("images_per_second", "data_wait", "memory")  # what cannot be the same twice
+
+
+def metrics(run: Path) -> list[dict]:
+    facts = [json.loads(line) for line in whole_lines(run / "metrics.jsonl")]
+    return [{k: v for k, v in f.items() if k not in CLOCK} for f in facts]
+
+
+def weights(run: Path, file: str = "model.safetensors") -> dict[str, torch.Tensor]:
+    last = (run / "checkpoints" / "last").read_text().strip()
+    return load_file(run / "checkpoints" / last / file)
+
+
+def assert_same_run(a: Path, b: Path) -> None:
+    assert metrics(a) == metrics(b)
+    for file in ("model.safetensors", "optimizer.safetensors"):
+        one, other = weights(a, file), weights(b, file)
+        assert one.keys() == other.keys()
+        assert all(torch.equal(one[k], other[k]) for k in one), file
+    assert (a / "skipped.jsonl").exists() == (b / "skipped.jsonl").exists()
+
+
+@pytest.fixture(scope="module")
+def unbroken(scene_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """26 steps of 16 images among 100: more than four epochs, a checkpoint after every step."""
+    out = tmp_path_factory.mktemp("runs") / "unbroken"
+    maskery.pretrain(data=scene_folder, out=out, steps=26, save={"every": 1, "keep": 0}, **TINY)
+    return out
+
+
+def test_the_run_directory(unbroken: Path, scene_folder: Path) -> None:
+    names = {p.name for p in unbroken.iterdir()}
+    expected = {
+        "config.yaml",
+        "metrics.jsonl",
+        "train.log",
+        "environment.json",
+        "checkpoints",
+        "samples",
+        "tensorboard",
+    }
+    assert names == expected
+    assert [p.name for p in sorted((unbroken / "samples").iterdir())] == [f"step-{s:08d}.png" for s in (0, 13, 26)]
+    lines = [json.loads(line) for line in whole_lines(unbroken / "metrics.jsonl")]
+    logged = [f for f in lines if "loss" in f]
+    assert [f["step"] for f in logged] == [4, 8, 12, 16, 20, 24, 26]
+    wanted = {"step", "epoch", "t", "loss", "lr", "images_per_second", "data_wait", "memory"}
+    assert all(f.keys() == wanted for f in logged)
+    assert logged[0]["epoch"] == pytest.approx(4 * 16 / 100, abs=1e-4)
+    looks = [f for f in lines if "loss" not in f]
+    assert [f["step"] for f in looks] == [0, 13, 26]
+    assert all({"held_out_loss", "knn_mean_patch", "knn_class_token"} <= f.keys() for f in looks)
+    assert logged[-1]["loss"] < logged[0]["loss"]
+    environment = json.loads((unbroken / "environment.json").read_text())
+    assert environment["packages"]["torch"] == torch.__version__.split("+")[0]
+    assert "training on 100 images, 20 held out" in (unbroken / "train.log").read_text()
+
+
+@pytest.mark.parametrize("step", [1, 4, 6, 13, 25, 26])
+def test_going_on_from_any_step_changes_nothing(unbroken: Path, tmp_path: Path, step: int) -> None:
+    """As after `kill -9`: the newest checkpoint is of `step`, the metrics may be further and end in half a line."""
+    broken = tmp_path / "broken"
+    shutil.copytree(unbroken, broken)
+    for later in (p for p in (broken / "checkpoints").glob("step-*") if int(p.name[5:]) > step):
+        shutil.rmtree(later)
+    (broken / "checkpoints" / "last").write_text(f"step-{step:08d}\n")
+    with (broken / "metrics.jsonl").open("a") as f:
+        f.write('{"step": 27, "lo')
+    assert maskery.resume(broken).step == 26
+    assert_same_run(unbroken, broken)
+
+
+def start(args: list[str]) -> subprocess.Popen[str]:
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "maskery", *args]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
+
+
+def wait_for(process: subprocess.Popen[str], happened: Callable[[], bool]) -> None:
+    limit = time.monotonic() + 120
+    while not happened() and process.poll() is None and time.monotonic() < limit:
+        time.sleep(0.005)
+
+
+@pytest.fixture(scope="module")
+def long_run(scene_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+    """140 steps with checkpoints on log lines, unbroken, and the options that make it."""
+    out = tmp_path_factory.mktemp("long") / "unbroken"
+    leaves = TINY | {"data": str(scene_folder), "steps": 140, "save": {"minutes": 0.0}}
+    maskery.pretrain(out=out, **leaves)
+    from maskery.options import options
+
+    return out, ["pretrain", *options(leaves)]
+
+
+@pytest.mark.parametrize("moment", ["before the first checkpoint", "while running", "late"])
+def test_kill_9_and_resume(long_run: tuple[Path, list[str]], tmp_path: Path, moment: str) -> None:
+    unbroken, options = long_run
+    out = tmp_path / "killed"
+    process = start([*options, "--out", str(out)])
+    wanted = {"before the first checkpoint": 0, "while running": 40, "late": 100}[moment]
+
+    def far_enough() -> bool:
+        lines = metrics(out) if (out / "metrics.jsonl").exists() else []
+        return bool(lines) and lines[-1]["step"] >= wanted
+
+    wait_for(process, far_enough)
+    process.kill()
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    assert main(["resume", str(out)]) == 0
+    assert_same_run(unbroken, out)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_finishes_the_step_and_saves(
+    long_run: tuple[Path, list[str]], tmp_path: Path, number: signal.Signals
+) -> None:
+    unbroken, options = long_run
+    out = tmp_path / "stopped"
+    process = start([*options, "--out", str(out), "--save.minutes", "60"])
+    wait_for(process, lambda: (out / "metrics.jsonl").exists() and len(metrics(out)) > 3)
+    process.send_signal(number)
+    said = process.communicate(timeout=60)[1]
+    assert process.returncode == 75, said
+    assert f"go on with: maskery resume {out}" in said
+    assert len(list((out / "checkpoints").glob("step-*"))) == 1
+    assert main(["resume", str(out)]) == 0
+    assert_same_run(unbroken, out)
+
+
+def test_two_processes(scene_folder: Path, tmp_path: Path) -> None:
+    """Two gloo ranks: identical weights (checked at every checkpoint), and resuming changes nothing there either."""
+    from maskery.options import options
+
+    leaves = TINY | {"data": str(scene_folder), "steps": 12, "optim": {"base_lr": 3e-2, "accumulate": 2}}
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "maskery"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    first = tmp_path / "two"
+    command = [*torchrun, "pretrain", *options(leaves | {"save": {"every": 3, "keep": 0}}), "--out", str(first)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((first / "environment.json").read_text())["processes"] == 2
+    second = tmp_path / "again"
+    shutil.copytree(first, second)
+    for step in (9, 12):
+        shutil.rmtree(second / "checkpoints" / f"step-{step:08d}")
+    done = subprocess.run(
+        [*torchrun, "resume", str(second)], env=environment, capture_output=True, text=True, timeout=240
+    )
+    assert done.returncode == 0, done.stderr
+    assert_same_run(first, second)
+
+
+def test_accumulation_takes_the_same_samples(scene_folder: Path, tmp_path: Path) -> None:
+    """Masks are drawn for each micro-batch, so losses differ a little; the images are the same ones."""
+    runs = []
+    for parts in (1, 4):
+        out = tmp_path / f"parts-{parts}"
+        leaves = TINY | {"optim": {"base_lr": 3e-2, "accumulate": parts}}
+        maskery.pretrain(data=scene_folder, out=out, steps=24, **leaves)
+        runs.append(metrics(out))
+    ends = [[f["loss"] for f in run if "loss" in f][-1] for run in runs]
+    assert ends[0] != ends[1]
+    assert ends[0] == pytest.approx(ends[1], rel=0.05)
+
+
+def test_a_loss_that_is_no_number_stops_with_advice(
+    scene_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from maskery.options import options
+
+    leaves = TINY | {"data": str(scene_folder), "steps": 40, "optim": {"base_lr": 1e30, "warmup": 0.0}}
+    out = tmp_path / "run"
+    assert main(["pretrain", *options(leaves), "--out", str(out)]) == 1
+    assert "the loss is nan at step 4" in capsys.readouterr().err
+    assert not list((out / "checkpoints").glob("step-*"))
+
+
+def test_it_learns(scene_folder: Path, unbroken: Path) -> None:
+    """Held-out loss falls below predicting each patch's mean, which is 1 for normalised pixels."""
+    looks = [f["held_out_loss"] for f in metrics(unbroken) if "held_out_loss" in f]
+    assert looks[0] > 1.2
+    assert looks[-1] < 1.05
