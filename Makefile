@@ -10,7 +10,7 @@ DONE := .venv/.done
 .PHONY: demo test check bench clean
 
 demo: $(DONE)
-	.venv/bin/maskery demo --out demo --overwrite True $(if $(DATA),--data "$(DATA)")
+	.venv/bin/maskery demo --out demo --overwrite $(if $(DATA),--data "$(DATA)")
 
 test: $(DONE)
 	.venv/bin/pytest $(ARGS)

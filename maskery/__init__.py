@@ -5,7 +5,11 @@ maskery.resume("run")
 maskery.load("run")                           the encoder: images in [0, 1] -> class token, patch tokens
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .start import pretrain, resume
+    from .verbs import embed, export, inspect, knn, load
 
 __version__ = "0.1.0"
 __all__ = ["embed", "export", "inspect", "knn", "load", "pretrain", "resume"]

@@ -141,7 +141,7 @@ def restore(root: Path, objective: nn.Module, optimizer: torch.optim.Optimizer) 
 
 
 def _optimizer_tensors(objective: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    names = {p: name for name, p in objective.named_parameters()}
+    names: dict[Tensor, str] = {p: name for name, p in objective.named_parameters()}
     return {f"{key}/{names[p]}": value for p, state in optimizer.state.items() for key, value in state.items()}
 
 

@@ -1,12 +1,11 @@
 """The command line: verbs, one function each."""
 
-import difflib
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from .options import UsageError, parse
+from .options import UsageError, call, unknown
 
 USAGE = """\
 maskery pretrain --data DIR --out RUN   pretrain a vision transformer on your images
@@ -33,7 +32,7 @@ def pretrain(args: Sequence[str]) -> int:
 def resume(args: Sequence[str]) -> int:
     from .start import resume
 
-    return STOPPED if parse(resume, _positional(args, "run"), "maskery resume").stopped else DONE
+    return STOPPED if call(resume, _positional(args, "run"), "maskery resume").stopped else DONE
 
 
 def evaluate(args: Sequence[str]) -> int:
@@ -41,7 +40,7 @@ def evaluate(args: Sequence[str]) -> int:
 
     evaluations: dict[str, Callable[..., Any]] = {"knn": verbs.knn}
     kind = _choose("evaluation", args[:1], evaluations)
-    parse(evaluations[kind], _positional(args[1:], "where"), f"maskery eval {kind}")
+    call(evaluations[kind], _positional(args[1:], "where"), f"maskery eval {kind}")
     return DONE
 
 
@@ -56,7 +55,7 @@ def other(name: str, positional: str, args: Sequence[str]) -> int:
         "list": verbs.listing,
         "demo": demo.demo,
     }
-    parse(functions[name], _positional(args, positional), f"maskery {name}")
+    call(functions[name], _positional(args, positional), f"maskery {name}")
     return DONE
 
 
@@ -84,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return VERBS[_choose("verb", args[:1], VERBS)](args[1:])
     except UsageError as e:
         return _fail(e, MISUSED, debug)
-    except (ValueError, OSError, RuntimeError, ImportError) as e:
+    except Exception as e:
         return _fail(e, FAILED, debug)
     except KeyboardInterrupt:
         print("maskery: interrupted", file=sys.stderr)
@@ -94,18 +93,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _fail(error: Exception, code: int, debug: bool) -> int:
     if debug:
         raise error
-    message = " ".join(str(error).split()) or type(error).__name__
+    message = " ".join(str(error).split())
+    if not isinstance(error, ValueError | OSError | RuntimeError | ImportError):  # not one that speaks to the user
+        message = f"unexpected {type(error).__name__}: {message} (--debug shows where)"
     print(f"maskery: {message}", file=sys.stderr)
     return code
 
 
 def _choose(what: str, given: Sequence[str], among: dict[str, Any]) -> str:
-    if given and given[0] in among:
-        return given[0]
-    asked = repr(given[0]) if given else "given"
-    near = difflib.get_close_matches(given[0], among, 1) if given else []
-    hint = f"; did you mean {near[0]}?" if near else f"; there are: {', '.join(among)}"
-    raise UsageError(f"there is no {what} {asked}{hint}" if given else f"no {what} {asked}{hint}")
+    if not given:
+        raise UsageError(f"no {what} given; there are: {', '.join(among)}")
+    if given[0] not in among:
+        raise unknown(what, given[0], among)
+    return given[0]
 
 
 def _positional(args: Sequence[str], name: str) -> list[str]:

@@ -27,16 +27,16 @@ def demo(data: str = "", out: Path = Path("demo"), seed: int = 0, overwrite: boo
     terminal, began = Terminal(), time.monotonic()
     if out.exists() and any(out.iterdir()):
         if not overwrite or not (out / "run").exists():
-            raise ValueError(f"{out}: exists already" + ("; --overwrite True replaces it" if not overwrite else ""))
+            raise ValueError(f"{out}: exists already" + ("; --overwrite replaces it" if not overwrite else ""))
         shutil.rmtree(out)
-    settings: dict[str, Any] = {"data": data, "steps": SEEN // 128, "batch_size": 128, "watch": {"looks": 4}}
+    settings: dict[str, Any] = {"data": data, "steps": SEEN // 64, "batch_size": 64, "watch": {"looks": 4}}
     if not data:
         with terminal.bar("painting scenes") as tick:
             scenes.write_folder(out / "images", IMAGES, seed=seed, progress=lambda done: tick(done, IMAGES))
         terminal.say(f"{out / 'images'}: {IMAGES:,} built-in scenes, ten classes told apart by texture and shape")
         settings["data"] = str(out / "images")
 
-    result = pretrain(out=str(out / "run"), seed=seed, optim={"base_lr": 2e-3}, **settings)
+    result = pretrain(out=str(out / "run"), seed=seed, model="vit-micro", **settings)
     if result.stopped:
         raise ValueError(f"the demo was stopped; `maskery resume {out / 'run'}` goes on with its run")
 

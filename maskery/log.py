@@ -122,6 +122,19 @@ class Log:
         """Everything that was seen since the run began."""
         return tuple(facts for facts in map(json.loads, whole_lines(self.metrics_path)) if "loss" not in facts)
 
+    def before_and_after(self, folder: Path) -> None:
+        """The first and the last look side by side, in words and as evals/before-after.json."""
+        looks = self.looks()
+        if len(looks) < 2 or looks[0]["step"] != 0:
+            return
+        first, last = looks[0], looks[-1]
+        changes = {k: {"before": first[k], "after": last[k]} for k in first.keys() & last.keys() - {"step", "epoch"}}
+        for name, change in sorted(changes.items()):
+            self.say(f"{name.replace('_', ' ')}: {change['before']:.4f} before, {change['after']:.4f} after")
+        folder.mkdir(exist_ok=True)
+        facts = {"step": last["step"], "epoch": last["epoch"], **changes, "command": sys.argv}
+        (folder / "before-after.json").write_text(json.dumps(facts, indent=1))
+
     def _metrics(self, facts: dict[str, Any]) -> None:
         self.stream.write(json.dumps(facts) + "\n")
         self.stream.flush()

@@ -4,9 +4,11 @@ The command line is a list of options; `config.yaml` and keyword arguments in Py
 """
 
 import contextlib
+import difflib
+import functools
 import io
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import tyro
@@ -19,7 +21,7 @@ class UsageError(ValueError):
 
 
 def parse(what: Callable[..., T], args: Sequence[str], prog: str, default: T | None = None) -> T:
-    """Call `what` (a dataclass or a function) with the values that `args` name; `default` gives the others.
+    """The dataclass `what` with the values that `args` name; `default` gives the others.
 
     --help prints and exits. Raises `UsageError` in one line when options and `what` do not agree.
     """
@@ -28,7 +30,7 @@ def parse(what: Callable[..., T], args: Sequence[str], prog: str, default: T | N
     filled: Any = None
     try:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            filled = tyro.cli(what, args=list(args), prog=prog, config=(tyro.conf.FlagConversionOff,), **given)
+            filled = tyro.cli(what, args=list(args), prog=prog, **given)
     except SystemExit as e:
         if e.code == 0:
             print(out.getvalue(), end="")
@@ -37,18 +39,39 @@ def parse(what: Callable[..., T], args: Sequence[str], prog: str, default: T | N
     return filled
 
 
+def call(function: Callable[..., T], args: Sequence[str], prog: str) -> T:
+    """Call a function with the values that `args` name; raises `UsageError` as `parse` does, before the call."""
+
+    @functools.wraps(function)
+    def later(*values: Any, **named: Any) -> Callable[[], T]:  # the parser's output is caught, the function's is not
+        return functools.partial(function, *values, **named)
+
+    return parse(later, args, prog)()
+
+
 def options(leaves: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """A tree of values as options: {"optim": {"base_lr": 0.1}} -> ["--optim.base-lr=0.1"]."""
+    """A tree of values as options: {"optim": {"base_lr": 0.1}, "x": False} -> ["--optim.base-lr=0.1", "--no-x"]."""
     args: list[str] = []
     for name, value in leaves.items():
         option = f"--{prefix}{str(name).replace('_', '-')}"
         if isinstance(value, Mapping):
             args += options(value, f"{option[2:]}.")
+        elif isinstance(value, bool):
+            args.append(option if value else f"--{prefix}no-{option[2 + len(prefix) :]}")
         elif isinstance(value, list | tuple):
             args += [option, *map(str, value)]
         else:
             args.append(f"{option}={value}")
     return args
+
+
+def unknown(what: str, name: str, among: Iterable[str]) -> UsageError:
+    """The error for a name that does not exist: with the nearest one, or all there are."""
+    among = list(among)
+    near = difflib.get_close_matches(name, among, 1)
+    return UsageError(
+        f"there is no {what} {name!r}; " + (f"did you mean {near[0]}?" if near else f"there are: {', '.join(among)}")
+    )
 
 
 def value_of(args: Sequence[str], option: str) -> str | None:

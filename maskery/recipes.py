@@ -30,7 +30,7 @@ def mae_base() -> Run:
         settings=METHODS["mae"].Config(),
         method="mae",
         model="vit-base",
-        epochs=1600,
+        epochs=1600.0,
         batch_size=4096,
         optim=OptimConfig(warmup=40 / 1600),
     )
@@ -112,7 +112,7 @@ def suggest(
         why.append(f"model {model}: {because}")
 
     if batch_size is None:
-        wanted = 128 if cpu else 256 if images < 20_000 else 512 if images < 100_000 else 1024
+        wanted = 64 if cpu else 256 if images < 20_000 else 512 if images < 100_000 else 1024
         wanted = 4096 if images >= 1_000_000 and not cpu else wanted
         batch_size = wanted
         while batch_size > 8 and images / batch_size < 8:
@@ -121,13 +121,16 @@ def suggest(
             f"batch {batch_size}: " + ("eight steps an epoch" if batch_size < wanted else "for this many images")
         )
 
-    seen, low, high = (600_000, 10, 400) if cpu else (40_000 * batch_size, 400, 4000)
+    seen, low, high = (400_000, 5, 400) if cpu else (40_000 * batch_size, 400, 4000)
     epochs = 800 if images >= 1_000_000 and not cpu else min(max(round(seen / max(images, 1)), low), high)
     why.append(f"{epochs} epochs: {epochs * images / batch_size:,.0f} steps; fewer images need more passes")
 
-    # Adam: the learning rate goes with the square root of the batch, starting from the paper's 2.4e-3 at 4096
-    base_lr = 1.5e-4 * (4096 / batch_size) ** 0.5
-    why.append(f"base lr {base_lr:.2g}, 5 % warm-up: the paper's 1.5e-4 at batch 4096, square-root scaled")
+    if model == "vit-micro":
+        base_lr = 2.5e-3 * 256 / batch_size
+        why.append(f"base lr {base_lr:.2g}, 5 % warm-up: lr 2.5e-3, which a narrow network bears and a short run needs")
+    else:  # with Adam the learning rate goes with the square root of the batch, from the paper's 2.4e-3 at 4096
+        base_lr = 1.5e-4 * (4096 / batch_size) ** 0.5
+        why.append(f"base lr {base_lr:.2g}, 5 % warm-up: the paper's 1.5e-4 at batch 4096, square-root scaled")
 
     decoder = DECODERS.get(model, DecoderSize())
     why.append(f"decoder {decoder.dim} wide, {decoder.depth} blocks: goes with {model}")
@@ -140,7 +143,7 @@ def suggest(
         model=model,
         patch_size=patch_size,
         image_size=image_size,
-        epochs=epochs,
+        epochs=float(epochs),
         batch_size=batch_size,
         optim=OptimConfig(base_lr=float(f"{base_lr:.2g}")),
     )

@@ -1,11 +1,11 @@
 """From options to a run that goes: `pretrain` and `resume`."""
 
-import shutil
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from . import recipes
 from .config import Run
@@ -15,7 +15,7 @@ from .data.survey import survey
 from .dist import world
 from .methods import METHODS
 from .nn.vit import SIZES
-from .options import UsageError, options, parse, value_of
+from .options import UsageError, options, parse, unknown, value_of
 from .train import Result, train
 from .weights import run_from, run_of
 
@@ -39,10 +39,13 @@ def pretrain(args: Sequence[str] = (), **leaves: Any) -> Result:
         raise UsageError("--data is missing: a folder of images, a list (.txt, .csv) or a table (.parquet, .arrow)")
     if not asked.out:
         raise UsageError("--out is missing: the directory of the run")
+    for name, value in (("batch-size", asked.batch_size), ("optim.accumulate", asked.optim.accumulate)):
+        if value < 1:
+            raise UsageError(f"--{name} is {value}: it has to be at least 1")
     out = Path(asked.out)
     with world() as here:
         if here.main:
-            _refuse_or_remove(out, asked.overwrite)
+            _refuse(out, asked.overwrite)
         run, reasons = asked, ()
         if not asked.recipe and not asked.config:
             source = source_of(asked.data, asked.images)
@@ -52,7 +55,12 @@ def pretrain(args: Sequence[str] = (), **leaves: Any) -> Result:
                 n: getattr(asked, n) for n in ("model", "patch_size", "image_size", "batch_size") if _has(args, n)
             }
             suggestion = recipes.suggest(
-                images, known.heights[1], known.widths[1], here.device.type, method=asked.method, **chosen
+                images,
+                known.heights[1],
+                known.widths[1],
+                "cuda" if here.device.type == "cuda" else "cpu",
+                method=asked.method,
+                **chosen,
             )
             run = parse(Pretrain, args, "maskery pretrain", _as_pretrain(suggestion.run))
             reasons = suggestion.reasons
@@ -60,10 +68,8 @@ def pretrain(args: Sequence[str] = (), **leaves: Any) -> Result:
         if _has(args, "epochs") and not _has(args, "steps"):
             run = replace(run, steps=None)
         _check(run)
-        for reason in reasons if here.main else ():
-            print(f"  {reason}", file=sys.stderr)
         here.wait()
-        return train(run, out, here)
+        return train(run, out, here, reasons, overwrite=asked.overwrite)
 
 
 def resume(run: str | Path) -> Result:
@@ -72,8 +78,9 @@ def resume(run: str | Path) -> Result:
     if not out.is_dir():
         raise ValueError(f"{out}: there is no such run")
     with world() as here:
-        known = run_of(out, lambda message: print(message, file=sys.stderr) if here.main else None)
-        return train(known, out, here, resume=True)
+        notes: list[str] = []
+        known = run_of(out, notes.append)
+        return train(known, out, here, notes, resume=True)
 
 
 def _given(args: Sequence[str]) -> Pretrain:
@@ -82,9 +89,9 @@ def _given(args: Sequence[str]) -> Pretrain:
     if recipe and config:
         raise UsageError("--recipe and --config both describe a run: give one of them")
     if recipe and recipe not in recipes.RECIPES:
-        raise UsageError(f"there is no recipe {recipe!r}; there are: {', '.join(recipes.RECIPES)}")
+        raise unknown("recipe", recipe, recipes.RECIPES)
     if method and method not in METHODS:
-        raise UsageError(f"there is no method {method!r}; there are: {', '.join(METHODS)}")
+        raise unknown("method", method, METHODS)
     if config:
         run = run_from(Path(config))
     elif recipe:
@@ -105,21 +112,23 @@ def _has(args: Sequence[str], name: str) -> bool:
 
 
 def _check(run: Run) -> None:
-    """What no type can say. ValueError in one line."""
+    """What no type can say, before any image is decoded. ValueError in one line."""
     if run.model not in SIZES:
-        raise UsageError(f"there is no model {run.model!r}; there are: {', '.join(SIZES)}")
-    for name, value in (("batch-size", run.batch_size), ("optim.accumulate", run.optim.accumulate)):
-        if value < 1:
-            raise UsageError(f"--{name} is {value}: it has to be at least 1")
+        raise unknown("model", run.model, SIZES)
     if not (run.steps or run.epochs) or (run.steps or 0) < 0 or (run.epochs or 0) < 0:
         raise UsageError(f"--epochs {run.epochs} and --steps {run.steps}: one of them has to be above 0")
+    channels = len(run.images.mean or run.images.std or (0, 0, 0))
+    mean, std = run.images.mean or (0.5,) * channels, run.images.std or (0.5,) * channels
+    known = replace(run.images, mean=mean, std=std)
+    with torch.device("meta"):  # built without memory: sizes, patches, mask ratio
+        METHODS[run.method](run.settings, replace(run, images=known).vit())
 
 
-def _refuse_or_remove(out: Path, overwrite: bool) -> None:
+def _refuse(out: Path, overwrite: bool) -> None:
+    """ValueError when `out` holds something that is not to be replaced. Nothing is removed before the run begins."""
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
     if not overwrite:
-        raise ValueError(f"{out}: exists already; --overwrite True replaces it, `maskery resume {out}` goes on with it")
+        raise ValueError(f"{out}: exists already; --overwrite replaces it, `maskery resume {out}` goes on with it")
     if not (out / "config.yaml").exists():
         raise ValueError(f"{out}: holds something else than a run and is not replaced")
-    shutil.rmtree(out)

@@ -9,10 +9,11 @@ import hashlib
 import json
 import math
 import os
+import shutil
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -45,14 +46,18 @@ class Result:
     looks: tuple[dict[str, Any], ...]  # of the whole run: step, epoch, held_out_loss, knn_..., in order (main process)
 
 
-def train(run: Run, out: Path, world: World, resume: bool = False) -> Result:
-    """Train `run` into the directory `out`, or go on with what is in there.
+def train(
+    run: Run, out: Path, world: World, notes: Sequence[str] = (), *, resume: bool = False, overwrite: bool = False
+) -> Result:
+    """Train `run` into the directory `out`, go on with what is in there, or remove that first (`overwrite`).
 
     Raises ValueError for settings and data that do not fit, `CheckpointError`, and `Diverged` when the loss is nan.
     """
     device = world.device
     terminal = Terminal() if world.main else Quiet()
     say = terminal.say
+    for note in notes:
+        say(note)
 
     # ------------------------------------------------------------------------------------------------- data
     plan = Plan(run.batch_size, world.rank, world.size, run.optim.accumulate)
@@ -101,6 +106,8 @@ def train(run: Run, out: Path, world: World, resume: bool = False) -> Result:
         if loaded.state.trained_on != trained_on:
             say("the training images are not the ones this run began with: it will not end as an unbroken run would")
     world.wait()
+    if world.main and overwrite and not resume:  # only now that nothing can be wrong with the new run
+        shutil.rmtree(out, ignore_errors=True)
     log = Log(out, terminal, step, steps) if isinstance(terminal, Terminal) else None
     if log:
         checkpoint.write(out / "config.yaml", config.dump(run).encode())
@@ -127,7 +134,8 @@ def train(run: Run, out: Path, world: World, resume: bool = False) -> Result:
 
     # ------------------------------------------------------------------------------------------------- steps
     views = objective.views(run.crop)
-    crops = list(dict.fromkeys(views.values()))  # views that share a crop are cut once
+    crops = list({id(crop): crop for crop in views.values()}.values())  # views that share a crop object are cut once
+    place = {name: [crop is c for c in crops].index(True) for name, crop in views.items()}
     workers = run.images.workers if run.images.workers is not None else default_workers(data, world.local_size)
     loader = batches(Draws(data.images, data.train, crops, run.size, run.seed, plan), step, steps, workers, device)
     looks = {round(steps * k / run.watch.looks) for k in range(run.watch.looks + 1)} if run.watch.looks else set()
@@ -153,7 +161,7 @@ def train(run: Run, out: Path, world: World, resume: bool = False) -> Result:
 
                 torch.manual_seed(draw_seed(run.seed, step * plan.accumulate + micro, world.rank))
                 cut = [to_float(images, device) for images in part["views"]]
-                batch = objective.draw({name: cut[crops.index(crop)] for name, crop in views.items()})
+                batch = objective.draw({name: cut[i] for name, i in place.items()})
                 with model.no_sync() if world.size > 1 and micro < plan.accumulate - 1 else contextlib.nullcontext():
                     with torch.autocast(device.type, precision, enabled=precision != torch.float32):
                         losses = model(batch, t)
@@ -208,6 +216,8 @@ def train(run: Run, out: Path, world: World, resume: bool = False) -> Result:
 
         if step in looks:
             look_now()
+        if log:
+            log.before_and_after(out / "evals")
         return Result(step, steps, False, log.looks() if log else ())
 
 

@@ -19,7 +19,7 @@ from .data.dataset import Data, open_data, source_of
 from .data.survey import survey
 from .evals.features import features
 from .evals.knn import knn as vote
-from .export import to_timm
+from .exports import to_timm
 from .log import Terminal
 from .methods import METHODS
 from .nn.vit import SIZES, ViT
@@ -105,7 +105,7 @@ def embed(
         images: how the data is read
     """
     if out.exists() and not overwrite:
-        raise ValueError(f"{out}: exists already; --overwrite True replaces it")
+        raise ValueError(f"{out}: exists already; --overwrite replaces it")
     encoder, opened = _encoder_and_data(where, data, images)
     with Terminal().bar("images") as tick:
         every = np.arange(len(opened.images))
@@ -140,10 +140,10 @@ def export(where: Path, out: Path, to: Literal["timm"] = "timm", overwrite: bool
     encoder = load_encoder(where)
     if out.exists():
         if not overwrite:
-            raise ValueError(f"{out}: exists already; --overwrite True replaces it")
+            raise ValueError(f"{out}: exists already; --overwrite replaces it")
         if any(out.iterdir()) and not (out / "config.json").exists():
             raise ValueError(f"{out}: holds something else than an exported model and is not replaced")
-    difference = to_timm(encoder, out)
+    difference = to_timm(encoder, out, overwrite)
     print(f"{out}: done; timm's features are ours to {difference:.1e}. In Python:")
     print(f'  timm.create_model("local-dir:{out}", pretrained=True)')
     return out

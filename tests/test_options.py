@@ -40,7 +40,7 @@ def test_later_options_win() -> None:
         (["--optim.bas-lr", "1"], r"--optim.bas-lr.*did you mean --optim.base-lr\?"),
         (["--steps", "abc"], "--steps.*'abc'"),
         (["--kind", "c"], "'c'.*--kind.*'a', 'b'"),
-        (["--flag", "maybe"], "'maybe'"),
+        (["--flag", "maybe"], "maybe"),
         (["--size", "1", "2", "3"], "--size.*'1', '2', '3'"),
     ],
 )

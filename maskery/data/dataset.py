@@ -74,6 +74,9 @@ def open_data(where: str, config: ImagesConfig, size: tuple[int, int], report: R
     refuse_unreadable(where, [(s.name, s.reason) for s in looked.skipped], looked.looked_at, config.unreadable)
 
     channels, bits = config.channels or looked.channels_suggested, config.bits or looked.bits_suggested
+    for name, values in (("mean", config.mean), ("std", config.std)):
+        if values is not None and len(values) != channels:
+            raise ValueError(f"images.{name} has {len(values)} numbers, the images have {channels} channels")
     images = Images(source, channels=channels, bits=bits, pages=config.pages, min_side=2 * max(size))
     everything = np.concatenate([train, held_out])
     if _bytes(looked, len(everything), channels, bits, 2 * max(size)) < config.memory * 1e9 / share:
@@ -115,9 +118,6 @@ def _normalisation(config: ImagesConfig, source: Source, train: np.ndarray) -> I
     """Mean and std: the user's, ImageNet's for ordinary colour photographs, else measured."""
     assert config.channels
     assert config.bits
-    for name, values in (("mean", config.mean), ("std", config.std)):
-        if values is not None and len(values) != config.channels:
-            raise ValueError(f"images.{name} has {len(values)} numbers, the images have {config.channels} channels")
     if config.mean is not None and config.std is not None:
         return config
     if config.channels == 3 and config.bits == 8:

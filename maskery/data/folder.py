@@ -1,13 +1,11 @@
 """A folder of images, however nested; classes and splits from its layout where it has one."""
 
-import os
-
 import numpy as np
 
 from .labels import sorted_classes
 from .names import text
 from .scan import IMAGES, Scan
-from .source import SPLITS, Source
+from .source import SPLITS, Source, read_file
 
 
 class FolderSource(Source):
@@ -32,8 +30,7 @@ class FolderSource(Source):
         self.notes = tuple(notes)
 
     def read(self, i: int) -> bytes:
-        with open(os.path.join(os.fsencode(self.where), self._paths.raw(i)), "rb") as file:
-            return file.read()
+        return read_file(self.where, self._paths.raw(i))
 
 
 def _splits(found: Scan) -> tuple[np.ndarray | None, list[tuple[bytes, bytes]]]:

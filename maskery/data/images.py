@@ -22,7 +22,8 @@ class Images:
     """
 
     def __init__(self, source: Source, *, channels: int, bits: int, pages: Pages, min_side: int):
-        self.source, self.channels, self.bits, self.pages, self.min_side = source, channels, bits, pages, min_side
+        self.source, self.channels, self.bits, self.min_side = source, channels, bits, min_side
+        self.pages: Pages = pages
         self.kept: dict[int, np.ndarray | Unreadable] = {}
 
     def __len__(self) -> int:

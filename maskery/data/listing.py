@@ -5,7 +5,7 @@ import os
 
 from .labels import index_labels, split_names
 from .names import Names, raw, unique
-from .source import Source, column
+from .source import Source, column, read_file
 
 PATHS = ("path", "image", "file", "filename", "file_name", "image_path")  # usual names of the columns
 LABELS = ("label", "class", "target", "category")
@@ -64,8 +64,7 @@ class ListSource(Source):
         self.notes = tuple(notes)
 
     def read(self, i: int) -> bytes:
-        with open(os.path.join(os.fsencode(os.path.dirname(self.where)), self._paths.raw(i)), "rb") as file:
-            return file.read()
+        return read_file(os.path.dirname(self.where), self._paths.raw(i))
 
 
 def _columns(where: str) -> dict[str, list[str]]:

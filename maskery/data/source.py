@@ -2,6 +2,7 @@
 
 import abc
 import difflib
+import errno
 import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -41,6 +42,15 @@ class Source(abc.ABC):
     @abc.abstractmethod
     def read(self, i: int) -> bytes:
         """The encoded bytes of image `i`; b"" for an empty cell. Raises OSError when its file cannot be read."""
+
+
+def read_file(folder: str, path: bytes) -> bytes:
+    """The bytes of a file named relative to `folder`, or absolutely. Raises OSError."""
+    try:
+        with open(os.path.join(os.fsencode(folder), path), "rb") as file:
+            return file.read()
+    except ValueError as error:  # a zero byte in the name
+        raise OSError(errno.EINVAL, f"not a file name: {error}") from error
 
 
 def open_source(

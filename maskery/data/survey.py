@@ -11,6 +11,7 @@ from typing import Literal, TypeVar
 import numpy as np
 
 from .decode import Header, Unreadable, decode, read_header
+from .names import raw
 from .source import Source
 
 Pages = Literal["first", "channels"]
@@ -201,8 +202,9 @@ def reason(error: Exception) -> str:
 
 
 def shown(name: str) -> str:
-    """A name as it can be printed: bytes that are no UTF-8 as \\x escapes."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    """A name as it can be printed on one line: bytes that are no UTF-8 and control characters as escapes."""
+    text = raw(name).decode("utf-8", "backslashreplace")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _each(work: Callable[[int], T], indices: Sequence[int] | np.ndarray, threads: int | None) -> Iterator[T]:

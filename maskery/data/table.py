@@ -13,7 +13,7 @@ from .arrow import holds_images, is_text, read_columns, read_schema, text_column
 from .labels import index_labels, split_names
 from .listing import LABELS, PATHS, SPLIT
 from .names import Names, raw, unique
-from .source import SPLITS, Source, column
+from .source import SPLITS, Source, column, read_file
 
 _IMAGES = ("image", "img", "bytes", "image_bytes", "jpg", "png", *PATHS)
 _NAMES = ("name", *PATHS)
@@ -53,12 +53,13 @@ class TableSource(Source):
         name = column(where, None, [n for n in _NAMES if n != image], text_columns(schema))
         wanted = list(dict.fromkeys(c for c in (image, label, split, name) if c is not None))
         tables = [read_columns(file, schema, wanted) for file in files]
-        self._cells = [chunk for table in tables for chunk in table[image].chunks if len(chunk)]
+        self._cells: list[pa.Array] = []
+        self._folder: list[str] = []  # of each chunk of cells: where its paths begin
+        for file, table in zip(files, tables, strict=True):
+            chunks = [chunk for chunk in table[image].chunks if len(chunk)]
+            self._cells += chunks
+            self._folder += [os.path.dirname(file)] * len(chunks)
         self._starts = [0, *itertools.accumulate(map(len, self._cells))]
-        self._folder = [
-            os.path.dirname(file) for file, table in zip(files, tables, strict=True)
-            for chunk in table[image].chunks if len(chunk)
-        ]  # fmt: skip
         if not self._cells:
             raise ValueError(f"no images in {where}: the table has no rows")
 
@@ -92,8 +93,7 @@ class TableSource(Source):
             cell, path = None, cell
         if cell is not None or path is None:
             return cell or b""
-        with open(os.path.join(self._folder[chunk], path), "rb") as file:
-            return file.read()
+        return read_file(self._folder[chunk], raw(path))
 
     def __reduce__(self) -> tuple:
         return _reopen, self._arguments

@@ -73,7 +73,7 @@ def describe(page: TiffPage) -> Page:
 
 
 def _complete(page: TiffPage) -> None:
-    """Raises `Unreadable` where tifffile would fill in: it drops broken tags, and segments that are missing become 0."""
+    """Raises `Unreadable` where tifffile would fill in: it drops broken tags, and missing segments become 0."""
     file, format = page.parent.filehandle, page.parent.tiff
     file.seek(page.offset)
     order = "big" if page.parent.byteorder == ">" else "little"
@@ -92,7 +92,7 @@ def _complete(page: TiffPage) -> None:
 
 
 def full_pages(tif: TiffFile) -> Iterator[int]:
-    """Positions of the pages that are pictures of their own: no thumbnails, no masks. The first page if there are none."""
+    """Positions of the pages that are pictures of their own: no thumbnails, no masks; the first page if none is."""
     found = False
     for i in range(len(tif.pages)):
         if not int(page_at(tif, i).subfiletype) & 5:

@@ -16,7 +16,7 @@ TRIES = 10  # as torchvision's RandomResizedCrop: so many draws until a crop fit
 UNIFORMS = 2 * TRIES + 4  # random numbers one sample needs (a multiple of 4)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Crop:
     """A random crop, resized to the size of the view, and a flip: MAE's only augmentation.
 

@@ -9,7 +9,7 @@ from ..log import whole_lines
 
 
 def learning_curves(run: Path) -> Path | None:
-    """Write RUN/curves.png: loss and held-out loss, kNN where there are labels, learning rate. None without matplotlib."""
+    """Write RUN/curves.png: losses, learning rate, and kNN where there are labels. None without matplotlib."""
     if importlib.util.find_spec("matplotlib") is None:
         return None
     from matplotlib.figure import Figure

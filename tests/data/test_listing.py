@@ -37,6 +37,12 @@ def test_names_that_are_no_utf8(tmp_path):
     assert source.read(0) == b"here"
 
 
+def test_a_name_that_no_file_can_have(tmp_path):
+    source = open_source(write(tmp_path / "l.txt", "a\0.jpg\n"))
+    with pytest.raises(OSError, match="not a file name"):
+        source.read(0)
+
+
 def test_files_named_twice(tmp_path):
     (tmp_path / "a.jpg").write_bytes(b"a")
     source = open_source(write(tmp_path / "l.txt", "a.jpg\nb.jpg\na.jpg\n"))

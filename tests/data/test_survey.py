@@ -7,7 +7,7 @@ import tifffile
 from PIL import Image
 
 from maskery.data.source import Source, open_source
-from maskery.data.survey import Skipped, evenly, measure, reason, survey
+from maskery.data.survey import Skipped, evenly, measure, reason, shown, survey
 
 
 def save(path: Path, array: np.ndarray) -> None:
@@ -127,7 +127,7 @@ def test_nothing_readable(tmp_path):
     found = survey(source)
     assert (found.heights, found.channels_suggested, found.bits_suggested) == ((0, 0, 0), 3, 8)
     assert found.lines() == ["1 image", "1 of 1 cannot be read (100.0 %):", "  a.jpg: 0 bytes"]
-    with pytest.raises(ValueError, match="none of 1 images of .* can be read with 3 channels"):
+    with pytest.raises(ValueError, match=r"none of 1 images of .* can be read with 3 channels"):
         measure(source, [0], channels=3, bits=8)
 
 
@@ -156,6 +156,10 @@ def test_the_sample_is_spread_evenly():
     assert evenly(3, None).tolist() == [0, 1, 2]
     assert evenly(0, 5).tolist() == []
     assert len(set(evenly(1001, 1000).tolist())) == 1000
+
+
+def test_names_are_shown_on_one_line():
+    assert shown("Ü\udcff\n\x1b[31m.jpg") == "Ü\\xff\\n\\x1b[31m.jpg"
 
 
 def test_reasons_are_never_empty():

@@ -21,7 +21,7 @@ TIMM_NAMES = {  # the architecture whose arguments are closest; every number is 
 TOLERANCE = 1e-5  # relative, of the features of a batch
 
 
-def to_timm(encoder: ViT, out: Path) -> float:
+def to_timm(encoder: ViT, out: Path, overwrite: bool = False) -> float:
     """Write a directory that `timm.create_model("local-dir:OUT", pretrained=True)` opens.
 
     Returns the largest relative difference of the features of a batch, ours against timm's; ValueError, and no
@@ -57,7 +57,6 @@ def to_timm(encoder: ViT, out: Path) -> float:
             "num_classes": 0,
             "first_conv": "patch_embed.proj",
             "classifier": "head",
-            "library_name": "timm",
         },
     }
     try:
@@ -70,6 +69,8 @@ def to_timm(encoder: ViT, out: Path) -> float:
         difference = compare_with_timm(encoder, half)
         if not difference <= TOLERANCE:
             raise ValueError(f"{out}: timm's features differ by {difference:.1e}, more than {TOLERANCE:.0e}")
+        if overwrite and out.exists():
+            shutil.rmtree(out)
         half.rename(out)
     except BaseException:
         shutil.rmtree(half, ignore_errors=True)

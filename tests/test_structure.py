@@ -1,0 +1,42 @@
+"""The house stays as it is meant to be."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from maskery.methods import METHODS
+
+ROOT = Path(__file__).parents[1]
+FILES = sorted((ROOT / "maskery").rglob("*.py"))
+
+
+def test_the_loop_names_no_method() -> None:
+    words = set(re.findall(r"\w+", (ROOT / "maskery" / "train.py").read_text()))
+    names = {name.replace("-", "_") for name in METHODS} | {m.__name__ for m in METHODS.values()} | set(METHODS)
+    assert not words & names
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_files_can_be_read_in_one_go(file: Path) -> None:
+    text = file.read_text()
+    assert text.startswith('"""'), "a file begins by saying what it is"
+    assert text.count("\n") <= 350
+    assert file.stem not in ("utils", "common", "base", "helpers", "misc")
+
+
+def test_most_files_are_short() -> None:
+    lengths = sorted(file.read_text().count("\n") for file in FILES)
+    assert lengths[len(lengths) // 2] <= 130
+
+
+def test_methods_are_final() -> None:
+    for method in METHODS.values():
+        assert not method.__subclasses__()
+
+
+def test_the_command_line_starts_without_torch() -> None:
+    code = "import sys, maskery.cli; maskery.cli.main(['--help']); assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
