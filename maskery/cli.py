@@ -44,16 +44,21 @@ def evaluate(args: Sequence[str]) -> int:
     return DONE
 
 
+def demo(args: Sequence[str]) -> int:
+    from .demo import demo
+
+    return STOPPED if call(demo, args, "maskery demo") is None else DONE
+
+
 def other(name: str, positional: str, args: Sequence[str]) -> int:
     """The verbs that need nothing but their function."""
-    from . import demo, verbs
+    from . import verbs
 
     functions: dict[str, Callable[..., Any]] = {
         "embed": verbs.embed,
         "export": verbs.export,
         "inspect": verbs.inspect,
         "list": verbs.listing,
-        "demo": demo.demo,
     }
     call(functions[name], _positional(args, positional), f"maskery {name}")
     return DONE
@@ -67,7 +72,7 @@ VERBS: dict[str, Callable[[Sequence[str]], int]] = {
     "export": partial(other, "export", "where"),
     "inspect": partial(other, "inspect", ""),
     "list": partial(other, "list", "what"),
-    "demo": partial(other, "demo", ""),
+    "demo": demo,
 }
 
 

@@ -6,30 +6,36 @@ from pathlib import Path
 from typing import Any
 
 from . import verbs
+from .config import ImagesConfig
 from .data import scenes
+from .data.dataset import source_of
 from .log import Terminal
 from .report.curves import learning_curves
 from .start import pretrain
 
-IMAGES = 4000
-SEEN = 60_000  # images in the run on somebody's own data: about a minute and a half on two cores
+IMAGES, BATCH = 4000, 64
 
 
-def demo(data: str = "", out: Path = Path("demo"), seed: int = 0, overwrite: bool = False) -> dict[str, float]:
-    """Pretrain a small vision transformer, show what it gained, write pictures, export it.
+def demo(
+    data: str = "", out: Path = Path("demo"), steps: int = 940, seed: int = 0, overwrite: bool = False
+) -> dict[str, float] | None:
+    """Pretrain a small vision transformer, show what it gained, write pictures, export it. None when a signal came.
 
     Args:
         data: your own images instead of the built-in ones
         out: directory for images, run, pictures and exported weights
+        steps: length of the run; the default takes about a minute and a half on two cores
         seed: of the built-in images and of the run
         overwrite: replace an earlier demo in `out`
     """
     terminal, began = Terminal(), time.monotonic()
+    if data:
+        source_of(data, ImagesConfig())  # an error before anything is removed
     if out.exists() and any(out.iterdir()):
         if not overwrite or not (out / "run").exists():
             raise ValueError(f"{out}: exists already" + ("; --overwrite replaces it" if not overwrite else ""))
         shutil.rmtree(out)
-    settings: dict[str, Any] = {"data": data, "steps": SEEN // 64, "batch_size": 64, "watch": {"looks": 4}}
+    settings: dict[str, Any] = {"data": data, "steps": steps, "batch_size": BATCH, "watch": {"looks": 4}}
     if not data:
         with terminal.bar("painting scenes") as tick:
             scenes.write_folder(out / "images", IMAGES, seed=seed, progress=lambda done: tick(done, IMAGES))
@@ -38,7 +44,7 @@ def demo(data: str = "", out: Path = Path("demo"), seed: int = 0, overwrite: boo
 
     result = pretrain(out=str(out / "run"), seed=seed, model="vit-micro", **settings)
     if result.stopped:
-        raise ValueError(f"the demo was stopped; `maskery resume {out / 'run'}` goes on with its run")
+        return None
 
     verbs.export(out / "run", out / "timm")
     verbs.embed(out / "run", settings["data"], out / "embeddings.parquet")

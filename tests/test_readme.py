@@ -1,0 +1,91 @@
+"""Every command of the README is run, in order, in one directory; long ones are shortened by options at their end."""
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from maskery.cli import main
+
+ROOT = Path(__file__).parents[1]
+TEXT = (ROOT / "README.md").read_text()
+SHORT = ["--steps", "4", "--model", "vit-micro", "--patch-size", "8", "--image-size", "32", "--batch-size", "8"]
+SHORT += ["--settings.decoder.dim", "32", "--settings.decoder.heads", "4", "--watch.looks", "1"]
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", TEXT, re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory, scene_folder: Path) -> Path:
+    """A directory with what the README speaks of: photos/ and imagenet/train/."""
+    here = tmp_path_factory.mktemp("readme")
+    shutil.copytree(scene_folder, here / "photos")
+    shutil.copytree(scene_folder / "train", here / "imagenet" / "train")
+    return here
+
+
+def test_every_shell_command(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(place)
+    commands = [line.partition("#")[0].strip() for block in blocks("sh") for line in block.splitlines()]
+    ran = 0
+    for command in filter(None, commands):
+        words = shlex.split(command)
+        if "pretrain" in words:
+            shutil.rmtree("run", ignore_errors=True)
+            words += SHORT
+        if words[0] == "make":
+            assert re.search(rf"^{words[1]}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
+        elif words[0] == "torchrun":
+            words[words.index("8")] = "2"
+            environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+            launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", *words[1:]]
+            done = subprocess.run(launch, env=environment, capture_output=True, text=True, timeout=240)
+            assert done.returncode == 0, done.stderr
+        else:
+            assert words[0] == "maskery"
+            assert main(words[1:]) == 0, command
+        ran += 1
+        if command.startswith("maskery export"):  # the Python that follows it in the text
+            exec(next(b for b in blocks("python") if "timm" in b), {})
+    assert ran >= 9
+    assert (place / "features.parquet").exists()
+
+
+def test_the_python(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(place)
+    names: dict[str, object] = {"images": torch.rand(2, 3, 32, 32)}
+    exec(next(b for b in blocks("python") if "import maskery" in b), names)
+    assert names["class_token"].shape == (2, 128)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("file", ["README.md", "CONTRIBUTING.md", "docs/architecture.md", "docs/results/README.md"])
+def test_links_lead_somewhere(file: str) -> None:
+    text = (ROOT / file).read_text()
+    for target in re.findall(r"\]\(([^)#]+)\)", text):
+        assert target.startswith("http") or (ROOT / file).parent.joinpath(target).exists(), target
+
+
+def test_the_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "demo"
+    assert main(["demo", "--out", str(out), "--steps", "3"]) == 0
+    said = capsys.readouterr().out
+    assert "at random initialisation" in said
+    wanted = {"images", "run", "timm", "embeddings.parquet"}
+    assert {p.name for p in out.iterdir()} == wanted
+    assert (out / "run" / "curves.png").stat().st_size > 10_000
+    assert main(["demo", "--out", str(out)]) == 1
+    assert main(["demo", "--out", str(out), "--data", "/nowhere", "--overwrite"]) == 1
+    assert (out / "run").exists()
+
+
+def test_the_demo_on_ones_own_images(tmp_path: Path, scene_folder: Path) -> None:
+    assert main(["demo", "--out", str(tmp_path / "demo"), "--steps", "2", "--data", str(scene_folder)]) == 0
+    assert not (tmp_path / "demo" / "images").exists()
