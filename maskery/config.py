@@ -26,7 +26,7 @@ class ImagesConfig:
     split_column: str | None = None
     holdout: float = 0.05  # share kept out of training, by a hash of the name; a "val" or "test" split takes its place
     unreadable: float = 0.05  # stop when more than this share of the images cannot be read
-    memory: float = 8.0  # keep decoded images in memory when they need at most so many GB on this machine; 0: never
+    memory: float = 8.0  # GB of this machine (at most half of what it has) to keep decoded images in; 0: none
     workers: int | None = None  # loader processes per GPU or process; None: chosen from the machine
 
 

@@ -247,19 +247,25 @@ def default_workers(data: Data, share: int = 1) -> int:
 
 @contextlib.contextmanager
 def signals() -> Iterator[threading.Event]:
-    """The first SIGINT or SIGTERM sets the event, a second one is handled as usual."""
+    """SIGINT and SIGTERM set the event. A second SIGINT interrupts at once, unless it comes within two seconds.
+
+    A launcher forwards to its processes what the terminal or the scheduler has sent them already.
+    """
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
-    before: dict[int, Any] = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    first = math.inf
 
     def note(number: int, frame: object) -> None:
+        nonlocal first
+        now = time.monotonic()
+        if number == signal.SIGINT and now - first > 2:
+            raise KeyboardInterrupt
+        first = min(first, now)
         stop.set()
-        signal.signal(number, before[number])
 
-    for number in before:
-        signal.signal(number, note)
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield stop
     finally:

@@ -27,6 +27,7 @@ TINY = {
     "watch": {"log_every": 4, "looks": 2, "pictures": 2, "held_out": 16, "knn_bank": 40, "knn_queries": 20},
     "optim": {"base_lr": 3e-2, "clip_grad": 5.0},
 }
+TORCHRUN = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "maskery"]
 CLOCK = ("images_per_second", "data_wait", "memory")  # what cannot be the same twice
 
 
@@ -101,8 +102,8 @@ def test_going_on_from_any_step_changes_nothing(unbroken: Path, tmp_path: Path, 
 
 def start(args: list[str]) -> subprocess.Popen[str]:
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "maskery", *args]
-    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
+    command = [sys.executable, "-m", *args]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True)
 
 
 def wait_for(process: subprocess.Popen[str], happened: Callable[[], bool]) -> None:
@@ -126,7 +127,7 @@ def long_run(scene_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tu
 def test_kill_9_and_resume(long_run: tuple[Path, list[str]], tmp_path: Path, moment: str) -> None:
     unbroken, options = long_run
     out = tmp_path / "killed"
-    process = start([*options, "--out", str(out)])
+    process = start(["maskery", *options, "--out", str(out)])
     wanted = {"before the first checkpoint": 0, "while running": 40, "late": 100}[moment]
 
     def far_enough() -> bool:
@@ -145,11 +146,13 @@ def test_kill_9_and_resume(long_run: tuple[Path, list[str]], tmp_path: Path, mom
 def test_a_signal_finishes_the_step_and_saves(
     long_run: tuple[Path, list[str]], tmp_path: Path, number: signal.Signals
 ) -> None:
+    """The signal goes to the loader's worker as well, as Ctrl-C and schedulers do it."""
     unbroken, options = long_run
     out = tmp_path / "stopped"
-    process = start([*options, "--out", str(out), "--save.minutes", "60"])
+    rest = ["--out", str(out), "--save.minutes", "60", "--images.memory", "0", "--images.workers", "1"]
+    process = start(["maskery", *options, *rest])
     wait_for(process, lambda: (out / "metrics.jsonl").exists() and len(metrics(out)) > 3)
-    process.send_signal(number)
+    os.killpg(process.pid, number)
     said = process.communicate(timeout=60)[1]
     assert process.returncode == 75, said
     assert f"go on with: maskery resume {out}" in said
@@ -158,26 +161,37 @@ def test_a_signal_finishes_the_step_and_saves(
     assert_same_run(unbroken, out)
 
 
+def test_a_signal_to_a_launcher_stops_all_processes_with_a_checkpoint(scene_folder: Path, tmp_path: Path) -> None:
+    from maskery.options import options
+
+    out = tmp_path / "two"
+    leaves = TINY | {"data": str(scene_folder), "out": str(out), "steps": 5000}
+    process = start([*TORCHRUN, "pretrain", *options(leaves)])
+    wait_for(process, lambda: (out / "metrics.jsonl").exists() and len(metrics(out)) > 3)
+    os.killpg(process.pid, signal.SIGTERM)
+    said = process.communicate(timeout=60)[1]
+    last = (out / "checkpoints" / "last").read_text().strip()
+    assert int(last.removeprefix("step-")) < 5000, said
+
+
 def test_two_processes(scene_folder: Path, tmp_path: Path) -> None:
     """Two gloo ranks: identical weights (checked at every checkpoint), and resuming changes nothing there either."""
     from maskery.options import options
 
-    leaves = TINY | {"data": str(scene_folder), "steps": 12, "optim": {"base_lr": 3e-2, "accumulate": 2}}
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "maskery"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    first = tmp_path / "two"
-    command = [*torchrun, "pretrain", *options(leaves | {"save": {"every": 3, "keep": 0}}), "--out", str(first)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
-    assert done.returncode == 0, done.stderr
+    def launched(*args: str) -> None:
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        command = [sys.executable, "-m", *TORCHRUN, *args]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
+        assert done.returncode == 0, done.stderr
+
+    first, second = tmp_path / "two", tmp_path / "again"
+    leaves = TINY | {"data": str(scene_folder), "steps": 12, "save": {"every": 3, "keep": 0}}
+    launched("pretrain", *options(leaves | {"optim": {"base_lr": 3e-2, "accumulate": 2}}), "--out", str(first))
     assert json.loads((first / "environment.json").read_text())["processes"] == 2
-    second = tmp_path / "again"
     shutil.copytree(first, second)
     for step in (9, 12):
         shutil.rmtree(second / "checkpoints" / f"step-{step:08d}")
-    done = subprocess.run(
-        [*torchrun, "resume", str(second)], env=environment, capture_output=True, text=True, timeout=240
-    )
-    assert done.returncode == 0, done.stderr
+    launched("resume", str(second))
     assert_same_run(first, second)
 
 

@@ -1,6 +1,7 @@
 """Open somebody's images for a run: what is there, what is trained on, what is held out, what goes into memory."""
 
 import hashlib
+import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -79,9 +80,10 @@ def open_data(where: str, config: ImagesConfig, size: tuple[int, int], report: R
             raise ValueError(f"images.{name} has {len(values)} numbers, the images have {channels} channels")
     images = Images(source, channels=channels, bits=bits, pages=config.pages, min_side=2 * max(size))
     everything = np.concatenate([train, held_out])
-    if _bytes(looked, len(everything), channels, bits, 2 * max(size)) < config.memory * 1e9 / share:
+    budget = min(config.memory * 1e9, _machine_memory() / 2) / share
+    if _bytes(looked, len(everything), channels, bits, 2 * max(size)) < budget:
         with report.bar("decoding into memory") as tick:
-            fits = images.keep(everything, config.memory * 1e9 / share, tick)
+            fits = images.keep(everything, budget, tick)
         bad = images.unreadable()
         refuse_unreadable(where, bad, len(everything), config.unreadable)
         if fits:
@@ -134,3 +136,8 @@ def _bytes(looked: Survey, n: int, channels: int, bits: int, min_side: int) -> f
     while min(height, width) >= 2 * min_side:
         height, width = height // 2, width // 2
     return n * height * width * channels * bits / 8
+
+
+def _machine_memory() -> float:
+    """Bytes of memory this machine has."""
+    return float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))

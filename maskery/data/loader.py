@@ -3,6 +3,7 @@
 n training images, b images of a micro-batch, C channels, h x w pixels of a view
 """
 
+import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -112,8 +113,15 @@ def batches(draws: Draws, start_step: int, steps: int, workers: int, device: tor
             num_workers=workers,
             prefetch_factor=4 if workers else None,
             pin_memory=device.type == "cuda",
+            worker_init_fn=_leave_signals_to_the_loop if workers else None,
         )
     )
+
+
+def _leave_signals_to_the_loop(worker: int) -> None:
+    """Ctrl-C reaches the workers too; the loop wants to finish its step with them."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 class Centred(Dataset[dict[str, Any]]):
