@@ -169,18 +169,19 @@ class Sums:
 
     def __init__(self, device: torch.device, totals: dict[str, float] | None = None, count: int = 0):
         self.device, self.count = device, count  # count in micro-batches
-        self.totals = {name: torch.tensor(v, device=device) for name, v in (totals or {}).items()}
+        # float64 holds sums of float32 numbers exactly, so neither order nor interruption changes a digit
+        self.totals = {n: torch.tensor(v, dtype=torch.float64, device=device) for n, v in (totals or {}).items()}
 
     def add(self, losses: Losses) -> None:
         for name, value in losses.items():
-            value = value.detach().float()
+            value = value.detach().double()
             self.totals[name] = self.totals[name] + value if name in self.totals else value.clone()
         self.count += 1
 
     def gather(self, world: World) -> tuple[dict[str, float], int]:
         """Sums and count over all processes. This waits for the device."""
         values = torch.stack(
-            [*(v.double() for v in self.totals.values()), torch.tensor(float(self.count)).to(self.device)]
+            [*self.totals.values(), torch.tensor(float(self.count)).to(self.device)]
         )
         *totals, count = world.total(values).tolist()
         return dict(zip(self.totals, totals, strict=True)), round(count)
