@@ -1,0 +1,51 @@
+"""What a run writes about itself."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from maskery.dist import World
+from maskery.log import Log, Skipped, Sums, Terminal, duration, whole_lines
+
+ALONE = World(0, 1, 1, torch.device("cpu"))
+
+
+def test_going_on_takes_away_what_came_after_the_checkpoint(tmp_path: Path) -> None:
+    lines = [{"step": 0, "knn": 0.1}, {"step": 2, "loss": 1.0}, {"step": 4, "loss": 0.9}, {"step": 4, "knn": 0.2}]
+    lines += [{"step": 6, "loss": 0.8}]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(f) + "\n" for f in lines) + '{"step": 8, "lo')
+    Log(tmp_path, Terminal(), step=4, steps=10)
+    kept = [json.loads(line) for line in whole_lines(tmp_path / "metrics.jsonl")]
+    assert kept == lines[:3]  # the look of step 4 comes after its checkpoint and is made again
+
+
+def test_each_unreadable_file_is_listed_once(tmp_path: Path) -> None:
+    skipped = Skipped(tmp_path / "skipped.jsonl")
+    assert skipped.add([("a.jpg", "broken"), ("b.jpg", "0 bytes")]) == 2
+    assert skipped.add([("a.jpg", "broken")]) == 0
+    again = Skipped(tmp_path / "skipped.jsonl")
+    assert again.add([("b.jpg", "0 bytes"), ('c "\n.jpg', "broken")]) == 1
+    assert len(whole_lines(tmp_path / "skipped.jsonl")) == 3
+
+
+def test_sums_are_exact_and_go_on() -> None:
+    torch.manual_seed(0)
+    values = torch.rand(50)
+    whole, first = Sums(ALONE.device), Sums(ALONE.device)
+    for v in values:
+        whole.add({"loss": v})
+    for v in values[:20]:
+        first.add({"loss": v})
+    second = Sums(ALONE.device, *first.gather(ALONE))
+    for v in values[20:]:
+        second.add({"loss": v})
+    assert second.gather(ALONE) == whole.gather(ALONE)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(3, "3 s"), (89, "89 s"), (300, "5 min"), (3725, "62 min"), (9000, "2 h 30 min")]
+)
+def test_durations(seconds: float, words: str) -> None:
+    assert duration(seconds) == words
