@@ -1,4 +1,4 @@
-"""All of Maskery in about two minutes on two cores: on built-in images, or on somebody's own."""
+"""All of Maskery in two to three minutes on two cores: on built-in images, or on somebody's own."""
 
 import shutil
 import time
@@ -35,7 +35,7 @@ def demo(
         if not overwrite or not (out / "run").exists():
             raise ValueError(f"{out}: exists already" + ("; --overwrite replaces it" if not overwrite else ""))
         shutil.rmtree(out)
-    settings: dict[str, Any] = {"data": data, "steps": steps, "batch_size": BATCH, "watch": {"looks": 3}}
+    settings: dict[str, Any] = {"data": data, "steps": steps, "batch_size": BATCH, "watch": {"looks": 2}}
     if not data:
         with terminal.bar("painting scenes") as tick:
             scenes.write_folder(out / "images", IMAGES, seed=seed, progress=lambda done: tick(done, IMAGES))

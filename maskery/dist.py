@@ -4,12 +4,10 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 import torch.distributed as td
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -39,14 +37,6 @@ class World:
         flag = torch.tensor([float(word)])
         td.all_reduce(flag, group=self.control)
         return bool(flag.item())
-
-    def from_main(self, value: T) -> T:
-        """The main process's value, everywhere."""
-        if self.size == 1:
-            return value
-        box = [value]
-        td.broadcast_object_list(box, group=self.control)
-        return box[0]
 
     def same(self, value: float) -> bool:
         """True when all processes have the same value."""

@@ -68,6 +68,7 @@ def test_the_run_directory(unbroken: Path, scene_folder: Path) -> None:
         "checkpoints",
         "samples",
         "tensorboard",
+        "evals",
     }
     assert names == expected
     assert [p.name for p in sorted((unbroken / "samples").iterdir())] == [f"step-{s:08d}.png" for s in (0, 13, 26)]

@@ -42,7 +42,7 @@ def look(
     if len(data.held_out):  # the batch is fixed too: masks are drawn for a whole batch
         torch.manual_seed(MASK_SEED)
         total, count = 0.0, 0
-        for part in centred(data.images, spread(data.held_out, watch.held_out), size, 128, workers):
+        for part in centred(data.images, spread(data.held_out, watch.held_out), size, 64, workers):
             if part["images"] is None:
                 continue
             image = to_float(part["images"], device)
