@@ -15,7 +15,7 @@ maskery embed RUN --data DIR --out FILE.parquet   features of every image
 maskery export RUN --to timm --out DIR  weights for timm
 maskery inspect --data DIR              what is in there: counts, sizes, channels, unreadable, duplicates
 maskery list methods|models|recipes
-maskery demo                            all of it on built-in images, in two to three minutes on a CPU
+maskery demo                            all of it on built-in images, in about two minutes on a CPU
 
 `maskery VERB --help` lists a verb's options; --debug shows where an error came from.
 Exit codes: 0 done, 1 failed with one line, 2 wrong usage, 75 stopped by a signal with a checkpoint written."""
