@@ -40,7 +40,7 @@ class OptimConfig:
     weight_decay: float = 0.05  # not for biases and one-dimensional parameters
     betas: tuple[float, float] = (0.9, 0.95)
     clip_grad: float | None = None  # largest norm of the gradient; None: no clipping
-    accumulate: int = 1  # micro-batches per step and process: less memory, the same result
+    accumulate: int = 1  # micro-batches per step and process: less memory, the same images; each draws its masks
 
 
 @dataclass(frozen=True)

@@ -180,7 +180,7 @@ class Sums:
 
     def gather(self, world: World) -> tuple[dict[str, float], int]:
         """Sums and count over all processes. This waits for the device."""
-        values = torch.stack([*self.totals.values(), torch.tensor(float(self.count)).to(self.device)])
+        values = torch.stack([*self.totals.values(), torch.tensor(self.count, dtype=torch.float64, device=self.device)])
         *totals, count = world.total(values).tolist()
         return dict(zip(self.totals, totals, strict=True)), round(count)
 

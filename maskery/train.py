@@ -112,7 +112,7 @@ def train(
     if log:
         checkpoint.write(out / "config.yaml", config.dump(run).encode())
         checkpoint.write(out / "environment.json", json.dumps(environment(world), indent=1).encode())
-        log.skipped.add(data.images.unreadable())
+        log.skipped.add(data.unreadable)
 
     def save_now() -> None:
         totals, count = sums.gather(world) if sums.count else ({}, 0)

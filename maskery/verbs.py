@@ -18,7 +18,7 @@ from .config import ImagesConfig
 from .data.dataset import Data, open_data, source_of
 from .data.survey import survey
 from .evals.features import features
-from .evals.knn import knn as vote
+from .evals.knn import knn_of_features
 from .exports import to_timm
 from .log import Terminal
 from .methods import METHODS
@@ -63,14 +63,8 @@ def knn(
             which = which[labels[which] >= 0]
             parts.append(features(encoder, opened.images, which, workers=default_workers(opened), progress=tick))
     bank, asked = parts
-    truth = [torch.from_numpy(labels[x.indices]) for x in parts]
-    numbers = {
-        f"knn_{name}": vote(
-            getattr(bank, name), truth[0], getattr(asked, name), truth[1], len(opened.classes), k, temperature
-        )
-        for name in ("mean_patch", "class_token")
-    }
-    counts = torch.bincount(truth[1], minlength=len(opened.classes))
+    numbers = knn_of_features(bank, asked, labels, len(opened.classes), k, temperature)
+    counts = np.bincount(labels[asked.indices])
     facts = {
         **numbers,
         "largest_class": float(counts.max() / counts.sum()),

@@ -75,6 +75,8 @@ def test_a_few_unreadable_files_are_skipped_and_listed(tmp_path: Path) -> None:
     assert pretrain(data, tmp_path / "streamed", images={"memory": 0.0}, steps=8) == 0  # found while training
     assert (tmp_path / "streamed" / "skipped.jsonl").exists()
     assert pretrain(data, tmp_path / "again", images={"memory": 0.0}) == 0
+    found = {json.loads(line)["name"] for line in (tmp_path / "again" / "skipped.jsonl").open()}
+    assert found == {"007.png", "zero.jpg"}  # known before the first step, held out or not
     assert metrics(tmp_path / "again")[-2]["loss"] == metrics(tmp_path / "run")[-2]["loss"]  # the same replacements
 
 

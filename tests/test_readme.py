@@ -63,7 +63,9 @@ def test_the_python(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(place)
     names: dict[str, object] = {"images": torch.rand(2, 3, 32, 32)}
     exec(next(b for b in blocks("python") if "import maskery" in b), names)
-    assert names["class_token"].shape == (2, 128)  # type: ignore[attr-defined]
+    class_token = names["class_token"]
+    assert isinstance(class_token, torch.Tensor)
+    assert class_token.shape == (2, 128)
 
 
 @pytest.mark.parametrize("file", ["README.md", "CONTRIBUTING.md", "docs/architecture.md", "docs/results/README.md"])

@@ -13,7 +13,7 @@ from ..config import ImagesConfig
 from ..nn.vit import IMAGENET_MEAN, IMAGENET_STD
 from .images import Images
 from .source import Source, open_source, split_indices
-from .survey import Survey, measure, survey
+from .survey import Survey, evenly, measure, survey
 
 
 class Reporter(Protocol):
@@ -30,6 +30,7 @@ class Data:
     train: np.ndarray  # [n] indices into images, sorted
     held_out: np.ndarray  # [m] never trained on
     config: ImagesConfig  # nothing is None any more but columns and workers
+    unreadable: tuple[tuple[str, str], ...]  # (name, reason) of those found so far
 
     @property
     def labels(self) -> np.ndarray | None:
@@ -72,7 +73,8 @@ def open_data(where: str, config: ImagesConfig, size: tuple[int, int], report: R
         looked = survey(source, pages=config.pages, progress=tick)
     for note in (*source.notes, *looked.lines()):
         report.say(note)
-    refuse_unreadable(where, [(s.name, s.reason) for s in looked.skipped], looked.looked_at, config.unreadable)
+    unreadable = [(s.name, s.reason) for s in looked.skipped]
+    refuse_unreadable(where, unreadable, looked.looked_at, config.unreadable)
 
     channels, bits = config.channels or looked.channels_suggested, config.bits or looked.bits_suggested
     for name, values in (("mean", config.mean), ("std", config.std)):
@@ -86,6 +88,7 @@ def open_data(where: str, config: ImagesConfig, size: tuple[int, int], report: R
             fits = images.keep(everything, budget, tick)
         bad = images.unreadable()
         refuse_unreadable(where, bad, len(everything), config.unreadable)
+        unreadable += bad
         if fits:
             used = sum(x.nbytes for x in images.kept.values() if isinstance(x, np.ndarray))
             report.say(
@@ -94,14 +97,13 @@ def open_data(where: str, config: ImagesConfig, size: tuple[int, int], report: R
 
     if looked.heights[0] < size[0] or looked.widths[0] < size[1]:
         report.say(f"some images are smaller than {size[0]} x {size[1]} pixels and are enlarged")
-    return Data(images, train, held_out, _normalisation(replace(config, channels=channels, bits=bits), source, train))
+    config = _normalisation(replace(config, channels=channels, bits=bits), source, train)
+    return Data(images, train, held_out, config, tuple(unreadable))
 
 
 def spread(indices: np.ndarray, most: int) -> np.ndarray:
     """At most so many of the indices, evenly spread over them."""
-    if len(indices) <= most:
-        return indices
-    return indices[np.linspace(0, len(indices) - 1, most).round().astype(np.int64)]
+    return indices[evenly(len(indices), most)]
 
 
 def refuse_unreadable(where: str, skipped: Sequence[tuple[str, str]], looked_at: int, allowed: float) -> None:

@@ -3,14 +3,13 @@
 import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Literal
 
 import numpy as np
 
 from .decode import Unreadable, decode
 from .source import Source
+from .survey import Pages, reason
 
-Pages = Literal["first", "channels"]
 Progress = Callable[[int, int], None]  # (done, total)
 
 
@@ -41,7 +40,7 @@ class Images:
         try:
             data = self.source.read(i)
         except OSError as e:
-            raise Unreadable(e.strerror or str(e)) from e
+            raise Unreadable(reason(e)) from e
         return decode(data, channels=self.channels, bits=self.bits, pages=self.pages, min_side=self.min_side)
 
     def keep(self, indices: Iterable[int], budget: float, progress: Progress | None = None) -> bool:

@@ -192,8 +192,9 @@ def measure(
 
 def evenly(n: int, sample: int | None) -> np.ndarray:
     """At most `sample` of the positions 0 .. n - 1, evenly spread, int64; None: all."""
-    k = n if sample is None else min(sample, n)
-    return np.arange(k, dtype=np.int64) * n // max(k, 1)
+    if sample is None or sample >= n:
+        return np.arange(n, dtype=np.int64)
+    return np.linspace(0, n - 1, sample).round().astype(np.int64)
 
 
 def reason(error: Exception) -> str:

@@ -3,9 +3,12 @@
 n images that vote (the bank), q queries, D width, k neighbours, M classes
 """
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from .features import Features
 
 
 def knn(
@@ -32,3 +35,14 @@ def knn(
         votes.scatter_add_(1, bank_labels[neighbours], (similarity / temperature).exp())
         right += int((votes.argmax(1) == truth).sum())
     return right / len(queries)
+
+
+def knn_of_features(
+    bank: Features, asked: Features, labels: np.ndarray, classes: int, k: int = 20, temperature: float = 0.07
+) -> dict[str, float]:
+    """Accuracies with the mean of the patch tokens and with the class token; `labels` are those of the source."""
+    voting, truth = (torch.from_numpy(labels[x.indices]) for x in (bank, asked))
+    return {
+        "knn_mean_patch": knn(bank.mean_patch, voting, asked.mean_patch, truth, classes, k, temperature),
+        "knn_class_token": knn(bank.class_token, voting, asked.class_token, truth, classes, k, temperature),
+    }

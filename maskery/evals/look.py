@@ -5,7 +5,6 @@ The same images, crops and masks every time, so that the numbers and pictures of
 
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from ..config import WatchConfig
@@ -15,7 +14,7 @@ from ..data.views import Crop, to_float
 from ..objective import Objective
 from ..report.pictures import strip
 from .features import features
-from .knn import knn
+from .knn import knn_of_features
 
 MASK_SEED = 20_220_619
 
@@ -81,8 +80,4 @@ def knn_of(
         features(objective.encoder, data.images, spread(x, most), workers=workers, precision=precision)
         for x, most in zip(labelled, (watch.knn_bank, watch.knn_queries), strict=True)
     )
-    labels = [torch.from_numpy(np.asarray(data.labels[x.indices])) for x in (voting, asked)]
-    return {
-        name: knn(getattr(voting, which), labels[0], getattr(asked, which), labels[1], len(data.classes))
-        for name, which in (("knn_mean_patch", "mean_patch"), ("knn_class_token", "class_token"))
-    }
+    return knn_of_features(voting, asked, data.labels, len(data.classes))
