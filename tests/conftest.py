@@ -4,8 +4,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 
 from maskery.data import scenes
+
+# The same examples on every run; `pytest --hypothesis-profile=default` looks for new ones.
+settings.register_profile("suite", derandomize=True, deadline=None)
+settings.load_profile("suite")
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 

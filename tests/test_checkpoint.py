@@ -4,6 +4,7 @@ import json
 import resource
 import signal
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -89,21 +90,26 @@ def test_of_another_network(tmp_path: Path) -> None:
         checkpoint.restore(tmp_path, net, adamw(net, (0.9, 0.95), 0.0))
 
 
-@pytest.fixture
+@contextmanager
 def little_room() -> Iterator[None]:
-    """Files of at most 1,000 bytes, as on a disk that is full: the system refuses the rest of a write."""
+    """Files of at most 1,000 bytes, as on a disk that is full: the system refuses the rest of a write.
+
+    It holds for the whole process, so nothing but the write under test may happen inside: not pytest's own report.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    signal.signal(signal.SIGXFSZ, before)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, before)
 
 
-def test_a_full_disk_leaves_the_previous_one(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+def test_a_full_disk_leaves_the_previous_one(tmp_path: Path) -> None:
     saved(tmp_path, 2)
-    request.getfixturevalue("little_room")
-    with pytest.raises(CheckpointError, match=r"step-00000004: cannot write .*; step-00000002 is still good"):
+    wanted = r"step-00000004: cannot write .*; step-00000002 is still good"
+    with pytest.raises(CheckpointError, match=wanted), little_room():
         saved(tmp_path, 4)
     assert [p.name for p in tmp_path.iterdir() if p.name != "last"] == ["step-00000002"]
     assert checkpoint.check(tmp_path / "step-00000002") is None

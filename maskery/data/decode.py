@@ -77,6 +77,8 @@ def read_header(
                     channels = 1 if _is_grey(image) else 3
                     bits, turned = 16 if _is_deep(image) else 8, _orientation(image, file) in (5, 6, 7, 8)
                 count = 1
+        if not height * width * channels:
+            raise Unreadable(f"damaged {kind}: {width} x {height} pixels of {channels} channels")
         if turned:
             height, width = width, height
         return Header(height, width, channels, bits, count, kind)
@@ -118,6 +120,8 @@ def decode(
             array = pixels.shrink(array, pixels.reduction(*array.shape[:2], min_side))
         else:
             array = _by_pillow(file, kind, channels, min_side)
+        if not array.size:
+            raise Unreadable(f"damaged {kind}: an array of shape {array.shape}")
         return np.ascontiguousarray(pixels.to_bits(_to_channels(array, channels), bits))
 
 

@@ -7,7 +7,7 @@ import imagecodecs
 import numpy as np
 import pytest
 import tifffile
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
@@ -203,6 +203,8 @@ def test_a_cut_file_is_unreadable_or_whole(name):
     end=st.floats(0.1, 1) | st.just(1.0),
     early=st.booleans(),
 )
+@example(name="tiff", flips=[(0.1171875, 0)], end=1.0, early=True)  # 0 pixels high
+@example(name="rgba tiff", flips=[(0.1171875, 0)], end=1.0, early=True)
 def test_damaged_files_give_an_array_or_unreadable(name, flips, end, early):
     data = bytearray(FILES[name][0])
     reach = min(200, len(data)) if early else len(data)  # half of the time only the headers are hit
