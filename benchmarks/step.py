@@ -112,7 +112,7 @@ def compare(case: Case, device: torch.device, rounds: int, compiled: bool) -> di
     if compiled:
         nets = {name: torch.compile(net, dynamic=False) for name, net in nets.items()}  # type: ignore[misc]
     steps = {
-        "maskery": step_of(nets["maskery"], lambda net: net(drawn.draw({"image": images}), 0.0)["loss"], device),
+        "maskery": step_of(nets["maskery"], lambda net: net(drawn.draw({"image": images}, 0.0), 0.0)["loss"], device),
         "transformers": step_of(nets["transformers"], lambda net: net(pixel_values=images).loss, device),
     }
     peak: dict[str, float] = {}

@@ -21,13 +21,19 @@ class Objective(nn.Module, abc.ABC):
 
     Config: ClassVar[type]  # frozen dataclass: the paper's hyper-parameters, each with its source
     encoder: ViT  # what evaluation and export take away
+    encoders: ClassVar[tuple[str, ...]] = ("encoder.",)  # where the state dict has encoders; `encoder` is the first
+    group: int = 1  # the images of a micro-batch have to be a multiple of this
+    notes: tuple[str, ...] = ()  # what a person should know before the first step
 
     @abc.abstractmethod
     def views(self, crop: Crop) -> dict[str, Crop]:
         """The images that `forward` finds in its batch, by name. Views with the *same* `Crop` object share it."""
 
-    def draw(self, batch: Batch) -> Batch:
-        """The batch with the random choices of this step added (masks). Runs eagerly, before the compiled graph."""
+    def draw(self, batch: Batch, t: float) -> Batch:
+        """The batch with this step's random choices added (masks), and what they are drawn from (frozen teachers).
+
+        Runs eagerly, before the compiled graph, without gradients.
+        """
         return batch
 
     @abc.abstractmethod

@@ -79,6 +79,13 @@ def train(
     if run.init and not resume:
         say(weights.start_from(objective, Path(run.init)))
     objective = objective.to(device).train()
+    for note in objective.notes:
+        say(note)
+    if plan.micro % objective.group:
+        raise ValueError(
+            f"batch size {run.batch_size} gives micro-batches of {plan.micro} images; {run.method} needs multiples of "
+            f"{objective.group}"
+        )
     optimizer = adamw(objective, run.optim.betas, run.optim.weight_decay)
     precision = torch.bfloat16 if run.precision == "bf16" else torch.float32
     model: Any = torch.compile(objective, dynamic=False) if run.compile == "on" else objective
@@ -161,9 +168,9 @@ def train(
 
                 torch.manual_seed(draw_seed(run.seed, step * plan.accumulate + micro, world.rank))
                 cut = [to_float(images, device) for images in part["views"]]
-                batch = objective.draw({name: cut[i] for name, i in place.items()})
                 with model.no_sync() if world.size > 1 and micro < plan.accumulate - 1 else contextlib.nullcontext():
                     with torch.autocast(device.type, precision, enabled=precision != torch.float32):
+                        batch = objective.draw({name: cut[i] for name, i in place.items()}, t)
                         losses = model(batch, t)
                     (losses["loss"] / plan.accumulate).backward()
                 sums.add(losses)

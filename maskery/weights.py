@@ -16,8 +16,6 @@ from .nn.vit import ViT, ViTConfig
 from .objective import Objective
 from .options import UsageError, options, parse
 
-ENCODER = "encoder."
-
 
 def load_encoder(where: Path) -> ViT:
     """The encoder of a run (its newest good checkpoint), of a checkpoint, or of a directory `export --to timm` wrote.
@@ -25,8 +23,7 @@ def load_encoder(where: Path) -> ViT:
     In eval mode, on the CPU. ValueError when `where` is none of these, or its files are damaged.
     """
     encoder = ViT(encoder_config(where))
-    state = objective_state(where)
-    state = {name.removeprefix(ENCODER): t for name, t in state.items() if name.startswith(ENCODER)} or state
+    state = _encoder_state(where, objective_state(where))
     try:
         encoder.load_state_dict(state)
     except RuntimeError as e:
@@ -37,21 +34,29 @@ def load_encoder(where: Path) -> ViT:
 def start_from(objective: Objective, where: Path) -> str:
     """Load weights into a new objective before its first step; says in a sentence what was loaded."""
     state, own = objective_state(where), objective.state_dict()
-    if not any(name.startswith(ENCODER) for name in state):
-        state = {ENCODER + name: t for name, t in state.items()}
+    encoder = _encoder_state(where, state)
+    for name, wanted in objective.encoder.state_dict().items():
+        if name not in encoder or encoder[name].shape != wanted.shape:
+            raise ValueError(
+                f"{where}: its encoder is not the one of this run: {name} "
+                + (f"is {list(encoder[name].shape)}" if name in encoder else "is missing")
+                + f", this run needs {list(wanted.shape)}"
+            )
+    state = {prefix + name: t for prefix in objective.encoders for name, t in encoder.items()} | state
     fits = {name: t for name, t in state.items() if name in own and own[name].shape == t.shape}
-    missing = [name for name in own if name.startswith(ENCODER) and name not in fits]
-    if missing:
-        raise ValueError(
-            f"{where}: its encoder is not the one of this run: {missing[0].removeprefix(ENCODER)} "
-            + (f"is {list(state[missing[0]].shape)}" if missing[0] in state else "is missing")
-            + f", this run needs {list(own[missing[0]].shape)}"
-        )
     objective.load_state_dict(fits, strict=False)
     rest = [name for name in own if name not in fits]
     return f"started from {where}: {len(fits)} of {len(own)} tensors" + (
         f"; {rest[0].split('.')[0]} and others begin at random" if rest else ""
     )
+
+
+def _encoder_state(where: Path, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Of all tensors at `where`, those of the encoder that evaluation takes, under the encoder's own names."""
+    if (where / "config.json").exists():
+        return state
+    prefix = METHODS[run_of(where).method].encoders[0]
+    return {name.removeprefix(prefix): t for name, t in state.items() if name.startswith(prefix)}
 
 
 def encoder_config(where: Path) -> ViTConfig:

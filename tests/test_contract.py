@@ -54,7 +54,7 @@ def test_forward_changes_no_state(name: str) -> None:
 @pytest.mark.parametrize("name", METHODS)
 def test_what_was_drawn_before_is_not_drawn_again(name: str) -> None:
     objective = built(name)
-    drawn = objective.draw(batch_of(objective))
+    drawn = objective.draw(batch_of(objective), 0.1)
     torch.manual_seed(1)
     first = objective(drawn, 0.5)["loss"]
     torch.manual_seed(2)
@@ -68,12 +68,12 @@ def test_what_was_drawn_before_is_not_drawn_again(name: str) -> None:
 @pytest.mark.parametrize("name", METHODS)
 def test_compiles_as_one_graph(name: str) -> None:
     objective = built(name)
-    drawn = objective.draw(batch_of(objective))
+    drawn = objective.draw(batch_of(objective), 0.1)
     torch._dynamo.reset()
     compiled = torch.compile(objective, fullgraph=True, backend="aot_eager")
     torch.testing.assert_close(compiled(drawn, 0.1)["loss"], objective(drawn, 0.1)["loss"])
     count = torch._dynamo.utils.counters["stats"]["unique_graphs"]
-    compiled(objective.draw(batch_of(objective, 3)), 0.2)  # another batch, another time: the same graph
+    compiled(objective.draw(batch_of(objective, 3), 0.2), 0.2)  # another batch, another time: the same graph
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == count
 
 
@@ -81,7 +81,7 @@ def test_compiles_as_one_graph(name: str) -> None:
 def test_pictures_are_images_in_range(name: str) -> None:
     objective = built(name).eval()
     with torch.no_grad():
-        columns = objective.picture(objective.draw(batch_of(objective)))
+        columns = objective.picture(objective.draw(batch_of(objective), 0.1))
     assert len(columns) >= 2
     for images in columns.values():
         assert images.shape == (4, 3, 32, 32)

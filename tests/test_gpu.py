@@ -44,7 +44,7 @@ def test_a_step_never_waits_for_the_device(name: str, compiled: bool) -> None:
 
     def step(seed: int) -> None:
         torch.manual_seed(seed)
-        batch = objective.draw({"image": to_float(pixels, device)})
+        batch = objective.draw({"image": to_float(pixels, device)}, 0.0)
         with torch.autocast("cuda", torch.bfloat16):
             loss = model(batch, seed / 10)["loss"]
         loss.backward()
@@ -65,7 +65,7 @@ def test_a_step_never_waits_for_the_device(name: str, compiled: bool) -> None:
 def test_float32_is_the_cpus(tmp_path: Path) -> None:
     torch.manual_seed(0)
     objective = METHODS["mae"](METHODS["mae"].Config(decoder=DecoderSize(64, 1, 4)), ViTConfig(128, 2, 4, 8, (32, 32)))
-    batch = objective.draw({"image": torch.rand(4, 3, 32, 32)})
+    batch = objective.draw({"image": torch.rand(4, 3, 32, 32)}, 0.0)
     here = objective(batch, 0.0)["loss"]
     moved = {"image": batch["image"].cuda(), "mask": type(batch["mask"])(*(t.cuda() for t in batch["mask"]))}
     there = objective.cuda()(moved, 0.0)["loss"]

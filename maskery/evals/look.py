@@ -6,6 +6,7 @@ The same images, crops and masks every time, so that the numbers and pictures of
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from ..config import WatchConfig
 from ..data.dataset import Data, spread
@@ -44,9 +45,9 @@ def look(
         for part in centred(data.images, spread(data.held_out, watch.held_out), size, 64, workers):
             if part["images"] is None:
                 continue
-            image = to_float(part["images"], device)
+            image = whole_groups(to_float(part["images"], device), objective.group)
             with torch.autocast(device.type, precision, enabled=precision != torch.float32):
-                losses = objective(objective.draw(dict.fromkeys(names, image)), t)
+                losses = objective(objective.draw(dict.fromkeys(names, image), t), t)
             total, count = total + float(losses["loss"]) * len(image), count + len(image)
         if count:
             numbers["held_out_loss"] = total / count
@@ -56,7 +57,8 @@ def look(
         part = next(iter(centred(data.images, shown, size, len(shown))))
         if part["images"] is not None:
             torch.manual_seed(MASK_SEED)
-            batch = objective.draw(dict.fromkeys(names, to_float(part["images"], device)))
+            image = whole_groups(to_float(part["images"], device), objective.group)
+            batch = objective.draw(dict.fromkeys(names, image), t)
             which = "held-out images" if len(data.held_out) else "training images (nothing is held out)"
             title = f"step {step}: {which}, always the same masks"
             samples.mkdir(exist_ok=True)
@@ -65,6 +67,14 @@ def look(
     numbers |= knn_of(objective, data, watch, precision, workers)
     objective.train(was_training)
     return numbers
+
+
+def whole_groups(image: Tensor, group: int) -> Tensor:
+    """A batch [B, C, H, W] cut to a multiple of `group` images, or filled up from its start when it has too few."""
+    short = group - len(image)
+    if short > 0:
+        return image[torch.arange(group, device=image.device) % len(image)]
+    return image[: len(image) // group * group]
 
 
 def knn_of(

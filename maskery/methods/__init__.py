@@ -2,7 +2,9 @@
 
 from ..objective import Objective
 from .mae import MAE
+from .rc_mae import RCMAE
 
 METHODS: dict[str, type[Objective]] = {
     "mae": MAE,
+    "rc-mae": RCMAE,
 }

@@ -19,7 +19,8 @@ from torch import Tensor
 from ..data.views import Crop
 from ..nn import masking
 from ..nn.decoder import Decoder, DecoderSize
-from ..nn.targets import patchify, standardise
+from ..nn.masking import Mask
+from ..nn.targets import pixels
 from ..nn.vit import ViT, ViTConfig
 from ..objective import Batch, Losses, Objective
 from ..report.reconstruction import reconstruction
@@ -45,26 +46,25 @@ class MAE(Objective):
     def views(self, crop: Crop) -> dict[str, Crop]:
         return {"image": crop}
 
-    def draw(self, batch: Batch) -> Batch:
+    def draw(self, batch: Batch, t: float) -> Batch:
         image = batch["image"]
         rows, columns = self.encoder.grid(image)
         scores = masking.random_scores(len(image), rows * columns, image.device)
         return batch | {"mask": masking.hide_highest(scores, self.config.mask_ratio)}
 
     def forward(self, batch: Batch, t: float) -> Losses:
-        batch = batch if "mask" in batch else self.draw(batch)
-        f, g, m = self.encoder, self.decoder, batch["mask"]
-        x = f.normalise(batch["image"])
+        batch = batch if "mask" in batch else self.draw(batch, t)
+        m, x = batch["mask"], self.encoder.normalise(batch["image"])
 
-        z = f.encode(x, m)
-        x_hat = g(z, m, f.grid(x)).float()
-
-        u = patchify(x, f.config.patch_size)
-        u = standardise(u) if self.config.norm_pix else u
+        x_hat = self.predict(x, m)
+        u = pixels(x, self.encoder.config.patch_size, self.config.norm_pix)
         return {"loss": masking.hidden_mean((x_hat - u).square().mean(-1), m)}
 
+    def predict(self, x: Tensor, m: Mask) -> Tensor:
+        """x_hat = g(f(x; m); m), float32 [B, N, P]."""
+        z = self.encoder.encode(x, m)
+        return self.decoder(z, m, self.encoder.grid(x)).float()
+
     def picture(self, batch: Batch) -> dict[str, Tensor]:
-        f, g, m = self.encoder, self.decoder, batch["mask"]
-        x = f.normalise(batch["image"])
-        x_hat = g(f.encode(x, m), m, f.grid(x)).float()
-        return reconstruction(f, x, x_hat, m, self.config.norm_pix)
+        m, x = batch["mask"], self.encoder.normalise(batch["image"])
+        return reconstruction(self.encoder, x, self.predict(x, m), m, self.config.norm_pix)

@@ -42,6 +42,10 @@ class Decoder(nn.Module):
 
     def forward(self, z: Tensor, mask: Mask, grid: Grid | None = None) -> Tensor:
         """z [B, 1 + K, D] -> predictions [B, N, P]; `grid` when the image has another size than the configured one."""
+        return self.predict(z, mask, grid)[:, 1:]
+
+    def predict(self, z: Tensor, mask: Mask, grid: Grid | None = None) -> Tensor:
+        """As `forward`, with a prediction from the class token first: [B, 1 + N, P]."""
         b, n = mask.restore.shape
         y = self.embed(z)  # [B, 1 + K, d]
         hidden = self.mask_token.to(y.dtype).expand(b, n + 1 - y.shape[1], -1)
@@ -49,4 +53,4 @@ class Decoder(nn.Module):
         y = torch.cat([y[:, :1], patches], dim=1) + positions.resize(self.pos_embed, self.grid, grid or self.grid)
         for block in self.blocks:
             y = block(y)
-        return self.pred(self.norm(y))[:, 1:]
+        return self.pred(self.norm(y))

@@ -26,6 +26,12 @@ def standardise(patches: Tensor, eps: float = 1e-6) -> Tensor:
     return (patches - mean) / (var + eps).sqrt()
 
 
+def pixels(x: Tensor, p: int, norm: bool) -> Tensor:
+    """What MAE predicts of normalised images [B, C, H, W]: their patches [B, N, P], standardised if `norm`."""
+    patches = patchify(x, p)
+    return standardise(patches) if norm else patches
+
+
 def unstandardise(prediction: Tensor, patches: Tensor, eps: float = 1e-6) -> Tensor:
     """Predictions of normalised pixels, put back with the mean and spread of the true `patches` [B, N, P].
 

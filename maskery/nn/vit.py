@@ -3,6 +3,7 @@
 B batch, C channels, N patches, K visible patches, S = 1 + N or 1 + K tokens (class token first), D width
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -71,6 +72,9 @@ class ViTConfig:
         return self.grid[0] * self.grid[1]
 
 
+Mix = Callable[[Tensor, Tensor, Tensor], Tensor]  # queries, keys, values, each [B, heads, S, D/heads] -> the same
+
+
 class PatchEmbed(nn.Module):
     """A convolution that does not overlap, computed as a matrix product over the patches that are wanted."""
 
@@ -96,10 +100,9 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(dim, 3 * dim)
         self.proj = nn.Linear(dim, dim)
 
-    def forward(self, x: Tensor) -> Tensor:  # [B, S, D]
+    def forward(self, x: Tensor, mix: Mix = F.scaled_dot_product_attention) -> Tensor:  # [B, S, D]
         q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # each [B, heads, S, D/heads]
-        y = F.scaled_dot_product_attention(q, k, v)
-        return self.proj(y.transpose(1, 2).flatten(2))
+        return self.proj(mix(q, k, v).transpose(1, 2).flatten(2))
 
 
 class Mlp(nn.Module):
@@ -122,8 +125,8 @@ class Block(nn.Module):
         self.norm2 = nn.LayerNorm(dim, eps=1e-6)
         self.mlp = Mlp(dim)
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + self.attn(self.norm1(x))
+    def forward(self, x: Tensor, mix: Mix = F.scaled_dot_product_attention) -> Tensor:
+        x = x + self.attn(self.norm1(x), mix)
         return x + self.mlp(self.norm2(x))
 
 
@@ -161,17 +164,37 @@ class ViT(nn.Module):
         """(rows, columns) of the patches of images [B, C, H, W]."""
         return positions.grid_of((images.shape[2], images.shape[3]), self.config.patch_size)
 
-    def encode(self, x: Tensor, mask: Mask | None = None) -> Tensor:
-        """Normalised images -> tokens after the last norm, [B, S, D]; hidden patches are not even embedded."""
+    def embed(self, x: Tensor, mask: Mask | None = None) -> Tensor:
+        """Normalised images -> tokens before the first block, [B, S, D]; hidden patches are not even embedded."""
         table = positions.resize(self.pos_embed, self.config.grid, self.grid(x))  # [1, 1 + N, D]
         if mask is None:
             patches = self.patch_embed(x) + table[:, 1:]
         else:
             patches = self.patch_embed(x, mask.keep) + table[0, 1:][mask.keep]
-        tokens = torch.cat([(self.cls_token + table[:, :1]).expand(len(x), -1, -1), patches], dim=1)  # [B, S, D]
+        return torch.cat([(self.cls_token + table[:, :1]).expand(len(x), -1, -1), patches], dim=1)  # [B, S, D]
+
+    def encode(self, x: Tensor, mask: Mask | None = None) -> Tensor:
+        """Normalised images -> tokens after the last norm, [B, S, D]."""
+        tokens = self.embed(x, mask)
         for block in self.blocks:
             tokens = block(tokens)
         return self.norm(tokens)
+
+    def attend(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """As `encode` without a mask, and where the class token looked in the last block: [B, 1 + N, D], [B, N].
+
+        The attention is its softmax over all tokens, without itself, averaged over heads and scaled to sum 1.
+        """
+        seen: list[Tensor] = []
+
+        def mix(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+            seen.append(class_attention(q[:, :, 0], k))
+            return F.scaled_dot_product_attention(q, k, v)
+
+        tokens = self.embed(x)
+        for block in self.blocks[:-1]:
+            tokens = block(tokens)
+        return self.norm(self.blocks[-1](tokens, mix)), seen[0]
 
     def forward(self, images: Tensor, mask: Mask | None = None) -> tuple[Tensor, Tensor]:
         """Images [B, C, H, W] in [0, 1] -> class token [B, D] and patch tokens [B, N, D] ([B, K, D] under a mask).
@@ -185,6 +208,16 @@ class ViT(nn.Module):
             )
         tokens = self.encode(self.normalise(images), mask)
         return tokens[:, 0], tokens[:, 1:]
+
+
+def class_attention(q: Tensor, k: Tensor, first: int = 1) -> Tensor:
+    """One query per head [B, heads, d], keys [B, heads, S, d] -> attention to the patches [B, N], each row sums to 1.
+
+    `first`: the token that is the first patch. Other rows of the S x S attention are never computed.
+    """
+    logits = (k.float() * q.float().unsqueeze(2)).sum(-1) * q.shape[-1] ** -0.5  # [B, heads, S], never in bf16
+    patches = logits.softmax(-1)[..., first:].mean(1)  # [B, N]
+    return patches / patches.sum(-1, keepdim=True).clamp_min(1e-30)
 
 
 def init_linears(module: nn.Module) -> None:
