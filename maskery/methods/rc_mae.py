@@ -11,10 +11,10 @@ u        pixels as MAE predicts them                               [B, N, P]
     L = mean over hidden patches of mean |x_hat - u|^2 + gamma mean over hidden patches of mean |x_hat - x_tilde|^2
     xi <- a xi + (1 - a) theta after every optimiser step
 
-Stated by the paper or its code: the loss on raw predictions, gamma = 1, the same mask for both (section 3); that one takes
-the teacher away; momentum 0.996.
-The momentum: documented as a cosine from 0.996 to 1, and that is our default. The authors' code counts its schedule within
-the epoch and so in effect runs at 0.996: `momentum_schedule = "constant"`.
+Stated by the paper or its code: the loss on raw predictions, gamma = 1, the same mask for both (section 3); that one
+takes the teacher away; momentum 0.996.
+The momentum: documented as a cosine from 0.996 to 1, and that is our default. The authors' code counts its schedule
+within the epoch and so in effect runs at 0.996: `momentum_schedule = "constant"`.
 Assumed: with `teacher_mask = "different"` consistency is asked for where both hide, since MAE's predictions of visible
 patches are never trained.
 """
