@@ -2,8 +2,7 @@
 
     python -m benchmarks.gpu        writes benchmarks/results/<date>-<device>.json
 
-Model FLOPs of a step are counted by hand (multiply and add are two): three times the forward pass of encoder blocks on
-1 + K tokens and decoder blocks on 1 + N tokens, patch embedding of visible patches, and the two linears of the decoder.
+Model FLOPs of a step are counted by hand (`benchmarks/count.py`).
 """
 
 import json
@@ -13,9 +12,10 @@ from pathlib import Path
 
 import torch
 
-from maskery.nn.vit import SIZES
 from maskery.recipes import DECODERS
 
+from .count import per_image
+from .methods import vit_of
 from .step import Case, compare, environment, table
 
 CASES = ("vit-small/16@224x512", "vit-base/16@224x256", "vit-large/16@224x128")
@@ -35,21 +35,6 @@ def matrix_product(n: int = 8192) -> float:
     return 20 * 2 * n**3 / (start.elapsed_time(end) / 1e3)
 
 
-def flops_per_image(case: Case, ratio: float = 0.75) -> float:
-    """Model FLOPs of forward and backward for one image."""
-    size, decoder = SIZES[case.model], DECODERS[case.model]
-    n, patch = (case.pixels // case.patch) ** 2, 3 * case.patch**2
-    k = int(n * (1 - ratio))
-
-    def blocks(tokens: int, dim: int, depth: int) -> float:
-        return depth * (24 * tokens * dim**2 + 4 * tokens**2 * dim)
-
-    forward = 2 * k * patch * size.dim + blocks(k + 1, size.dim, size.depth)
-    forward += 2 * (k + 1) * size.dim * decoder.dim + blocks(n + 1, decoder.dim, decoder.depth)
-    forward += 2 * (n + 1) * decoder.dim * patch
-    return 3 * forward
-
-
 def main() -> None:
     if not torch.cuda.is_available():
         sys.exit("benchmarks.gpu needs a CUDA device")
@@ -57,7 +42,8 @@ def main() -> None:
     for text in CASES:
         case = Case.of(text)
         row = compare(case, device, rounds=5, compiled=True)
-        row["mfu"] = round(row["images_per_second"]["maskery"] * flops_per_image(case) / peak, 3)
+        flop = per_image(vit_of(case), DECODERS[case.model])["mae"]
+        row["mfu"] = round(row["images_per_second"]["maskery"] * flop / peak, 3)
         rows.append(row)
     facts = {**environment(device), "matrix_product_tflops": round(peak / 1e12, 1), "rows": rows}
     name = torch.cuda.get_device_name().lower().replace(" ", "-")

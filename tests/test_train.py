@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,6 +18,8 @@ from safetensors.torch import load_file
 import maskery
 from maskery.cli import main
 from maskery.log import whole_lines
+from maskery.methods import METHODS
+from maskery.schedule import cosine
 
 TINY = {
     "model": "vit-micro",
@@ -175,15 +178,16 @@ def test_a_signal_to_a_launcher_stops_all_processes_with_a_checkpoint(scene_fold
     assert int(last.removeprefix("step-")) < 5000, said
 
 
+def launched(*args: str) -> None:
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", *TORCHRUN, *args]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+
+
 def test_two_processes(scene_folder: Path, tmp_path: Path) -> None:
     """Two gloo ranks: identical weights (checked at every checkpoint), and resuming changes nothing there either."""
     from maskery.options import options
-
-    def launched(*args: str) -> None:
-        environment = os.environ | {"OMP_NUM_THREADS": "1"}
-        command = [sys.executable, "-m", *TORCHRUN, *args]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
-        assert done.returncode == 0, done.stderr
 
     first, second = tmp_path / "two", tmp_path / "again"
     leaves = TINY | {"data": str(scene_folder), "steps": 12, "save": {"every": 3, "keep": 0}}
@@ -194,6 +198,59 @@ def test_two_processes(scene_folder: Path, tmp_path: Path) -> None:
         shutil.rmtree(second / "checkpoints" / f"step-{step:08d}")
     launched("resume", str(second))
     assert_same_run(first, second)
+
+
+def settings_of(method: str) -> dict[str, Any]:
+    """Small settings of one method, with a teacher that is there."""
+    teacher = {"teacher": "random:vit_tiny_patch16_224"} if method == "cmt-mae" else {}
+    return TINY["settings"] | teacher
+
+
+def assert_teacher_moves_once_a_step(run: Path, encoders: tuple[str, ...]) -> None:
+    """teacher <- momentum teacher + (1 - momentum) student, momentum 0.996 -> 1, however many micro-batches."""
+    states = [load_file(run / "checkpoints" / f"step-{s:08d}" / "model.safetensors") for s in (2, 3)]
+    for teacher in (prefix for prefix in encoders if ".net." in prefix):
+        student = next(prefix for prefix in encoders if prefix != teacher)
+        name = "blocks.1.mlp.fc1.weight"
+        momentum = cosine(0.996, 1.0, 3 / 8)
+        expected = momentum * states[0][teacher + name] + (1 - momentum) * states[1][student + name]
+        torch.testing.assert_close(states[1][teacher + name], expected, rtol=1e-6, atol=1e-8)
+        assert not torch.equal(states[0][student + name], states[1][student + name])
+
+
+OTHERS = [name for name in METHODS if name != "mae"]
+
+
+@pytest.mark.parametrize("method", OTHERS)
+def test_going_on_changes_nothing_for_any_method(scene_folder: Path, tmp_path: Path, method: str) -> None:
+    """Teachers are saved, drawing has no state: 3 + 5 steps with accumulation are 8 steps."""
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    leaves = TINY | {"method": method, "settings": settings_of(method), "optim": {"base_lr": 3e-2, "accumulate": 2}}
+    maskery.pretrain(data=scene_folder, out=whole, steps=8, save={"every": 1, "keep": 0}, **leaves)
+    shutil.copytree(whole, broken)
+    for step in range(4, 9):
+        shutil.rmtree(broken / "checkpoints" / f"step-{step:08d}")
+    assert maskery.resume(broken).step == 8
+    assert_same_run(whole, broken)
+    assert len(list((whole / "samples").iterdir())) == 3
+    assert metrics(whole)[0]["knn_mean_patch"] >= 0
+    assert_teacher_moves_once_a_step(whole, METHODS[method].encoders)
+    encoder = maskery.load(whole).state_dict()
+    prefix = METHODS[method].encoders[0]
+    saved = {n.removeprefix(prefix): v for n, v in weights(whole).items() if n.startswith(prefix)}
+    assert encoder.keys() == saved.keys()
+    assert all(torch.equal(v, saved[n]) for n, v in encoder.items())
+
+
+@pytest.mark.parametrize("method", OTHERS)
+def test_two_processes_of_any_method(scene_folder: Path, tmp_path: Path, method: str) -> None:
+    """Every checkpoint compares all parameters, teachers too, between the processes."""
+    from maskery.options import options
+
+    leaves = TINY | {"data": str(scene_folder), "steps": 3, "method": method, "settings": settings_of(method)}
+    quick = {"watch": TINY["watch"] | {"looks": 0}, "save": {"every": 1}}
+    launched("pretrain", *options(leaves | quick), "--out", str(tmp_path / "two"))
+    assert len(weights(tmp_path / "two")) > 10
 
 
 def test_accumulation_takes_the_same_samples(scene_folder: Path, tmp_path: Path) -> None:

@@ -72,13 +72,8 @@ class RCMAE(Objective):
 
     def forward(self, batch: Batch, t: float) -> Losses:
         batch = batch if "mask" in batch else self.draw(batch, t)
-        theta, xi, gamma, m, m_xi = (
-            self.student,
-            self.teacher.net,
-            self.config.gamma,
-            batch["mask"],
-            batch["teacher_mask"],
-        )
+        theta, xi, gamma = self.student, self.teacher.net, self.config.gamma
+        m, m_xi = batch["mask"], batch["teacher_mask"]
         x = theta.encoder.normalise(batch["image"])
 
         x_hat = theta.predict(x, m)
