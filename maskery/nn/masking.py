@@ -54,5 +54,5 @@ def take(x: Tensor, index: Tensor) -> Tensor:
 
 
 def hidden_mean(values: Tensor, mask: Mask) -> Tensor:
-    """Mean of `values` [B, N] over the hidden patches, a scalar."""
-    return (values * mask.hidden).sum() / mask.hidden.sum()
+    """Mean of `values` [B, N] over the hidden patches, a scalar; 0 where two masks together hide nothing."""
+    return (values * mask.hidden).sum() / mask.hidden.sum().clamp_min(1)
