@@ -60,7 +60,7 @@ def look(
             image = whole_groups(to_float(part["images"], device), objective.group)
             batch = objective.draw(dict.fromkeys(names, image), t)
             which = "held-out images" if len(data.held_out) else "training images (nothing is held out)"
-            title = f"step {step}: {which}, always the same masks"
+            title = f"step {step}: {which}, always the same images and draws"
             samples.mkdir(exist_ok=True)
             strip(objective.picture(batch), samples / f"step-{step:08d}.png", title)
 

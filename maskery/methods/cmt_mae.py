@@ -57,7 +57,7 @@ class CMTMAEConfig:
     sampling: Literal["draw", "top"] = "draw"  # in proportion to A_c, or always the highest
     loss_on: Literal["masked", "all", "visible"] = "masked"  # patches with a loss
     momentum: float = 0.996  # a at the beginning; it goes to 1
-    teacher: str = "vit_base_patch16_clip_224.openai"  # timm's name; or a run, an export; or random:NAME, for tests
+    teacher: str = "vit_base_patch16_clip_quickgelu_224.openai"  # timm's name; a run or export; random:NAME, for tests
     teacher_weights: str | None = None  # a file with the teacher's weights, instead of timm's download
     decoder: DecoderSize = field(default_factory=DecoderSize)  # as MAE
 

@@ -57,7 +57,7 @@ def sketch(name: str) -> TimmViT:
     if not _readable(model):
         raise ValueError(
             f"the teacher {name} cannot be asked where it looks: a VisionTransformer of timm with a class token and "
-            "ordinary attention is needed, like vit_base_patch16_clip_224.openai"
+            "ordinary attention is needed, like vit_base_patch16_clip_quickgelu_224.openai"
         )
     return TimmViT(model)
 
