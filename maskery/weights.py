@@ -1,7 +1,7 @@
 """Trained weights in: an encoder from a run, a checkpoint or an exported directory."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -45,10 +45,17 @@ def start_from(objective: Objective, where: Path) -> str:
     state = {prefix + name: t for prefix in objective.encoders for name, t in encoder.items()} | state
     fits = {name: t for name, t in state.items() if name in own and own[name].shape == t.shape}
     objective.load_state_dict(fits, strict=False)
-    rest = [name for name in own if name not in fits]
+    rest = dict.fromkeys(_part(name, fits) for name in own if name not in fits)
     return f"started from {where}: {len(fits)} of {len(own)} tensors" + (
-        f"; {rest[0].split('.')[0]} and others begin at random" if rest else ""
+        f"; at random: {', '.join(rest)}" if rest else ""
     )
+
+
+def _part(name: str, fits: Mapping[str, Tensor]) -> str:
+    """The largest part of a model that this tensor is in and none of `fits`."""
+    steps = name.split(".")
+    parts = (".".join(steps[: i + 1]) for i in range(len(steps)))
+    return next((p for p in parts if not any(f.startswith(p + ".") for f in fits)), name)
 
 
 def _encoder_state(where: Path, state: dict[str, Tensor]) -> dict[str, Tensor]:
