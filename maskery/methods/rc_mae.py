@@ -11,12 +11,13 @@ u        pixels as MAE predicts them                               [B, N, P]
     L = mean over hidden patches of mean |x_hat - u|^2 + gamma mean over hidden patches of mean |x_hat - x_tilde|^2
     xi <- a xi + (1 - a) theta after every optimiser step
 
-Stated by the paper or its code: the loss on raw predictions, gamma = 1, the same mask for both (section 3); that one
-takes the teacher away; momentum 0.996.
+Stated by the paper or its code: the loss, on raw predictions and hidden patches, gamma = 1, the same mask for both;
+that one takes the teacher away; momentum 0.996.
 The momentum: documented as a cosine from 0.996 to 1, and that is our default. The authors' code counts its schedule
-within the epoch and so in effect runs at 0.996: `momentum_schedule = "constant"`.
-Assumed: with `teacher_mask = "different"` consistency is asked for where both hide, since MAE's predictions of visible
-patches are never trained.
+within the epoch and so in effect runs at 0.996: `momentum_schedule = "constant"`. It also moves the teacher at every
+micro-batch; here it moves at every optimiser step.
+Assumed: with `teacher_mask = "different"` (the paper's RC-MAE-D) the teacher's mask is drawn as the student's is, and
+consistency is asked for where both hide, since MAE's predictions of visible patches are never trained.
 """
 
 from dataclasses import dataclass, field
@@ -46,6 +47,12 @@ class RCMAEConfig:
     momentum_schedule: Literal["cosine", "constant"] = "cosine"  # to 1 (documented), or as the authors ran it in effect
     teacher_mask: Literal["same", "different"] = "same"  # the paper's default, and its variant
     decoder: DecoderSize = field(default_factory=DecoderSize)  # as MAE; Ti and S from the reference code
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.gamma < float("inf"):
+            raise ValueError(f"gamma is {self.gamma:g}: the weight of consistency has to be 0 or more, and finite")
+        if not 0 <= self.momentum <= 1:
+            raise ValueError(f"momentum is {self.momentum:g}: the teacher's momentum has to lie between 0 and 1")
 
 
 class RCMAE(Objective):
