@@ -2,22 +2,24 @@
 
 maskery.pretrain(data="photos", out="run")    the same options as the command line
 maskery.resume("run")
+maskery.compare(data="photos", out="which", methods=["mae", "rc-mae"], budget="epochs:20")
 maskery.load("run")                           the encoder: images in [0, 1] -> class token, patch tokens
 """
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .comparison import compare
     from .start import pretrain, resume
     from .verbs import embed, export, inspect, knn, load
 
 __version__ = "0.1.0"
-__all__ = ["embed", "export", "inspect", "knn", "load", "pretrain", "resume"]
+__all__ = ["compare", "embed", "export", "inspect", "knn", "load", "pretrain", "resume"]
 
 
 def __getattr__(name: str) -> Any:  # torch is imported when something is used, not by `import maskery`
     if name not in __all__:
         raise AttributeError(f"maskery has no {name!r}; it has: {', '.join(__all__)}")
-    from . import start, verbs
+    from . import comparison, start, verbs
 
-    return getattr(start if name in ("pretrain", "resume") else verbs, name)
+    return getattr({"pretrain": start, "resume": start, "compare": comparison}.get(name, verbs), name)

@@ -11,6 +11,7 @@ USAGE = """\
 maskery pretrain --data DIR --out RUN   pretrain a vision transformer on your images
 maskery resume RUN                      go on with an interrupted run, as if nothing had happened
 maskery eval knn RUN --data DIR         nearest-neighbour accuracy of the features, on images with labels
+maskery compare --data DIR --out DIR --methods mae,rc-mae,...   methods on the same images, seeds and budget
 maskery embed RUN --data DIR --out FILE.parquet   features of every image
 maskery export RUN --to timm --out DIR  weights for timm
 maskery inspect --data DIR              what is in there: counts, sizes, channels, unreadable, duplicates
@@ -44,6 +45,12 @@ def evaluate(args: Sequence[str]) -> int:
     return DONE
 
 
+def compare(args: Sequence[str]) -> int:
+    from .comparison import compare
+
+    return STOPPED if compare(args).stopped else DONE
+
+
 def demo(args: Sequence[str]) -> int:
     from .demo import demo
 
@@ -68,6 +75,7 @@ VERBS: dict[str, Callable[[Sequence[str]], int]] = {
     "pretrain": pretrain,
     "resume": resume,
     "eval": evaluate,
+    "compare": compare,
     "embed": partial(other, "embed", "where"),
     "export": partial(other, "export", "where"),
     "inspect": partial(other, "inspect", ""),

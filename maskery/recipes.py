@@ -1,7 +1,7 @@
 """Runs with a name, and the run that suits somebody's data. A recipe is a function of no arguments."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Literal
 
 from .config import OptimConfig, Run
@@ -188,13 +188,16 @@ def suggest(
         base_lr = 1.5e-4 * (4096 / batch_size) ** 0.5
         why.append(f"base lr {base_lr:.2g}, 5 % warm-up: the paper's 1.5e-4 at batch 4096, square-root scaled")
 
-    decoder = DECODERS.get(model, DecoderSize())
-    why.append(f"decoder {decoder.dim} wide, {decoder.depth} blocks: goes with {model}")
+    settings = METHODS[method].Config()
+    if "decoder" in {f.name for f in fields(settings)}:  # not every method has one
+        decoder = DECODERS.get(model, DecoderSize())
+        settings = replace(settings, decoder=decoder)
+        why.append(f"decoder {decoder.dim} wide, {decoder.depth} blocks: goes with {model}")
     if images < 10_000:
         why.append(f"note: {images:,} images are few; compare with ImageNet weights before you rely on your own")
 
     run = Run(
-        settings=replace(METHODS[method].Config(), decoder=decoder),
+        settings=settings,
         method=method,
         model=model,
         patch_size=patch_size,

@@ -15,6 +15,7 @@ from .data.survey import survey
 from .dist import world
 from .methods import METHODS
 from .nn.vit import SIZES
+from .objective import Objective
 from .options import UsageError, options, parse, unknown, value_of
 from .train import Result, train
 from .weights import run_from, run_of
@@ -39,37 +40,56 @@ def pretrain(args: Sequence[str] = (), **leaves: Any) -> Result:
         raise UsageError("--data is missing: a folder of images, a list (.txt, .csv) or a table (.parquet, .arrow)")
     if not asked.out:
         raise UsageError("--out is missing: the directory of the run")
-    for name, value in (("batch-size", asked.batch_size), ("optim.accumulate", asked.optim.accumulate)):
-        if value < 1:
-            raise UsageError(f"--{name} is {value}: it has to be at least 1")
     out = Path(asked.out)
     with world() as here:
         if here.main:
             _refuse(out, asked.overwrite)
-        run, reasons = asked, ()
-        if not asked.recipe and not asked.config:
-            source = source_of(asked.data, asked.images)
-            known = survey(source, sample=200, decode_pixels=False, pages=asked.images.pages)
-            images = len(split_indices(source, asked.images.holdout)[0])
-            chosen = {
-                n: getattr(asked, n) for n in ("model", "patch_size", "image_size", "batch_size") if _has(args, n)
-            }
-            suggestion = recipes.suggest(
-                images,
-                known.heights[1],
-                known.widths[1],
-                "cuda" if here.device.type == "cuda" else "cpu",
-                method=asked.method,
-                **chosen,
-            )
-            run = parse(Pretrain, args, "maskery pretrain", _as_pretrain(suggestion.run))
-            reasons = suggestion.reasons
-        run = Run(**{f.name: getattr(run, f.name) for f in fields(Run)})
-        if _has(args, "epochs") and not _has(args, "steps"):
-            run = replace(run, steps=None)
-        _check(run)
+        base, reasons = base_for(args, here.device)
+        run, _ = filled(args, base)
         here.wait()
         return train(run, out, here, reasons, overwrite=asked.overwrite)
+
+
+def base_for(args: Sequence[str], device: torch.device) -> tuple[Run, Sequence[str]]:
+    """What a recipe, a config, or else the number and size of the images give, and why; options come on top."""
+    asked = parse(Pretrain, args, "maskery pretrain", _given(args))
+    for name, value in (("batch-size", asked.batch_size), ("optim.accumulate", asked.optim.accumulate)):
+        if value < 1:
+            raise UsageError(f"--{name} is {value}: it has to be at least 1")
+    if asked.recipe or asked.config:
+        return _as_run(_given(args)), ()
+    source = source_of(asked.data, asked.images)
+    known = survey(source, sample=200, decode_pixels=False, pages=asked.images.pages)
+    suggestion = recipes.suggest(
+        len(split_indices(source, asked.images.holdout)[0]),
+        known.heights[1],
+        known.widths[1],
+        "cuda" if device.type == "cuda" else "cpu",
+        method=asked.method,
+        **{n: getattr(asked, n) for n in ("model", "patch_size", "image_size", "batch_size") if _has(args, n)},
+    )
+    return suggestion.run, suggestion.reasons
+
+
+def filled(args: Sequence[str], base: Run, *, build: bool = True) -> tuple[Run, Objective | None]:
+    """The run that options make of `base`, checked before any image is decoded, and its objective without memory.
+
+    With `build` False there is none, and what only its construction finds is not found: a file that is still missing.
+    """
+    run = _as_run(parse(Pretrain, args, "maskery pretrain", _as_pretrain(base)))
+    if _has(args, "epochs") and not _has(args, "steps"):
+        run = replace(run, steps=None)
+    return run, _check(run, build)
+
+
+def of_method(run: Run, method: str) -> Run:
+    """The same run by another method: what was set of the parts that every MAE has stays, where it has them too."""
+    if method == run.method:
+        return run
+    old, usual, new = run.settings, METHODS[run.method].Config(), METHODS[method].Config()
+    plain, ours, theirs = ({f.name for f in fields(x)} for x in (METHODS["mae"].Config, old, new))
+    kept = {n: getattr(old, n) for n in plain & ours & theirs if getattr(old, n) != getattr(usual, n)}
+    return replace(run, method=method, settings=replace(new, **kept))
 
 
 def resume(run: str | Path) -> Result:
@@ -98,20 +118,22 @@ def _given(args: Sequence[str]) -> Pretrain:
         run = recipes.RECIPES[recipe]()
     else:
         run = Run(settings=METHODS[method or "mae"].Config())
-    if method and method != run.method:
-        run = replace(run, method=method, settings=METHODS[method].Config())
-    return _as_pretrain(run)
+    return _as_pretrain(of_method(run, method) if method else run)
 
 
 def _as_pretrain(run: Run) -> Pretrain:
     return Pretrain(**{f.name: getattr(run, f.name) for f in fields(Run)})
 
 
+def _as_run(asked: Pretrain) -> Run:
+    return Run(**{f.name: getattr(asked, f.name) for f in fields(Run)})
+
+
 def _has(args: Sequence[str], name: str) -> bool:
     return value_of(args, f"--{name.replace('_', '-')}") is not None
 
 
-def _check(run: Run) -> None:
+def _check(run: Run, build: bool) -> Objective | None:
     """What no type can say, before any image is decoded. ValueError in one line."""
     if run.model not in SIZES:
         raise unknown("model", run.model, SIZES)
@@ -119,9 +141,11 @@ def _check(run: Run) -> None:
         raise UsageError(f"--epochs {run.epochs} and --steps {run.steps}: one of them has to be above 0")
     channels = len(run.images.mean or run.images.std or (0, 0, 0))
     mean, std = run.images.mean or (0.5,) * channels, run.images.std or (0.5,) * channels
-    known = replace(run.images, mean=mean, std=std)
+    vit = replace(run, images=replace(run.images, mean=mean, std=std)).vit()
+    if not build:
+        return None
     with torch.device("meta"):  # built without memory: sizes, patches, mask ratio
-        METHODS[run.method](run.settings, replace(run, images=known).vit())
+        return METHODS[run.method](run.settings, vit)
 
 
 def _refuse(out: Path, overwrite: bool) -> None:

@@ -44,6 +44,7 @@ class Result:
     steps: int
     stopped: bool  # by a signal, with a checkpoint
     looks: tuple[dict[str, Any], ...]  # of the whole run: step, epoch, held_out_loss, knn_..., in order (main process)
+    signalled: bool = False  # a signal came, be it that there was nothing left to stop
 
 
 def train(
@@ -219,13 +220,13 @@ def train(
                 aside += time.perf_counter() - began
             if stopped and step < steps:
                 say(f"stopped by a signal after step {step}; go on with: maskery resume {out}")
-                return Result(step, steps, True, log.looks() if log else ())
+                return Result(step, steps, True, log.looks() if log else (), True)
 
         if step in looks:
             look_now()
         if log:
             log.before_and_after(out / "evals")
-        return Result(step, steps, False, log.looks() if log else ())
+        return Result(step, steps, False, log.looks() if log else (), stop.is_set())
 
 
 def resolved(run: Run, data: Data, device: torch.device) -> Run:
