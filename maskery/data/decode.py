@@ -1,4 +1,4 @@
-"""The bytes of one image -> an array. JPEG, PNG, WebP, BMP, GIF and TIFF.
+"""The bytes of one image -> an array. JPEG, PNG, WebP, BMP, GIF, TIFF, and NumPy's as raw packs have them.
 
 H height, W width, C channels. Sizes are those of the picture as seen, after EXIF rotation.
 """
@@ -14,18 +14,20 @@ import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngImageFile
 
-from . import pixels
+from . import jpeg, npy, pixels
+from .picture import EPS, Picture
 from .pixels import resize
 from .png16 import chunks, decode_png16
 from .tiff import decode_tiff
 from .tiff_page import survey_pages
 from .unreadable import DAMAGE, Unreadable, reading
 
-__all__ = ["Header", "Unreadable", "decode", "read_header", "resize"]
+__all__ = ["Encoded", "Header", "Unreadable", "decode", "open_image", "picture", "read_header", "resize"]
 
 _MAGIC = {
     b"\xff\xd8": "JPEG",
     b"\x89PNG": "PNG",
+    npy.MAGIC: "NPY",
     b"RIFF": "WEBP",
     b"BM": "BMP",
     b"GIF8": "GIF",
@@ -43,7 +45,8 @@ class Header:
     """What a file says about its picture, pixels unread.
 
     `channels`: 1 grey, 3 colour (RGB, RGBA, palette, CMYK), n for a TIFF of n bands or n stacked pages. `bits`: 8 or
-    16. `pages`: full pictures in a TIFF, 1 for all other formats. `format`: JPEG, PNG, WEBP, BMP, GIF or TIFF.
+    16. `pages`: full pictures in a TIFF, 1 for all other formats. `format`: JPEG, PNG, WEBP, BMP, GIF, TIFF
+    or NPY.
     """
 
     height: int
@@ -71,6 +74,9 @@ def read_header(
                 height, width = page.height, page.width
                 channels = page.channels * count if pages == "channels" else page.channels
                 bits, turned = 8 if page.bits <= 8 else 16, page.orientation in (5, 6, 7, 8)
+            elif kind == "NPY":
+                (height, width, channels), dtype, alpha, _ = npy.npy_header(file.read(256))
+                channels, bits, turned, count = 3 if alpha else channels, 8 * dtype.itemsize, False, 1
             else:
                 with Image.open(file, formats=[kind]) as image:
                     width, height = image.size
@@ -82,6 +88,91 @@ def read_header(
         if turned:
             height, width = width, height
         return Header(height, width, channels, bits, count, kind)
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """An image whose size is known and whose pixels are still to be decoded. Raises `Unreadable` when they are."""
+
+    data: bytes
+    height: int  # of what it is (perhaps a smaller copy of), as seen, after EXIF rotation
+    width: int
+    stored: tuple[int, int]  # of what is in `data`, likewise
+    channels: int  # that are wanted
+    bits: int
+    pages: Literal["first", "channels"]
+    jpeg: jpeg.Frame | None  # of a JPEG that the fast decoder can read
+    orientation: int  # of such a JPEG
+
+    def at(self, detail: float) -> Picture:
+        """Decoded with at least `detail` pixels, in both directions, to one of the image, or with all there are.
+
+        A JPEG comes at the coarsest scale of its DCT that suffices, all others as they are.
+        """
+        has = min(self.stored[0] / self.height, self.stored[1] / self.width)
+        return self.reduced(int(has / detail + EPS)).standing_for(self.height, self.width)
+
+    def reduced(self, factor: int) -> Picture:
+        """Decoded; a JPEG at the coarsest scale of its DCT that is no coarser than 1 / `factor`."""
+        found = self._decoded(factor)
+        if (found.height, found.width) != self.stored:
+            height, width = self.stored
+            raise Unreadable(f"damaged: {found.width} x {found.height} pixels, the header says {width} x {height}")
+        return found
+
+    def _decoded(self, factor: int) -> Picture:
+        if self.jpeg:
+            scale = next(s for s in jpeg.SCALES if s <= max(1, factor))
+            array = jpeg.decode(self.data, self.jpeg, scale, grey=self.jpeg.components == 1 == self.channels)
+            if array is not None:
+                array = _finished(array, self.channels, self.bits)
+                return Picture.reduced(array, self.jpeg.height, self.jpeg.width, scale, self.orientation)
+        file = io.BytesIO(self.data)
+        kind = _kind(file)
+        with reading(kind):
+            if kind == "TIFF":
+                array = decode_tiff(file, stacked=self.pages == "channels", samples=self.channels)  # upright
+                stored, scale, orientation = array.shape[:2], 1, 1
+            elif kind == "NPY":
+                array, alpha = npy.decode_npy(self.data)
+                array = array[:, :, :3] if alpha and self.channels != 4 else array
+                array, stored, scale, orientation = array.copy(), array.shape[:2], 1, 1
+            else:
+                array, stored, scale, orientation = _by_pillow(file, kind, self.channels, factor)
+            if not array.size:
+                raise Unreadable(f"damaged {kind}: an array of shape {array.shape}")
+            array = _finished(array, self.channels, self.bits)
+        return Picture.reduced(array, stored[0], stored[1], scale, orientation)
+
+
+def open_image(
+    data: bytes,
+    *,
+    channels: int,
+    bits: int = 8,
+    pages: Literal["first", "channels"] = "first",
+    full: tuple[int, int] | None = None,
+) -> Encoded:
+    """The size of an image, before its pixels are decoded to [H, W, channels] of `bits` bits (see `decode`).
+
+    `full`: (height, width) of the image that `data` is a smaller copy of. Raises `Unreadable` for bytes whose header
+    says already that they are none that can be read.
+    """
+    if channels < 1 or bits not in (8, 16) or pages not in ("first", "channels"):
+        raise ValueError(
+            f"cannot decode to {channels} channels of {bits} bits, pages {pages!r}: bits are 8 or 16, pages 'first' or "
+            "'channels'"
+        )
+    if data[:2] == b"\xff\xd8" and channels in (1, 3) and (found := jpeg.frame(data)):
+        orientation = _orientation_of_jpeg(data) if found.app1 else 1
+        stored = (found.height, found.width)
+        if orientation in (5, 6, 7, 8):
+            stored = (found.width, found.height)
+    else:
+        header = read_header(data, pages)
+        found, orientation, stored = None, 1, (header.height, header.width)
+    height, width = full or stored
+    return Encoded(data, height, width, stored, channels, bits, pages, found, orientation)
 
 
 def decode(
@@ -98,36 +189,31 @@ def decode(
     Pillow's `convert("RGB")` does: the colours stored under transparent pixels show, nothing is blended; only
     `channels` 4 of an RGBA image gives its four channels as stored. 16-bit values come down to 8 bits by
     v * 255 / 65535, rounded; 8-bit values go up by 257. `pages`: "first", or "channels" to stack a TIFF's pages as
-    channels; of an animation the first frame. `min_side`: the image may come back smaller, by a whole factor, with its
-    short side at min(min_side, its original short side) or more; that makes large JPEGs several times faster. None:
-    full size.
+    channels; of an animation the first frame. `min_side`: see `picture`.
 
     Raises `Unreadable` for truncated and damaged files, other channel counts, decompression bombs, and bytes that are
     no image.
     """
-    if channels < 1 or bits not in (8, 16) or pages not in ("first", "channels"):
-        raise ValueError(
-            f"cannot decode to {channels} channels of {bits} bits, pages {pages!r}: bits are 8 or 16, pages 'first' or "
-            "'channels'"
-        )
+    image = open_image(data, channels=channels, bits=bits, pages=pages)
+    return np.ascontiguousarray(picture(image, min_side).array)
+
+
+def picture(image: Encoded, min_side: int | None = None) -> Picture:
+    """Decoded; smaller, by a whole factor, with its short side at min(min_side, its original short side) or more.
+
+    That makes large JPEGs several times faster. None: full size. Raises `Unreadable`.
+    """
     if min_side is not None and min_side < 1:
         raise ValueError(f"min_side is {min_side}: at least 1, or None for full size")
-    file = io.BytesIO(data)
-    kind = _kind(file)
-    with reading(kind):
-        if kind == "TIFF":
-            array = decode_tiff(file, stacked=pages == "channels", samples=channels)
-            array = pixels.shrink(array, pixels.reduction(*array.shape[:2], min_side))
-        else:
-            array = _by_pillow(file, kind, channels, min_side)
-        if not array.size:
-            raise Unreadable(f"damaged {kind}: an array of shape {array.shape}")
-        return np.ascontiguousarray(pixels.to_bits(_to_channels(array, channels), bits))
+    found = image.reduced(pixels.reduction(*image.stored, min_side))
+    height, width = found.array.shape[:2]
+    return found.shrunk(pixels.reduction(height, width, min_side)).standing_for(image.height, image.width)
 
 
-def _by_pillow(file: io.BytesIO, kind: str, channels: int, min_side: int | None) -> np.ndarray:
+def _by_pillow(file: io.BytesIO, kind: str, channels: int, factor: int) -> tuple[np.ndarray, tuple[int, int], int, int]:
+    """(array as stored, size as stored, factor it was reduced by, orientation)."""
     with Image.open(file, formats=[kind]) as image:
-        orientation = _orientation(image, file)
+        orientation, (width, height) = _orientation(image, file), image.size
         if _is_deep(image):
             if image.mode.startswith("I"):
                 array = np.array(image).astype(np.uint16)[:, :, None]
@@ -135,19 +221,29 @@ def _by_pillow(file: io.BytesIO, kind: str, channels: int, min_side: int | None)
                 array = decode_png16(file, image.size, _rawmode(image), interlaced=bool(image.info.get("interlace")))
                 if array.shape[2] in (2, 4) and array.shape[2] != channels:
                     array = array[:, :, :-1]  # alpha
-            array = pixels.shrink(array, pixels.reduction(*array.shape[:2], min_side))
-        else:
-            if min_side is not None:
-                image.draft("", (min_side, min_side))  # JPEG: a DCT of 1/2, 1/4 or 1/8 the size
-            image.load()
-            mode = "L" if _is_grey(image) else "RGBA" if image.mode == "RGBA" and channels == 4 else "RGB"
-            flat = image if image.mode == mode else image.convert(mode)
-            if mode == "RGB" and channels == 1:
-                flat = flat.convert("L")
-            factor = pixels.reduction(flat.height, flat.width, min_side)
-            array = np.array(flat if factor == 1 else flat.reduce(factor))
-            array = array.reshape(*array.shape[:2], -1)
-        return pixels.upright(array, orientation)
+            return array, (height, width), 1, orientation
+        scale = 1
+        if kind == "JPEG" and min(height, width) >= factor:
+            scale = next(s for s in jpeg.SCALES if s <= max(1, factor))
+            image.draft("", (width // scale, height // scale))  # Pillow takes the scale that gives just this
+        image.load()
+        mode = "L" if _is_grey(image) else "RGBA" if image.mode == "RGBA" and channels == 4 else "RGB"
+        flat = image if image.mode == mode else image.convert(mode)
+        if mode == "RGB" and channels == 1:
+            flat = flat.convert("L")
+        array = np.array(flat)
+        return array.reshape(*array.shape[:2], -1), (height, width), scale, orientation
+
+
+def _finished(array: np.ndarray, channels: int, bits: int) -> np.ndarray:
+    return pixels.to_bits(_to_channels(array, channels), bits)
+
+
+def _orientation_of_jpeg(data: bytes) -> int:
+    with reading("JPEG"):
+        file = io.BytesIO(data)
+        with Image.open(file, formats=["JPEG"]) as image:
+            return _orientation(image, file)
 
 
 def _to_channels(array: np.ndarray, channels: int) -> np.ndarray:

@@ -14,7 +14,7 @@ def resize(
     the image.
     """
     if image.dtype == np.uint8 and image.shape[2] == 3:
-        small = Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC, box)
+        small = Image.fromarray(np.ascontiguousarray(image)).resize((width, height), Image.Resampling.BICUBIC, box)
         return np.array(small)
     out = np.empty((height, width, image.shape[2]), image.dtype)
     for c in range(image.shape[2]):
@@ -34,7 +34,10 @@ def shrink(image: np.ndarray, factor: int) -> np.ndarray:
     """[H, W, C] -> [ceil(H / factor), ceil(W / factor), C]: means of squares of pixels, as Pillow's `Image.reduce`."""
     if factor == 1:
         return image
-    planes = [Image.fromarray(image[:, :, c].astype(np.float32)).reduce(factor) for c in range(image.shape[2])]
+    if image.dtype == np.uint8 and image.shape[2] == 3:
+        return np.array(Image.fromarray(np.ascontiguousarray(image)).reduce(factor))
+    deep = np.float32 if image.dtype == np.uint16 else np.uint8
+    planes = [Image.fromarray(image[:, :, c].astype(deep)).reduce(factor) for c in range(image.shape[2])]
     return np.stack([_rounded(np.asarray(plane), image.dtype) for plane in planes], axis=2)
 
 

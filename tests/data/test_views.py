@@ -1,13 +1,15 @@
-"""Crops: torchvision's distribution, Pillow's pixels."""
+"""Crops: torchvision's distribution; what the loader hands out becomes floats."""
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
 
-from maskery.data.views import UNIFORMS, Crop, centre, cut, to_float
+from maskery.data.resample import Packing, Stack
+from maskery.data.views import TRIES, UNIFORMS, Crop, centre, to_float
+
+CPU = torch.device("cpu")
 
 
 @given(
@@ -39,24 +41,39 @@ def test_a_view_that_is_not_square_is_not_distorted_more() -> None:
     assert centre(100, 400, (32, 64)) == (100.0, 0.0, 300.0, 100.0)
 
 
-@pytest.mark.parametrize("box", [(0, 0, 90, 60), (11, 7, 80, 55), (30, 20, 45, 29)])
-def test_pixels_are_pillows(box: tuple[int, int, int, int]) -> None:
-    image = np.random.default_rng(0).integers(0, 256, (6, 9, 3), dtype=np.uint8)
-    image = np.array(Image.fromarray(image).resize((90, 60), Image.Resampling.BICUBIC))
-    ours = cut(image, box, False, (32, 32)).permute(1, 2, 0).numpy()
-    theirs = np.array(Image.fromarray(image).crop(box).resize((32, 32), Image.Resampling.BICUBIC))
-    assert np.abs(ours.astype(int) - theirs).max() <= 1
-    mirrored = cut(image, box, True, (32, 32)).permute(1, 2, 0).numpy()
-    assert (mirrored == ours[:, ::-1]).all()
+@pytest.mark.parametrize(("height", "width", "view"), [(375, 500, (224, 224)), (61, 40, (32, 64)), (7, 300, (16, 16))])
+def test_boxes_are_those_of_the_formula_on_arrays(height: int, width: int, view: tuple[int, int]) -> None:
+    """Torchvision's rule, all tries at once: the first that fits."""
+    crop = Crop(scale=(0.1, 1.0), ratio=(0.5, 2.0))
+    for u in np.random.default_rng(0).random((300, UNIFORMS)):
+        areas = height * width * (0.1 + u[:TRIES] * 0.9)
+        ratios = np.exp(np.log(0.5) + u[TRIES : 2 * TRIES] * np.log(4.0)) * view[1] / view[0]
+        w, h = np.rint(np.sqrt(areas * ratios)), np.rint(np.sqrt(areas / ratios))
+        fits = (w <= width) & (h <= height)
+        box, flip = crop.draw(height, width, view, u)
+        assert flip == (u[2 * TRIES + 2] < 0.5)
+        if fits.any():
+            assert (box[2] - box[0], box[3] - box[1]) == (w[fits][0], h[fits][0])
+        else:
+            assert box == centre(height, width, view, crop.ratio)
 
 
-def test_sixteen_bits_stay_sixteen_bits() -> None:
-    ramp = np.linspace(1000, 1255, 64 * 64).astype(np.uint16).reshape(64, 64, 1)
-    view = cut(ramp, (0, 0, 64, 64), False, (32, 32))
-    assert view.dtype == torch.uint16
-    values = to_float(view[None], torch.device("cpu")) * 65535
-    assert len(values.unique()) > 100  # eight bits would leave one
-    assert float(values.mean()) == pytest.approx(ramp.mean(), abs=1)
+def test_central_boxes_are_whole_pixels() -> None:
+    assert centre(375, 500, (224, 224)) == (62, 0, 438, 375)
+    assert centre(3, 1, (16, 16)) == (0, 1, 1, 2)
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_floats_are_the_same_from_either_path(bits: int) -> None:
+    dtype = np.uint8 if bits == 8 else np.uint16
+    region = np.random.default_rng(0).integers(0, 2**bits, (50, 70, 3), dtype)
+    stack, packing = (kind(1, (16, 24), 3, bits, share=False) for kind in (Stack, Packing))
+    for batch in (stack, packing):
+        batch.add(region, (0, 0, 70, 50), True)
+    views, regions = to_float(stack.done(), CPU), to_float(packing.done(), CPU)
+    torch.testing.assert_close(regions, views, atol=1.01 / (2**bits - 1), rtol=0)
+    assert (views.min(), views.max()) >= (0, 0.5)
+    assert torch.equal(to_float([packing.done()] * 2, CPU), torch.cat([regions, regions]))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,256 @@
+"""Reading images for training: what a worker does for one image, ours against torchvision's usual pipeline.
+
+The usual one: ImageFolder, Pillow, RandomResizedCrop (bicubic, antialiased), a flip, ToTensor. Ours: the same crops
+from the folder, from a packed copy, from memory; resized by the worker ("CPU"), or left to the GPU, to which the worker
+hands pixels and boxes ("device": what the GPU does then is not in it). Every pipeline has a process of its own, as a
+worker has, of one thread; counted is its CPU time, system calls included, for the whole data set in every round. Rounds
+alternate; numbers are medians over rounds.
+
+    python -m benchmarks.loading --data FOLDER [--size 224] [--rounds N] [--short-side 256] [--decoders] [--out FILE]
+"""
+
+import argparse
+import io
+import itertools
+import json
+import multiprocessing
+import os
+import platform
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import simplejpeg
+import torch
+import torchvision
+from PIL import Image
+from torchvision import transforms
+
+from maskery.data.encode import Encoding
+from maskery.data.images import Images
+from maskery.data.loader import AHEAD, PIECE, Draws, Plan
+from maskery.data.pack import pack_source
+from maskery.data.resample import likely_bytes
+from maskery.data.slots import Slots, keep_freed_memory
+from maskery.data.source import Source, open_source
+from maskery.data.views import Crop
+
+BASE = "torchvision"
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "pillow",
+    "simplejpeg",
+    "numpy",
+    "torchcodec",
+    "opencv-python-headless",
+    "imagecodecs",
+)
+
+
+class Silent:
+    """Nobody has to hear how packing goes."""
+
+    def say(self, message: str) -> None: ...
+
+    def bar(self, what: str) -> AbstractContextManager[Callable[[int, int], None]]:
+        return nullcontext(lambda done, total: None)
+
+
+def usual(files: list[Path], size: int, root: Path) -> Callable[[], None]:
+    folder = root / "all"
+    folder.mkdir(parents=True)
+    for i, file in enumerate(files):  # ImageFolder wants classes
+        (folder / f"{i:06}{file.suffix}").symlink_to(file.resolve())
+    bicubic = transforms.InterpolationMode.BICUBIC
+    steps = [
+        transforms.RandomResizedCrop(size, scale=(0.2, 1.0), interpolation=bicubic, antialias=True),
+        transforms.RandomHorizontalFlip(),
+        transforms.ToTensor(),
+    ]
+    images = torchvision.datasets.ImageFolder(root, transforms.Compose(steps))
+
+    def read() -> None:
+        for i in range(len(images)):
+            images[i]
+
+    return read
+
+
+def ours(images: Images, size: int, device: str) -> Callable[[], None]:
+    n = len(images)
+    draws = Draws(images, np.arange(n), [Crop()], (size, size), 0, Plan(n, 0, 1), torch.device(device))
+    began = False
+    pieces = itertools.count()
+    if device == "cuda":
+        draws.slots = Slots(AHEAD + 1, 1, min(PIECE, n) * likely_bytes((size, size), 3, 8))
+
+    def read() -> None:
+        nonlocal began
+        if not began:
+            keep_freed_memory()  # as a worker does
+            began = True
+        for _ in range(draws.pieces):
+            draws[next(pieces)]
+
+    return read
+
+
+def pipelines(where: Path, size: int, short_side: int, scratch: Path) -> tuple[dict[str, Callable[[], None]], int]:
+    """By name, and how many images one call of each reads."""
+    source = open_source(where)
+    files = [where / name for name in source.names]
+
+    def of(source: Source) -> Images:
+        return Images(source, channels=3, bits=8, pages="first", min_side=2 * size)
+
+    kept = of(source)
+    if not kept.keep(range(len(kept)), 8e9):
+        raise ValueError(f"{where}: the images do not fit into 8 GB of memory: use a part of them")
+    copies = {f"packed, short side {short_side}": Encoding(short_side), "packed raw": Encoding(short_side, "raw")}
+    packs = {name: pack_source(source, scratch / name, how, Silent(), workers=0)[0] for name, how in copies.items()}
+    read = {BASE: usual(files, size, scratch / "torchvision")}
+    for name, images in {"folder": of(source), **{n: of(p) for n, p in packs.items()}, "memory": kept}.items():
+        read |= {f"{name}, {where}": ours(images, size, d) for where, d in (("device", "cuda"), ("CPU", "cpu"))}
+    return read, len(files)
+
+
+def decoders(where: Path) -> tuple[dict[str, Callable[[], None]], int]:
+    """JPEG bytes -> an RGB array at full size."""
+    source = open_source(where)
+    data = [blob for blob in map(source.read, range(len(source))) if blob[:2] == b"\xff\xd8"]
+
+    def pillow(blob: bytes) -> Any:
+        return np.asarray(Image.open(io.BytesIO(blob)).convert("RGB"))
+
+    found: dict[str, Callable[[bytes], Any]] = {"Pillow": pillow, "simplejpeg": lambda b: simplejpeg.decode_jpeg(b)}
+    with suppress(ImportError):
+        from torchcodec.decoders import decode_jpeg  # pyright: ignore[reportMissingImports]
+
+        found["torchcodec"] = decode_jpeg
+    with suppress(ImportError):
+        import cv2  # pyright: ignore[reportMissingImports]
+
+        cv2.setNumThreads(1)
+        found["OpenCV"] = lambda blob: cv2.imdecode(np.frombuffer(blob, np.uint8), cv2.IMREAD_COLOR_RGB)
+    with suppress(ImportError):
+        import imagecodecs
+
+        found["imagecodecs"] = imagecodecs.jpeg8_decode
+
+    def all_with(decode: Callable[[bytes], Any]) -> Callable[[], None]:
+        def work() -> None:
+            for blob in data:
+                decode(blob)
+
+        return work
+
+    return {name: all_with(decode) for name, decode in found.items()}, len(data)
+
+
+def measure(read: dict[str, Callable[[], None]], n: int, rounds: int) -> list[dict[str, Any]]:
+    """Images a CPU second, and how many times those of the first, for each."""
+    base = next(iter(read))
+    seconds: dict[str, list[float]] = {name: [] for name in read}
+    with ExitStack() as stack:
+        # Forked, so that each inherits its pipeline and nothing has to be pickled.
+        processes = {name: stack.enter_context(_process(work)) for name, work in read.items()}
+        for round_ in range(-1, rounds):  # the first one warms up
+            for name in list(read) if round_ % 2 else list(read)[::-1]:
+                processes[name].send(None)
+                took = processes[name].recv()
+                if round_ >= 0:
+                    seconds[name].append(max(took, 1e-9))
+    rows = []
+    for name, took in seconds.items():
+        ratios = [b / a for a, b in zip(took, seconds[base], strict=True)]
+        rows.append(
+            {
+                "row": name,
+                "images_per_second": round(n / statistics.median(took), 1),
+                "ratio": round(statistics.median(ratios), 2),
+                "ratios": [round(r, 2) for r in ratios],
+            }
+        )
+    return rows
+
+
+@contextmanager
+def _process(work: Callable[[], None]) -> Iterator[Any]:
+    """The end of a pipe: whenever something is sent, `work` is done there, and the CPU seconds it took come back."""
+    here, there = multiprocessing.Pipe()
+
+    def serve() -> None:
+        here.close()
+        torch.set_num_threads(1)
+        with suppress(EOFError):
+            while True:
+                there.recv()
+                began = time.process_time()
+                work()
+                there.send(time.process_time() - began)
+
+    process = multiprocessing.get_context("fork").Process(target=serve, daemon=True)
+    process.start()
+    there.close()
+    try:
+        yield here
+    finally:
+        process.terminate()
+        process.join()
+
+
+def environment() -> dict[str, Any]:
+    versions = {}
+    for package in PACKAGES:
+        with suppress(PackageNotFoundError):
+            versions[package] = version(package)
+    processor = platform.processor() or platform.machine()
+    with suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        processor = next((line.split(": ")[1] for line in lines if line.startswith("model name")), processor)
+    return {
+        "processor": processor,
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "versions": versions,
+        "date": time.strftime("%Y-%m-%d"),
+    }
+
+
+def table(rows: list[dict[str, Any]], what: str) -> str:
+    lines = [f"| {what} | images/s and core | / {rows[0]['row']} |", "|---|---|---|"]
+    lines += [f"| {row['row']} | {row['images_per_second']:,.0f} | {row['ratio']:.2f} |" for row in rows]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True, help="a folder of images")
+    parser.add_argument("--size", type=int, default=224, help="pixels of the square crops")
+    parser.add_argument("--short-side", type=int, default=256, help="of the packed copy")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--decoders", action="store_true", help="JPEG decoders by themselves as well")
+    parser.add_argument("--out", type=Path)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as scratch:
+        read, n = pipelines(args.data, args.size, args.short_side, Path(scratch))
+        rows = measure(read, n, args.rounds)
+    print(table(rows, f"{n} images, crops of {args.size}"))
+    facts = {**environment(), "images": n, "size": args.size, "rows": rows}
+    if args.decoders:
+        facts["decoders"] = measure(*decoders(args.data), args.rounds)
+        print("\n" + table(facts["decoders"], "JPEG to RGB"))
+    if args.out:
+        args.out.write_text(json.dumps(facts, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
