@@ -1,17 +1,21 @@
 """Open somebody's images for a run: what is there, what is trained on, what is held out, what goes into memory."""
 
+import contextlib
 import hashlib
 import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
 from ..config import ImagesConfig
+from ..dist import World
 from ..nn.vit import IMAGENET_MEAN, IMAGENET_STD
 from .images import Images
+from .names import Names, raw
 from .source import Source, open_source, split_indices
 from .survey import Survey, evenly, measure, survey
 
@@ -43,9 +47,10 @@ class Data:
     def fingerprint(self) -> str:
         """The same when the same images, by name, are trained on in the same order."""
         names = self.images.source.names
+        parts = list(names.all_raw()) if isinstance(names, Names) else [raw(name) for name in names]
         digest = hashlib.blake2b(digest_size=8)
-        for i in self.train:
-            digest.update(names[int(i)].encode("utf-8", "surrogateescape") + b"\n")
+        for start in range(0, len(self.train), 65536):
+            digest.update(b"".join(parts[i] + b"\n" for i in self.train[start : start + 65536].tolist()))
         return digest.hexdigest()
 
 
@@ -57,14 +62,17 @@ def source_of(where: str, config: ImagesConfig, progress: Callable[[int], None] 
         label_column=config.label_column,
         split_column=config.split_column,
         labels=config.labels,
+        remote_cache=config.cache,
         progress=progress,
     )
 
 
-def open_data(where: str, config: ImagesConfig, size: tuple[int, int], report: Reporter, share: int = 1) -> Data:
+def open_data(
+    where: str, config: ImagesConfig, size: tuple[int, int], report: Reporter, world: World | None = None
+) -> Data:
     """Open, look at a sample, refuse what is mostly unreadable, decode into memory what fits.
 
-    `size` (height, width) of the views in pixels; `share` processes of this machine divide its memory.
+    `size` (height, width) of the views in pixels. All processes of a `world` call this together.
     """
     with report.bar("looking for images") as tick:
         source = source_of(where, config, lambda found: tick(found, 0))
@@ -82,18 +90,27 @@ def open_data(where: str, config: ImagesConfig, size: tuple[int, int], report: R
             raise ValueError(f"images.{name} has {len(values)} numbers, the images have {channels} channels")
     images = Images(source, channels=channels, bits=bits, pages=config.pages, min_side=2 * max(size))
     everything = np.concatenate([train, held_out])
-    budget = min(config.memory * 1e9, _machine_memory() / 2) / share
-    if _bytes(looked, len(everything), channels, bits, 2 * max(size)) < budget:
+    budget = min(config.memory * 1e9, _machine_memory() / 2)
+    needed = _bytes(looked, len(everything), channels, bits, 2 * max(size))
+    fits = needed < budget
+    if world.any(fits) if world else fits:  # machines may differ, and all processes have to say something
         with report.bar("decoding into memory") as tick:
-            fits = images.keep(everything, budget, tick)
+            images.keep(everything.tolist(), budget if fits else 0, tick, world)
         bad = images.unreadable()
         refuse_unreadable(where, bad, len(everything), config.unreadable)
         unreadable += bad
-        if fits:
-            used = sum(x.nbytes for x in images.kept.values() if isinstance(x, np.ndarray))
+        if images.kept:
             report.say(
-                f"all {len(everything) - len(bad):,} images are decoded once and kept in memory ({used / 1e9:.2f} GB)"
+                f"all {len(everything) - len(bad):,} images are decoded once and kept in memory "
+                f"({images.kept.nbytes / 1e9:.2f} GB)"
             )
+        else:
+            report.say(f"images are decoded each time they are seen: {images.not_kept}")
+    elif config.memory:
+        report.say(
+            f"images are decoded each time they are seen: in memory they would take about {needed / 1e9:,.1f} GB, "
+            f"images.memory and this machine allow {budget / 1e9:,.1f} GB"
+        )
 
     if looked.heights[0] < size[0] or looked.widths[0] < size[1]:
         report.say(f"some images are smaller than {size[0]} x {size[1]} pixels and are enlarged")
@@ -141,5 +158,8 @@ def _bytes(looked: Survey, n: int, channels: int, bits: int, min_side: int) -> f
 
 
 def _machine_memory() -> float:
-    """Bytes of memory this machine has."""
-    return float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    """Bytes of memory this machine has, or this container may use."""
+    most = float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    with contextlib.suppress(OSError, ValueError):  # "max": no limit
+        most = min(most, float(Path("/sys/fs/cgroup/memory.max").read_text()))
+    return most

@@ -15,9 +15,12 @@ class Names(Sequence[str]):
     Strings are UTF-8; bytes that are not (file names may hold any) are kept as Python's surrogate escapes.
     """
 
-    def __init__(self, blob: bytes, offsets: np.ndarray):
-        """`blob`: all strings end to end; `offsets`: int64 [n + 1], where each begins, and the end."""
-        self.blob, self.offsets = blob, offsets
+    def __init__(self, blob: bytes, offsets: np.ndarray, hashed: np.ndarray | None = None):
+        """`blob`: all strings end to end; `offsets`: int64 [n + 1], where each begins, and the end.
+
+        `hashed`: what `hashes` gives for them, uint64 [n], where that is known already: a million take a second.
+        """
+        self.blob, self.offsets, self.hashed = blob, offsets, hashed
 
     @classmethod
     def of(cls, parts: Sequence[bytes]) -> "Names":
@@ -82,6 +85,8 @@ def unique(parts: list[bytes]) -> list[bytes]:
 
 def hashes(names: Sequence[str]) -> np.ndarray:
     """uint64 [n]: BLAKE2b of each name's UTF-8 bytes with 8 bytes of digest, big-endian. The same on every machine."""
+    if isinstance(names, Names) and names.hashed is not None:
+        return names.hashed
     parts = names.all_raw() if isinstance(names, Names) else map(raw, names)
     return digests(parts, 8).view(">u8").astype(np.uint64)[:, 0]
 
@@ -93,5 +98,7 @@ def digests(parts: Iterable[bytes], size: int) -> np.ndarray:
 
 
 def absolute(path: str | os.PathLike[str]) -> str:
-    """The absolute path, symlinks unresolved, "~" expanded."""
+    """The absolute path, symlinks unresolved, "~" expanded; a URL without the slashes at its end."""
+    if "://" in os.fspath(path):
+        return os.fspath(path).rstrip("/")
     return os.path.abspath(os.path.expanduser(path))

@@ -1,6 +1,7 @@
 """Strong photometric augmentation of whole batches, on the device they are on: colours and sharpness, no geometry.
 
 B batch, C channels, H x W pixels. What is drawn for a sample is kept, so that the same draw can be repeated.
+What depends on a pixel is `lerp` by 0 or 1, which is exact; `torch.where` is slow on a CPU when neighbours differ.
 """
 
 import math
@@ -79,16 +80,16 @@ class Strong:
         """Images [B, C, H, W] in [0, 1] as drawn; the same images for the same draw."""
         brightness, contrast, saturation, hue, colourless, sigma, solarize = (d.view(-1, 1, 1, 1) for d in drawn)
         colours = images.shape[1] == 3
-        x = (images * brightness).clamp(0, 1)
+        x = (images * brightness).clamp_(0, 1)
         mean = (grey(x) if colours else x).mean((1, 2, 3), keepdim=True)
-        x = mean.lerp(x, contrast).clamp(0, 1)
+        x = mean.lerp(x, contrast).clamp_(0, 1)
         if colours:
-            x = grey(x).lerp(x, saturation).clamp(0, 1)
+            x = grey(x).lerp(x, saturation).clamp_(0, 1)
             x = torch.where(hue == 0, x, turn_hue(x, hue))
-            x = x.lerp(grey(x), colourless)
+            x = x.lerp_(grey(x), colourless)
         scale = min(images.shape[2:]) / 224
-        x = blur(x, sigma * scale, math.ceil(3 * self.sigma[1] * scale)).clamp(0, 1)
-        return torch.where(solarize & (x >= self.threshold), 1 - x, x)
+        x = blur(x, sigma * scale, math.ceil(3 * self.sigma[1] * scale)).clamp_(0, 1)
+        return x.lerp(1 - x, x.clone().ge_(self.threshold).mul_(solarize))
 
 
 def grey(x: Tensor) -> Tensor:
@@ -103,9 +104,11 @@ def turn_hue(x: Tensor, turn: Tensor) -> Tensor:
     value = x.amax(1, keepdim=True)
     chroma = value - x.amin(1, keepdim=True)
     spread = chroma.clamp_min(1e-12)  # a grey pixel has no hue; its chroma of 0 makes whatever stands here harmless
-    hue = torch.where(value == r, (g - b) / spread, torch.where(value == g, 2 + (b - r) / spread, 4 + (r - g) / spread))
-    sixth = torch.cat([n + hue + 6 * turn for n in (5, 3, 1)], dim=1).remainder(6)  # where on the hexagon, per channel
-    return value - chroma * torch.minimum(sixth, 4 - sixth).clamp(0, 1)
+    red, green, blue = (g - b).div_(spread), (b - r).div_(spread).add_(2), (r - g).div_(spread).add_(4)
+    hue = blue.lerp_(green, value.clone().eq_(g)).lerp_(red, value.clone().eq_(r))  # which is the largest
+    away = hue.add_(6 * turn) + torch.arange(3, -2, -2, device=x.device).view(3, 1, 1)  # from where a channel is least
+    away.sub_((away / 6).round_(), alpha=6).abs_()  # on the hexagon, at most 3
+    return torch.addcmul(value, chroma, away.neg_().add_(2).clamp_(0, 1), value=-1)
 
 
 def blur(x: Tensor, sigma: Tensor, radius: int) -> Tensor:

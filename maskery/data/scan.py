@@ -15,13 +15,13 @@ from pathlib import Path
 
 import numpy as np
 
-from .names import Names, text
+from .names import Names, hashes, text
 from .source import TABLES
 
 IMAGES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 _IMAGES = frozenset(e[1:].encode() for e in IMAGES)
 _TABLES = frozenset(e[1:].encode() for e in TABLES)
-_VERSION = 1  # of the cache file
+_VERSION = 2  # of the cache file
 _RACE = 2_000_000_000  # ns; file systems stamp times coarsely: a folder changed this lately may change unseen
 
 
@@ -121,8 +121,8 @@ def _load(file: Path, root: str) -> Scan | None:
             for prefix, stamp in zip(stamped, saved["stamps"].tolist(), strict=True):
                 if os.stat(os.path.join(os.fsencode(root), prefix)).st_mtime_ns != stamp:
                     return None
-            names, folder = Names(saved["names"].tobytes(), saved["offsets"]), saved["folder"]
-            if len(names) != len(folder) or names.offsets[-1] != len(names.blob):
+            names, folder = Names(saved["names"].tobytes(), saved["offsets"], saved["hashes"]), saved["folder"]
+            if not len(names) == len(folder) == len(saved["hashes"]) or names.offsets[-1] != len(names.blob):
                 return None
             return Scan(names, _unpack(saved["folders"]), folder, _unpack(saved["tables"]), about["others"], ())
     except (OSError, ValueError, KeyError, EOFError, IndexError, TypeError, zipfile.BadZipFile):
@@ -142,6 +142,7 @@ def _save(file: Path, root: str, found: Scan, stamps: dict[bytes, int]) -> None:
                 about=np.frombuffer(about, np.uint8),
                 names=np.frombuffer(found.names.blob, np.uint8),
                 offsets=found.names.offsets,
+                hashes=hashes(found.names),
                 folder=found.folder,
                 folders=_pack(found.folders),
                 tables=_pack(found.tables),

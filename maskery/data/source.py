@@ -35,6 +35,8 @@ class Source(abc.ABC):
         np.ndarray | None
     )  # str objects [n], "train", "val", "test" or as found, "" = none; None when there are none
     notes: tuple[str, ...]  # sentences about what was found
+    full_sizes: np.ndarray | None = None  # int32 [n, 2], (height, width) before packing, (0, 0) = unreadable
+    blocks: np.ndarray | None = None  # int32 [n], ascending: images best read together; None: any order will do
 
     def __len__(self) -> int:
         return len(self.names)
@@ -42,6 +44,13 @@ class Source(abc.ABC):
     @abc.abstractmethod
     def read(self, i: int) -> bytes:
         """The encoded bytes of image `i`; b"" for an empty cell. Raises OSError when its file cannot be read."""
+
+    def expect(self, indices: np.ndarray) -> None:
+        """These images are read next: what has to come from far away may be fetched together."""
+
+    def damaged(self, progress: Callable[[int, int], None] | None = None) -> list[str]:
+        """Sentences about files that are not what was written, where there are checksums to tell."""
+        return []
 
 
 def read_file(folder: str, path: bytes) -> bytes:
@@ -61,25 +70,35 @@ def open_source(
     split_column: str | None = None,
     labels: bool = True,
     cache: bool = True,
+    remote_cache: float = 50.0,
     progress: Callable[[int], None] | None = None,
 ) -> Source:
-    """The images at `where`: a folder, a list (.txt, .lst, .csv, .tsv), a table (.parquet, .arrow, .feather) or a
-    folder of tables.
+    """The images at `where`: a folder, a list (.txt, .lst, .csv, .tsv), a table (.parquet, .arrow, .feather), a
+    folder of tables, or a pack (`maskery pack`), which may lie at a URL (s3://, gs://, https://, ...).
 
     The columns are those of a .csv, .tsv or table; None: by their usual names. `labels` False leaves classes aside.
-    `cache`: a folder that has not changed since the last time is not scanned again. `progress` is called now and then
-    with the number of files found so far. Raises ValueError when there is nothing to read, naming what was looked for.
+    `cache`: a folder that has not changed since the last time is not scanned again. `remote_cache`: GB of local disk
+    for a pack at a URL. `progress` is called now and then with the number of files found so far. Raises ValueError when
+    there is nothing to read, naming what was looked for.
     """
     path = absolute(where)
     columns = {"image_column": image_column, "label_column": label_column, "split_column": split_column}
+    given = [c for c in columns.values() if c is not None]
     # Imported here because those files import this one, and because pyarrow takes a third of a second to load.
+    if "://" in path or os.path.exists(os.path.join(path, "pack.json")):
+        from .packed import PackedSource
+
+        if given:
+            raise ValueError(f"{path} is a packed data set: it has no column {given[0]!r}")
+        return PackedSource(path, labels=labels, remote_cache=remote_cache if "://" in path else None)
+    if os.path.exists(os.path.join(path, "packing.json")):
+        raise ValueError(f"{path}: a pack that is not finished; the `maskery pack` that began it goes on with it")
     if os.path.isdir(path):
         from .folder import FolderSource, no_images
         from .scan import scan
 
         found = scan(path, cache=cache, progress=progress)
         if len(found.names):
-            given = [c for c in columns.values() if c is not None]
             if given:
                 raise ValueError(f"{path} is a folder of images: it has no column {given[0]!r}")
             return FolderSource(path, found, labels=labels)

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import re
 import struct
 import threading
 import warnings
@@ -40,8 +41,11 @@ DAMAGE = (
 
 
 def one_line(error: BaseException) -> str:
-    """The error's text on one line of at most 200 characters, its type's name when it has no text."""
-    text = " ".join(str(error).split()) or type(error).__name__
+    """The error's text on one line of at most 200 characters, its type's name when it has no text.
+
+    Without the addresses of objects: the same damage has the same text every time.
+    """
+    text = " ".join(re.sub(r"<[\w.]+ object at 0x[0-9a-f]+>", "", str(error)).split()) or type(error).__name__
     return text if len(text) <= 200 else text[:197] + "..."
 
 

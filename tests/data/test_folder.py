@@ -1,11 +1,15 @@
+import gc
 import pickle
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from maskery.data.folder import FolderSource
-from maskery.data.source import open_source
+from maskery.data.names import Names
+from maskery.data.scan import Scan, _cache_file, _save
+from maskery.data.source import open_source, split_indices
 
 
 def layout(root: Path, *names: str) -> FolderSource:
@@ -140,3 +144,34 @@ def test_a_folder_without_images(tmp_path, names, found):
     with pytest.raises(ValueError, match=r"no images in .*: looked for \.jpg, .*\.tiff; found") as caught:
         open_source(tmp_path)
     assert str(caught.value).endswith(found)
+
+
+def test_the_index_of_a_million_files_is_small(tmp_path, scan_cache):
+    """Memory of what is held, and of what a process gets that it is sent to: under 200 bytes a file, names included."""
+    n, per = 1_000_000, 1000
+    for split in ("train", "val"):
+        (tmp_path / split).mkdir()
+    folders = tuple(b"%s/n%08d" % (b"train" if k < 900 else b"val", k) for k in range(n // per))
+    names = Names.of([b"%s/n%08d_%06d.JPEG" % (folders[k // per], k // per, k % per) for k in range(n)])
+    folder = np.repeat(np.arange(n // per, dtype=np.int32), per)
+    stamps = {prefix: (tmp_path / prefix.decode()).stat().st_mtime_ns for prefix in (b"", b"train/", b"val/")}
+    file = _cache_file(str(tmp_path))
+    _save(file, str(tmp_path), Scan(names, folders, folder, (), {}, ()), stamps)
+    del names, folder
+    gc.collect()
+    tracemalloc.start()
+    try:
+        source = open_source(tmp_path)
+        held = tracemalloc.get_traced_memory()[0]
+        sent = pickle.dumps(source)
+        again = pickle.loads(sent)
+        both = tracemalloc.get_traced_memory()[0] - len(sent)
+    finally:
+        tracemalloc.stop()
+    assert len(source) == len(again) == n
+    assert source.names[-1] == again.names[-1] == "val/n00000999/n00000999_000999.JPEG"
+    assert held / n < 100, "names end to end, no object each"
+    assert (both - held) / n < 200
+    assert len(sent) / n < 200
+    train, held_out = split_indices(source, 0.05)
+    assert (len(train), len(held_out)) == (900_000, 100_000)

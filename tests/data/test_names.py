@@ -36,3 +36,4 @@ def test_hashes_are_fixed_values():
     assert got.dtype == np.uint64
     assert [int(h) for h in got] == want
     np.testing.assert_array_equal(hashes(names), got)
+    np.testing.assert_array_equal(hashes(Names(b"ab", np.array([0, 1, 2]), got[:2])), got[:2])

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from maskery.data.names import hashes
 from maskery.data.scan import scan
 
 
@@ -86,6 +87,8 @@ def test_an_unchanged_folder_is_not_listed_again(tmp_path, scan_cache):
     os.utime(tmp_path / "a", ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
     second = scan(str(tmp_path), cache=True)
     assert list(second.names) == list(first.names) == ["a/1.jpg", "a/2.jpg", "b/3.jpg"]
+    assert second.names.hashed is not None
+    assert second.names.hashed.tolist() == hashes(first.names).tolist()
     assert (second.folders, second.folder.tolist(), second.others) == (
         first.folders,
         first.folder.tolist(),

@@ -1,0 +1,106 @@
+"""How long it takes to open a million files, and how much memory their index holds.
+
+python -m benchmarks.start [--images 1000000] [--json FILE]: a folder whose scan is cached, and a pack. The files do not
+exist: neither looks at them.
+"""
+
+import argparse
+import json
+import os
+import pickle
+import platform
+import tempfile
+import time
+import tracemalloc
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from maskery.data.names import Names
+from maskery.data.packed import write_index
+from maskery.data.scan import Scan, _cache_file, _save
+from maskery.data.shards import Places
+from maskery.data.source import Source, open_source, split_indices
+
+PER_FOLDER = 1000
+
+
+def folder(root: Path, n: int) -> Path:
+    """`root` with the cache of a scan that found n images in it."""
+    folders = tuple(b"train/n%08d" % k for k in range(-(-n // PER_FOLDER)))
+    for name in folders:
+        (root / name.decode()).mkdir(parents=True)
+    names = Names.of([b"%s/n%08d_%06d.JPEG" % (folders[k // PER_FOLDER], k // PER_FOLDER, k) for k in range(n)])
+    places = np.arange(n, dtype=np.int32) // PER_FOLDER
+    stamps = {p: (root / p.decode()).stat().st_mtime_ns for p in (b"", b"train/", *(f + b"/" for f in folders))}
+    _save(_cache_file(str(root)), str(root), Scan(names, folders, places, (), {}, ()), stamps)
+    return root
+
+
+def pack(root: Path, n: int) -> Path:
+    """A pack of n images whose only shard is empty."""
+    root.mkdir()
+    names = Names.of([b"train/n%08d/n%08d_%06d.JPEG" % (k // PER_FOLDER, k // PER_FOLDER, k) for k in range(n)])
+    numbers = np.arange(n)
+    part = Places(numbers, np.ones(n, np.uint32), np.zeros(n, np.uint32), np.zeros((n, 2), np.int32), [], {})  # type: ignore[arg-type]
+    (root / "index.npz").write_bytes(write_index(names, numbers // PER_FOLDER, np.zeros(n, np.int32), [part]))
+    about = {"version": 1, "source": {}, "encoding": {"format": "jpeg", "short_side": 256}, "shard_mb": 256}
+    shard = {"file": "shard-00000.arrow", "first": 0, "rows": n, "bytes": 0, "blake2b": ""}
+    about |= {"classes": [str(k) for k in range(-(-n // PER_FOLDER))], "splits": ["train"], "labelled": True}
+    (root / "pack.json").write_text(json.dumps(about | {"unreadable": 0, "shards": [shard]}))
+    (root / "shard-00000.arrow").touch()
+    return root
+
+
+def timed(work: Callable[[], Any], rounds: int = 5) -> float:
+    """Seconds of one core, the median of the rounds: the clock on the wall counts what else the machine does."""
+    taken = []
+    for _ in range(rounds):
+        began = time.process_time()
+        work()
+        taken.append(time.process_time() - began)
+    return float(np.median(taken))
+
+
+def held(where: Path) -> tuple[float, float]:
+    """(bytes an image that the index holds, bytes an image that a spawned process is sent)."""
+    tracemalloc.start()
+    source = open_source(where)
+    memory = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    return memory / len(source), len(pickle.dumps(source)) / len(source)
+
+
+def opened(where: Path) -> Source:
+    source = open_source(where)
+    split_indices(source, 0.05)
+    return source
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--images", type=int, default=1_000_000)
+    parser.add_argument("--json", type=Path)
+    asked = parser.parse_args()
+    rows = []
+    with tempfile.TemporaryDirectory() as home:
+        os.environ["MASKERY_CACHE"] = str(Path(home, "cache"))
+        for what, make in (("folder, scan cached", folder), ("pack", pack)):
+            where = make(Path(home, what.split(",")[0]), asked.images)
+            memory, sent = held(where)
+            seconds = {"open": timed(lambda w=where: open_source(w)), "and_split": timed(lambda w=where: opened(w))}
+            rows.append({"what": what, **seconds, "bytes_held": memory, "bytes_sent": sent})
+    print(f"{asked.images:,} images, one core of {platform.machine()}")
+    for row in rows:
+        print(
+            f"{row['what']:20} open {row['open']:.2f} s, with the split {row['and_split']:.2f} s, "
+            f"{row['bytes_held']:.0f} bytes an image held, {row['bytes_sent']:.1f} sent to a spawned worker"
+        )
+    if asked.json:
+        asked.json.write_text(json.dumps({"images": asked.images, "python": platform.python_version(), "rows": rows}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,224 @@
+"""Shards of a packed data set: Arrow files that other tools read, whose images lie at known bytes.
+
+A shard is an Arrow IPC file (Feather V2) without compression. Its columns: `image`, a struct {bytes, path} as Hugging
+Face has it (null where the image could not be read), `name`, `label` (null = none), `split`, `height`, `width`,
+`full_height` and `full_width` (before packing), `encoding`, `crc32` of the bytes, `unreadable` (the reason, null where
+it was read).
+"""
+
+import hashlib
+import io
+import json
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.ipc
+
+BATCH_BYTES, BATCH_ROWS = 4 << 20, 256  # where a record batch ends: what other tools read at a time
+
+
+@dataclass(frozen=True)
+class Row:
+    name: bytes
+    label: int  # -1: none
+    split: str
+    data: bytes | None  # None: unreadable
+    size: tuple[int, int]  # (height, width)
+    full: tuple[int, int]
+    encoding: str
+    crc32: int
+    reason: str | None
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A finished shard, as the pack's manifest lists it."""
+
+    file: str
+    first: int  # position of its first image
+    rows: int
+    bytes: int  # of the file
+    blake2b: str  # of the file, 32 bytes, as `b2sum -l 256` prints it
+
+
+def schema(classes: Sequence[str], *, labelled: bool, split: bool, text: bool, decodable: bool) -> pa.Schema:
+    """`text`: all names are UTF-8, otherwise their column holds bytes. `decodable`: other tools know the encoding."""
+    image = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    fields: list[tuple[str, pa.DataType]] = [("image", image), ("name", pa.string() if text else pa.binary())]
+    if labelled:
+        fields.append(("label", pa.int64()))
+    if split:
+        fields.append(("split", pa.string()))
+    numbers = ("height", "width", "full_height", "full_width")
+    fields += [(n, pa.int32()) for n in numbers] + [("encoding", pa.string()), ("crc32", pa.uint32())]
+    fields.append(("unreadable", pa.string()))
+    features: dict[str, Any] = {"image": {"_type": "Image"}} if decodable else {}
+    if labelled:
+        features["label"] = {"names": [printable(c) for c in classes], "_type": "ClassLabel"}
+    return pa.schema(fields, {"huggingface": json.dumps({"info": {"features": features}})})
+
+
+class Writer:
+    """One shard under another name; `finish` gives it its own when all of it is on the disk."""
+
+    def __init__(self, folder: Path, number: int, first: int, of: pa.Schema):
+        self.file, self.first, self.rows, self.schema = f"shard-{number:05d}.arrow", first, 0, of
+        self._final, self._half = folder / self.file, folder / f".writing-{self.file}"
+        self._sink = _Hashed(self._half)
+        self._stream = pa.PythonFile(self._sink, "w")
+        self._writer = pa.ipc.new_file(self._stream, of)
+        self._waiting: list[Row] = []
+        self._waiting_bytes = 0
+
+    @property
+    def bytes(self) -> int:
+        return self._sink.written + self._waiting_bytes
+
+    def add(self, row: Row) -> None:
+        self._waiting.append(row)
+        self._waiting_bytes += len(row.data or b"")
+        self.rows += 1
+        if self._waiting_bytes >= BATCH_BYTES or len(self._waiting) >= BATCH_ROWS:
+            self._flush()
+
+    def finish(self) -> Shard:
+        self._flush()
+        self._writer.close()
+        self._sink.sync()
+        self._stream.close()
+        os.replace(self._half, self._final)
+        sync_folder(self._final.parent)
+        return Shard(self.file, self.first, self.rows, self._sink.written, self._sink.digest.hexdigest())
+
+    def __enter__(self) -> "Writer":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if not self._sink.closed:  # given up
+            self._sink.close()
+            self._half.unlink(missing_ok=True)
+
+    def _flush(self) -> None:
+        if self._waiting:
+            self._writer.write_batch(_batch(self._waiting, self.schema))
+        self._waiting, self._waiting_bytes = [], 0
+
+
+class _Hashed(io.RawIOBase):
+    """A file that knows the digest and the number of the bytes written to it."""
+
+    def __init__(self, path: Path):
+        self._file = path.open("wb")
+        self.digest, self.written = hashlib.blake2b(digest_size=32), 0
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        self.digest.update(data)
+        self._file.write(data)
+        self.written += len(data)
+        return len(data)
+
+    def tell(self) -> int:
+        return self.written
+
+    def sync(self) -> None:
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+
+def _batch(rows: list[Row], of: pa.Schema) -> pa.RecordBatch:
+    missing = pa.array([row.data is None for row in rows])
+    cells = pa.array([row.data for row in rows], pa.binary())
+    paths = pa.array([printable(row.name) for row in rows], pa.string())
+    named = of.field("name").type == pa.string()
+    columns: dict[str, Any] = {
+        "image": pa.StructArray.from_arrays([cells, paths], fields=list(of.field("image").type.fields), mask=missing),
+        "name": [row.name.decode() if named else row.name for row in rows],
+        "label": [None if row.label < 0 else row.label for row in rows],
+        "split": [printable(row.split) for row in rows],
+        "height": [row.size[0] for row in rows],
+        "width": [row.size[1] for row in rows],
+        "full_height": [row.full[0] for row in rows],
+        "full_width": [row.full[1] for row in rows],
+        "encoding": [row.encoding for row in rows],
+        "crc32": [row.crc32 for row in rows],
+        "unreadable": [row.reason for row in rows],
+    }
+    arrays = [c if isinstance(c := columns[f.name], pa.Array) else pa.array(c, f.type) for f in of]
+    return pa.record_batch(arrays, schema=of)
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where the images of one shard lie in its file, and what the shard says of them; [rows] each."""
+
+    start: np.ndarray  # int64, byte; ascending
+    length: np.ndarray  # uint32, 0 = unreadable
+    crc32: np.ndarray  # uint32
+    full: np.ndarray  # int32 [rows, 2], height and width before packing
+    skipped: list[tuple[str, str]]  # (name, reason)
+    encodings: Counter[str]  # how many images are encoded how
+
+
+def places(file: Path) -> Places:
+    """Read a shard without its images. Raises ValueError naming the file when it cannot be read."""
+    starts, lengths, crcs, fulls = [], [], [], []
+    skipped: list[tuple[str, str]] = []
+    encodings: Counter[str] = Counter()
+    try:
+        with pa.memory_map(str(file)) as mapped:
+            base = mapped.read_buffer().address
+            mapped.seek(0)
+            opened = pa.ipc.open_file(mapped)
+            for k in range(opened.num_record_batches):
+                batch = opened.get_batch(k)
+                cells = batch.column("image").field("bytes")  # offsets of the child: nulls have length 0
+                _, offsets, data = cells.buffers()
+                ends = np.frombuffer(offsets, np.int32)[: len(batch) + 1].astype(np.int64)
+                starts.append((data.address - base if data is not None else 0) + ends[:-1])
+                lengths.append(np.diff(ends).astype(np.uint32))
+                crcs.append(batch.column("crc32").to_numpy())
+                fulls.append(np.stack([batch.column(f"full_{n}").to_numpy() for n in ("height", "width")], axis=1))
+                encodings.update(e for e in batch.column("encoding").to_pylist() if e)
+                for row, why in enumerate(batch.column("unreadable").to_pylist()):
+                    if why is not None:
+                        name = batch.column("name")[row].as_py()
+                        skipped.append((name if isinstance(name, str) else printable(name), why))
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(f"{file}: damaged: {str(error).splitlines()[0]}") from error
+    start, length, crc32, full = map(np.concatenate, (starts, lengths, crcs, fulls))
+    return Places(np.maximum.accumulate(start), length, crc32, full, skipped, encodings)
+
+
+def digest_of(file: Path) -> str:
+    """BLAKE2b of a file, 32 bytes. Raises OSError."""
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, lambda: hashlib.blake2b(digest_size=32)).hexdigest()
+
+
+def sync_folder(folder: Path) -> None:
+    """What was renamed in `folder` stays renamed, whatever happens."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def printable(name: bytes | str) -> str:
+    """Valid UTF-8 whatever it was: other tools need it."""
+    encoded = name if isinstance(name, bytes) else name.encode("utf-8", "surrogateescape")
+    return encoded.decode("utf-8", "backslashreplace")
