@@ -128,14 +128,18 @@ class CMTMAE(Objective):
     def forward(self, batch: Batch, t: float) -> Losses:
         batch = batch if "mask" in batch else self.draw(batch, t)
         m, alpha, x = batch["mask"], batch["alpha"], self.encoder.normalise(batch["image"])
-        where = {"masked": m.hidden, "visible": 1 - m.hidden, "all": torch.ones_like(m.hidden)}[self.config.loss_on]
+        loss_on, z = self.config.loss_on, self.encoder.encode(x, m)
+        places = {"masked": masking.hidden_places(m), "visible": m.keep}.get(loss_on)  # None: all
 
-        p = self.decoder(self.encoder.encode(x, m), m, self.encoder.grid(x)).float()
+        p = self.decoder(z, m, self.encoder.grid(x), hidden_only=loss_on == "masked").float()
+        if loss_on == "visible":
+            p = masking.take(p, m.keep)
         L: dict[str, Tensor] = {"teacher": torch.zeros_like(alpha), "student": torch.zeros_like(alpha)}
         logged = {"alpha": alpha} if self.config.alpha_start is not None else {}
         for name, p_i in zip(self.widths, p.split([*self.widths.values()], dim=-1), strict=True):
-            d = 2 - 2 * F.cosine_similarity(p_i, batch[f"{name}_features"].float(), dim=-1)  # [B, N]
-            L[name] = masking.hidden_mean(d, m._replace(hidden=where))
+            f_i = batch[f"{name}_features"].float()
+            f_i = f_i if places is None else masking.take(f_i, places)
+            L[name] = 2 - 2 * F.cosine_similarity(p_i, f_i, dim=-1).mean()
             logged |= {f"loss_{name}": L[name], f"entropy_{name}": entropy(batch[f"{name}_attention"])}
         if len(self.widths) == 2:
             both = torch.minimum(batch["teacher_attention"], batch["student_attention"])

@@ -1,11 +1,12 @@
 """MAE: masked autoencoder (He et al., CVPR 2022, arXiv 2111.06377).
 
 x       normalised image                                     [B, C, H, W]
-m       mask, hides the share r of the N patches
+m       mask, hides the share r of the N patches, H of them
 z       f(x; m), the encoder on visible patches              [B, 1 + K, D]
-x_hat   g(z; m), the decoder on visible and mask tokens      [B, N, P]
-u       pixels of every patch, by default each patch
-        with zero mean and unit variance                     [B, N, P]
+x_hat   g(z; m), the decoder on visible and mask tokens,
+        its predictions of the hidden patches                [B, H, P]
+u       pixels of the hidden patches, by default each
+        patch with zero mean and unit variance               [B, H, P]
 
     L = mean over hidden patches of mean |x_hat - u|^2
 
@@ -56,14 +57,14 @@ class MAE(Objective):
         batch = batch if "mask" in batch else self.draw(batch, t)
         m, x = batch["mask"], self.encoder.normalise(batch["image"])
 
-        x_hat = self.predict(x, m)
-        u = pixels(x, self.encoder.config.patch_size, self.config.norm_pix)
-        return {"loss": masking.hidden_mean((x_hat - u).square().mean(-1), m)}
+        x_hat = self.predict(x, m, hidden_only=True)
+        u = pixels(x, self.encoder.config.patch_size, self.config.norm_pix, masking.hidden_places(m))
+        return {"loss": (x_hat - u).square().mean()}
 
-    def predict(self, x: Tensor, m: Mask) -> Tensor:
-        """x_hat = g(f(x; m); m), float32 [B, N, P]."""
+    def predict(self, x: Tensor, m: Mask, *, hidden_only: bool = False) -> Tensor:
+        """g(f(x; m); m) in float32: of all patches [B, N, P], or x_hat, of the hidden ones [B, H, P]."""
         z = self.encoder.encode(x, m)
-        return self.decoder(z, m, self.encoder.grid(x)).float()
+        return self.decoder(z, m, self.encoder.grid(x), hidden_only=hidden_only).float()
 
     def picture(self, batch: Batch) -> dict[str, Tensor]:
         m, x = batch["mask"], self.encoder.normalise(batch["image"])

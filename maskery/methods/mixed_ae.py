@@ -4,8 +4,9 @@ x       normalised images, in groups of G                            [B, C, H, W
 o       owner of every place of a mixed sequence, in {0 .. G-1}^N; every member of the group owns K = N / G places
 z       f(token), where a patch attends to the k patches that fit it
         best (homologous attention) and to the class token           [M, 1 + N, D]
-x_hat   g(z_l where o_l = i, mask tokens elsewhere), for each image i  [B, N, P]
-u       pixels as MAE predicts them                                  [B, N, P]
+x_hat   g(z_l where o_l = i, mask tokens elsewhere), for each image i,
+        its predictions of the H = N - K places not owned            [B, H, P]
+u       their pixels as MAE predicts them                            [B, H, P]
 
     token_l = patch(x^(o_l))_l + pos_l + seg_{o_l}
     L = mean over places not owned of mean |x_hat - u|^2 + lambda L_hom
@@ -102,10 +103,10 @@ class MixedAE(Objective):
 
         shares: list[Tensor] = []
         z = self.encode(x, m._replace(keep=batch["places"]), homologous.attention(self.top_k(x), G, shares))
-        x_hat = self.decoder(homologous.unmix(z, len(x), G), m, self.encoder.grid(x)).float()
-        u = pixels(x, self.encoder.config.patch_size, self.config.norm_pix)
+        x_hat = self.decoder(homologous.unmix(z, len(x), G), m, self.encoder.grid(x), hidden_only=True).float()
+        u = pixels(x, self.encoder.config.patch_size, self.config.norm_pix, masking.hidden_places(m))
 
-        reconstruction = masking.hidden_mean((x_hat - u).square().mean(-1), m)
+        reconstruction = (x_hat - u).square().mean()
         L_hom = homologous.contrast(z[:, 1:], G, self.config.tau)
         return {
             "loss": reconstruction + self.config.lam * L_hom,

@@ -2,12 +2,12 @@
 
 x       weak view: crop and flip, normalised                       [B, C, H, W]
 x_s     strong view: the same pixels under strong photometric changes
-m       mask, hides the share r of the N patches from the student
+m       mask, hides the share r of the N patches from the student, H of them
 z       theta(x; m), the student's encoder on visible patches      [B, 1 + K, D]
-x_hat   g(z; m), MAE's decoder                                     [B, N, P]
+x_hat   g(z; m), MAE's decoder, its predictions of hidden patches  [B, H, P]
 q       h(z; m), the feature decoder                               [B, 1 + N, D]
 y       xi(x_s), the teacher on all patches, without gradient      [B, 1 + N, D]
-u, v    pixels as MAE predicts them; LN(y), LayerNorm without scale and bias
+u, v    their pixels as MAE predicts them; LN(y), LayerNorm without scale and bias
 
     L = mean over hidden patches of mean |x_hat - u|^2 + lambda mean over patches of (2 - 2 cos(q, v))
     xi <- a xi + (1 - a) theta after every optimiser step
@@ -98,6 +98,7 @@ class MSA(Objective):
         self.feature_decoder = Decoder(vit, features, vit.dim)  # h
         self.teacher = Ema(self.encoder) if config.teacher == "ema" else None  # xi
         self.notes = tuple(notes(config, vit.channels))
+        self.whole = config.align_loss == "infonce" and config.align != "dense"
 
     def views(self, crop: Crop) -> dict[str, Crop]:
         return {"image": crop}
@@ -119,13 +120,13 @@ class MSA(Objective):
         x, x_s = theta.normalise(self.student_sees(batch)), xi.normalise(self.teacher_sees(batch))
 
         z = theta.encode(x, m)
-        x_hat, q = g(z, m, theta.grid(x)).float(), h.predict(z, m, theta.grid(x)).float()
+        x_hat, q = g(z, m, theta.grid(x), hidden_only=True).float(), h.predict(z, m, theta.grid(x)).float()
         with torch.no_grad():
             y = xi.encode(x_s, m if self.config.teacher_mask == "same" else None).float()
-        u = pixels(x, theta.config.patch_size, self.config.norm_pix)
+        u = pixels(x, theta.config.patch_size, self.config.norm_pix, masking.hidden_places(m))
         q, v = self.pairs(q, y, m)
 
-        reconstruction = masking.hidden_mean((x_hat - u).square().mean(-1), m)
+        reconstruction = (x_hat - u).square().mean()
         alignment = distance(q, v, self.config)
         return {
             "loss": reconstruction + self.config.lam * alignment,
@@ -156,8 +157,7 @@ class MSA(Objective):
         else:
             q, y = q[:, 1:], y[:, 1:]
             if masked_teacher or self.config.align_on != "all":
-                k = m.keep.shape[1]
-                place = m.restore.argsort(dim=1)[:, k:] if self.config.align_on == "masked" else m.keep
+                place = masking.hidden_places(m) if self.config.align_on == "masked" else m.keep
                 q, y = take(q, place), y if masked_teacher else take(y, place)  # [B, A, D]
         if self.config.align == "mean":
             q, y = q.mean(1), y.mean(1)  # [B, D]
@@ -212,5 +212,5 @@ def notes(config: MSAConfig, channels: int) -> list[str]:
     if channels != 3 and "strong" in (config.student_view, config.teacher_view):
         said.append(f"the strong view of {channels} channels has brightness, contrast, blur, solarisation; no colours")
     if config.align_loss == "infonce" and config.align != "dense":
-        said.append("infonce compares the images of one process's micro-batch: a larger one is another loss")
+        said.append("infonce compares the images of one process's batch: on more processes it is another loss")
     return said

@@ -1,12 +1,12 @@
 """RC-MAE: reconstruction-consistent masked autoencoder (Lee et al., ICLR 2023, arXiv 2210.02077).
 
 x        normalised image                                          [B, C, H, W]
-m        mask, hides the share r of the N patches; m_xi the teacher's
+m        mask, hides the share r of the N patches, H of them; m_xi the teacher's
 theta    student: MAE's encoder, mask token and decoder
 xi       teacher: the exponential moving average of all of theta
-x_hat    theta(x; m), the student's prediction                     [B, N, P]
-x_tilde  xi(x; m_xi), the teacher's, without gradient              [B, N, P]
-u        pixels as MAE predicts them                               [B, N, P]
+x_hat    theta(x; m), the student's prediction of what m hides     [B, H, P]
+x_tilde  xi(x; m_xi), the teacher's of the same, without gradient  [B, H, P]
+u        pixels of these patches as MAE predicts them              [B, H, P]
 
     L = mean over hidden patches of mean |x_hat - u|^2 + gamma mean over hidden patches of mean |x_hat - x_tilde|^2
     xi <- a xi + (1 - a) theta after every optimiser step
@@ -74,8 +74,11 @@ class RCMAE(Objective):
 
     def draw(self, batch: Batch, t: float) -> Batch:
         drawn = self.student.draw(batch, t)
-        other = self.student.draw(batch, t) if self.config.teacher_mask == "different" else drawn
-        return drawn | {"teacher_mask": other["mask"]}
+        if self.config.teacher_mask == "same":
+            return drawn | {"teacher_mask": drawn["mask"]}
+        m, m_xi = drawn["mask"], self.student.draw(batch, t)["mask"]
+        both = (m.hidden * m_xi.hidden).sum().clamp_min(1) / len(m.hidden)  # of an image on average: what is divided by
+        return drawn | {"teacher_mask": m_xi, "both_hidden": both}  # stays the same when micro-batches are cut
 
     def forward(self, batch: Batch, t: float) -> Losses:
         batch = batch if "mask" in batch else self.draw(batch, t)
@@ -83,14 +86,17 @@ class RCMAE(Objective):
         m, m_xi = batch["mask"], batch["teacher_mask"]
         x = theta.encoder.normalise(batch["image"])
 
-        x_hat = theta.predict(x, m)
+        hidden = masking.hidden_places(m)
+        x_hat = theta.predict(x, m, hidden_only=True)
         with torch.no_grad():
-            x_tilde = xi.predict(x, m_xi)
-        u = pixels(x, theta.encoder.config.patch_size, self.config.norm_pix)
-        both = m._replace(hidden=m.hidden * m_xi.hidden)
+            same = self.config.teacher_mask == "same"
+            x_tilde = xi.predict(x, m_xi, hidden_only=True) if same else masking.take(xi.predict(x, m_xi), hidden)
+        u = pixels(x, theta.encoder.config.patch_size, self.config.norm_pix, hidden)
+        d = (x_hat - x_tilde).square().mean(-1)  # [B, H]
+        both = m_xi.hidden.gather(1, hidden)  # [B, H], where the teacher hides them as well
 
-        reconstruction = masking.hidden_mean((x_hat - u).square().mean(-1), m)
-        consistency = masking.hidden_mean((x_hat - x_tilde).square().mean(-1), both)
+        reconstruction = (x_hat - u).square().mean()
+        consistency = d.mean() if same else (d * both).sum() / (len(x) * batch["both_hidden"])
         return {
             "loss": reconstruction + gamma * consistency,
             "reconstruction": reconstruction,

@@ -6,10 +6,11 @@ B batch, N patches, K visible patches, D encoder width, d decoder width, P outpu
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from . import positions
-from .masking import Mask, take
+from .masking import Mask, hidden_places, take
 from .positions import Grid
 from .vit import Block, ViTConfig, init_linears
 
@@ -40,17 +41,35 @@ class Decoder(nn.Module):
         init_linears(self)
         nn.init.normal_(self.mask_token, std=0.02)
 
-    def forward(self, z: Tensor, mask: Mask, grid: Grid | None = None) -> Tensor:
-        """z [B, 1 + K, D] -> predictions [B, N, P]; `grid` when the image has another size than the configured one."""
+    def forward(self, z: Tensor, mask: Mask, grid: Grid | None = None, *, hidden_only: bool = False) -> Tensor:
+        """z [B, 1 + K, D] -> predictions [B, N, P]; `grid` when the image has another size than the configured one.
+
+        `hidden_only`: of the hidden patches alone, [B, N - K, P] in the order of `masking.hidden_places`. Then the last
+        block, the norm and the head leave out what nobody asks for; the predictions are the same.
+        """
+        if hidden_only:
+            return self.head(self.tokens(z, mask, grid), first=1 + mask.keep.shape[1])
         return self.predict(z, mask, grid)[:, 1:]
 
     def predict(self, z: Tensor, mask: Mask, grid: Grid | None = None) -> Tensor:
         """As `forward`, with a prediction from the class token first: [B, 1 + N, P]."""
-        b, n = mask.restore.shape
+        order = F.pad(mask.restore + 1, (1, 0))  # [B, 1 + N], where each token sits; the class token stays the first
+        return take(self.head(self.tokens(z, mask, grid), first=0), order)
+
+    def tokens(self, z: Tensor, mask: Mask, grid: Grid | None) -> Tensor:
+        """What the first block gets: [B, 1 + N, d] in the order class, visible, hidden.
+
+        To a transformer the order says nothing. So the positions are brought into it, which have no gradient, and
+        tokens are not brought into the order of the image, which would be scattered back.
+        """
+        table = positions.resize(self.pos_embed, self.grid, grid or self.grid)  # [1, 1 + N, d]
         y = self.embed(z)  # [B, 1 + K, d]
-        hidden = self.mask_token.to(y.dtype).expand(b, n + 1 - y.shape[1], -1)
-        patches = take(torch.cat([y[:, 1:], hidden], dim=1), mask.restore)  # [B, N, d]
-        y = torch.cat([y[:, :1], patches], dim=1) + positions.resize(self.pos_embed, self.grid, grid or self.grid)
-        for block in self.blocks:
-            y = block(y)
-        return self.pred(self.norm(y))
+        visible, hidden = (table[0, 1:][places] for places in (mask.keep, hidden_places(mask)))
+        return torch.cat([y[:, :1] + table[:, :1], y[:, 1:] + visible, self.mask_token + hidden], dim=1)
+
+    def head(self, y: Tensor, first: int) -> Tensor:
+        """Tokens -> predictions of those from `first` on: [B, 1 + N, d] -> [B, 1 + N - first, P]."""
+        wanted = y.shape[1] - first
+        for i, block in enumerate(self.blocks, start=1):
+            y = block(y, first=first if i == len(self.blocks) else 0)
+        return self.pred(self.norm(y[:, -wanted:]))

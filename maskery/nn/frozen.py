@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .timm_vit import TimmViT
 
 RANDOM = "random:"
+AT_ONCE = 256  # images; enough to keep any GPU busy
 
 
 class Frozen(nn.Module):
@@ -82,8 +83,16 @@ class Frozen(nn.Module):
     def attend(self, images: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
         """Images [B, C, H, W] in [0, 1] -> features of the grid's patches [B, N, D], attention to them [B, N], sum 1.
 
-        The whole image is seen, in the size that gives the teacher this grid.
+        The whole image is seen, in the size that gives the teacher this grid. `AT_ONCE` images go through together: a
+        process's whole batch may be more than fits.
         """
+        both = [self._attend(part, grid) for part in images.split(AT_ONCE)]
+        if len(both) == 1:
+            return both[0]
+        features, attention = zip(*both, strict=True)
+        return torch.cat(features), torch.cat(attention)
+
+    def _attend(self, images: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
         x = images.float()
         if x.shape[2:] != self.size(grid):
             x = F.interpolate(x, self.size(grid), mode="bicubic", antialias=True).clamp(0, 1)  # bicubic overshoots

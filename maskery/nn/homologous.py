@@ -74,9 +74,10 @@ def attend(q: Tensor, k: Tensor, v: Tensor, chosen: Tensor) -> Tensor:
     chosen get no gradient from that query. The softmax is PyTorch's own, in float32 whatever the precision.
     """
     n = chosen.shape[2]
-    allowed = torch.zeros(*chosen.shape[:3], n, dtype=torch.bool, device=q.device).scatter(-1, chosen, True)
-    allowed = F.pad(allowed, (1, 0, 1, 0), value=True)  # [M, heads, S, S]
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=allowed)
+    # What is added to the logits, and not a bool: kernels would make this of it, forward and backward.
+    barred = q.new_full((*chosen.shape[:3], n), -torch.inf).scatter_(-1, chosen, 0.0)
+    barred = F.pad(barred, (1, 0, 1, 0))  # [M, heads, S, S]
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=barred)
 
 
 def share(chosen: Tensor, group: int) -> Tensor:

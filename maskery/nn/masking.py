@@ -48,6 +48,13 @@ def random_scores(b: int, n: int, device: torch.device) -> Tensor:
     return torch.rand(b, n, device=device)
 
 
+def hidden_places(mask: Mask) -> Tensor:
+    """Indices of the hidden patches, lowest score first: [B, N - K]."""
+    n, k = mask.restore.shape[1], mask.keep.shape[1]
+    places = torch.arange(n, device=mask.restore.device).expand_as(mask.restore)
+    return torch.empty_like(mask.restore).scatter_(1, mask.restore, places)[:, k:]  # the inverse, without sorting
+
+
 def take(x: Tensor, index: Tensor) -> Tensor:
     """x[b, index[b]]: [B, N, D], [B, K] -> [B, K, D]."""
     return x.gather(1, index.unsqueeze(-1).expand(-1, -1, x.shape[-1]))

@@ -1,10 +1,12 @@
 """What a decoder has to predict, and the way back to pictures.
 
-B batch, C channels, N patches, p patch size, P = p * p * C
+B batch, C channels, N patches, A of them, p patch size, P = p * p * C
 """
 
+import torch.nn.functional as F
 from torch import Tensor
 
+from .masking import take
 from .positions import Grid
 
 
@@ -22,13 +24,17 @@ def unpatchify(patches: Tensor, p: int, grid: Grid) -> Tensor:
 
 def standardise(patches: Tensor, eps: float = 1e-6) -> Tensor:
     """Each patch with zero mean and unit unbiased variance, `eps` added to the variance: MAE's normalised pixels."""
-    mean, var = patches.mean(-1, keepdim=True), patches.var(-1, keepdim=True)
-    return (patches - mean) / (var + eps).sqrt()
+    n = patches.shape[-1]
+    c = n / (n - 1)  # unbiased variance by LayerNorm's; one pass of its kernel, where mean and var take several
+    return F.layer_norm(patches, (n,), eps=eps / c) * c**-0.5
 
 
-def pixels(x: Tensor, p: int, norm: bool) -> Tensor:
-    """What MAE predicts of normalised images [B, C, H, W]: their patches [B, N, P], standardised if `norm`."""
-    patches = patchify(x, p)
+def pixels(x: Tensor, p: int, norm: bool, places: Tensor | None = None) -> Tensor:
+    """What MAE predicts of normalised images [B, C, H, W]: their patches [B, N, P], standardised if `norm`.
+
+    `places` [B, A]: of these patches only, [B, A, P].
+    """
+    patches = patchify(x, p) if places is None else take(patchify(x, p), places)
     return standardise(patches) if norm else patches
 
 

@@ -1,4 +1,4 @@
-"""Vision transformers of timm as teachers: by name, with weights from the hub, from a file, or random.
+"""Vision transformers of timm by name, with weights from the hub, from a file, or random: as teachers, to start from.
 
 B batch, C channels, N patches, S tokens (class token, registers, patches), D width, d width of a head
 """
@@ -18,7 +18,7 @@ from timm.models import get_pretrained_cfg, load_state_dict
 from timm.models.vision_transformer import Attention, Block, VisionTransformer, checkpoint_filter_fn
 from torch import Tensor, nn
 
-from .vit import class_attention
+from .vit import ViT, class_attention
 
 
 def names() -> set[str]:
@@ -52,8 +52,7 @@ class TimmViT(nn.Module):
 
 def sketch(name: str) -> TimmViT:
     """The model without weights. ValueError when nobody can read from it where its class token looks."""
-    with torch.device("meta"):
-        model: Any = timm.create_model(name, num_classes=0)
+    model = without_weights(name)
     if not _readable(model):
         raise ValueError(
             f"the teacher {name} cannot be asked where it looks: a VisionTransformer of timm with a class token and "
@@ -71,17 +70,60 @@ def load(name: str, size: tuple[int, int], weights: str | None, random: bool) ->
         return TimmViT(timm.create_model(name, **shape)), f"timm's {name} with {what}"
     if weights:
         return TimmViT(_from_file(name, weights, shape)), f"timm's {name} with the weights in {weights}"
-    model, source = _from_hub(name, shape)
+    model, source = _from_hub(name, shape, f"the teacher {name}", "the file, --settings.teacher-weights FILE")
     return TimmViT(model), f"timm's {name} with its weights from {source}"
+
+
+def whole(name: str, random: bool) -> tuple[Any, str]:
+    """The model in its own image size and without a head, and in words what it is; ValueError as `load`."""
+    if random:
+        torch.default_generator.manual_seed(0)
+        return timm.create_model(name, num_classes=0), "RANDOM WEIGHTS, which know nothing of images"
+    model, source = _from_hub(name, {"num_classes": 0}, f"timm's {name}", "the file instead")
+    return model, f"weights from {source}"
+
+
+def without_weights(name: str) -> Any:
+    """The model without memory and without a head."""
+    with torch.device("meta"):
+        return timm.create_model(name, num_classes=0)
+
+
+def heads(name: str) -> int | None:
+    """Of the model's attention; None when timm does not know the model or it is no plain vision transformer."""
+    if name not in names() or not _in_turn(model := without_weights(name)):
+        return None
+    return model.blocks[0].attn.num_heads
+
+
+def is_plain(model: Any) -> bool:
+    """Whether blocks and activation are ours: names of tensors show neither rotary positions nor GELU by tanh."""
+    return _in_turn(model) and isinstance(model.blocks[-1].mlp.act, nn.GELU)
+
+
+@torch.no_grad()
+def difference(ours: ViT, model: Any) -> float:
+    """The largest difference of the tokens of an image, relative to the largest token value."""
+    images = torch.rand(1, ours.config.channels, *ours.config.image_size, generator=torch.Generator().manual_seed(0))
+    tokens = ours.eval().encode(ours.normalise(images))
+    theirs = model.eval().forward_features(ours.normalise(images))
+    return float((tokens - theirs).abs().max() / theirs.abs().max())
 
 
 def _readable(model: nn.Module) -> bool:
     """A class token, square patches, and attention whose q and k can be read."""
     if not isinstance(model, VisionTransformer) or model.cls_token is None:
         return False
-    embed, block = model.patch_embed, model.blocks[-1]
-    square = isinstance(embed, PatchEmbed) and embed.patch_size[0] == embed.patch_size[1]
-    return square and isinstance(block, Block) and isinstance(block.attn, Attention)
+    embed = model.patch_embed
+    return isinstance(embed, PatchEmbed) and embed.patch_size[0] == embed.patch_size[1] and _in_turn(model)
+
+
+def _in_turn(model: nn.Module) -> bool:
+    """Whether its blocks are ordinary ones, one after the other."""
+    if not isinstance(model, VisionTransformer):
+        return False
+    block = model.blocks[-1]
+    return isinstance(block, Block) and isinstance(block.attn, Attention)
 
 
 def _from_file(name: str, weights: str, shape: dict[str, Any]) -> nn.Module:
@@ -102,15 +144,18 @@ def _from_file(name: str, weights: str, shape: dict[str, Any]) -> nn.Module:
     return model
 
 
-def _from_hub(name: str, shape: dict[str, Any]) -> tuple[nn.Module, str]:
-    """The pretrained model, from the hub's cache or downloaded, and where its weights are from."""
+def _from_hub(name: str, shape: dict[str, Any], what: str, instead: str) -> tuple[nn.Module, str]:
+    """The pretrained model, from the hub's cache or downloaded, and where its weights are from.
+
+    `what` it is to a person, who can name `instead` when there are none.
+    """
     cfg = get_pretrained_cfg(name)
     if cfg is None or not cfg.has_weights:
-        raise ValueError(f"timm has no weights of {name}: give a file, --settings.teacher-weights FILE")
+        raise ValueError(f"there are no weights of {what}: name {instead}")
     page = f"https://huggingface.co/{cfg.hf_hub_id}" if cfg.hf_hub_id else str(cfg.url)
     absent = (
-        f"the weights of the teacher {name} are not on this machine and cannot be downloaded: get them from {page} and "
-        "name the file, --settings.teacher-weights FILE"
+        f"the weights of {what} are not on this machine and cannot be downloaded: get them from {page} and "
+        f"name {instead}"
     )
     if cfg.hf_hub_id and not _cached(cfg.hf_hub_id, cfg.hf_hub_filename) and not _answers(constants.ENDPOINT):
         raise ValueError(absent)  # known before asking the hub's client, which would try for a minute

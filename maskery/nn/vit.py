@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from . import positions
 from .masking import Mask, take
@@ -100,8 +101,15 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(dim, 3 * dim)
         self.proj = nn.Linear(dim, dim)
 
-    def forward(self, x: Tensor, mix: Mix = F.scaled_dot_product_attention) -> Tensor:  # [B, S, D]
-        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # each [B, heads, S, D/heads]
+    def forward(self, x: Tensor, mix: Mix = F.scaled_dot_product_attention, first: int = 0) -> Tensor:
+        """[B, S, D] -> [B, S - first, D]: the tokens before `first` are looked at and do not look."""
+        if first:
+            d = x.shape[-1]
+            (wq, wkv), (bq, bkv) = (parameter.split([d, 2 * d]) for parameter in (self.qkv.weight, self.qkv.bias))
+            q = F.linear(x[:, first:], wq, bq).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            k, v = F.linear(x, wkv, bkv).unflatten(-1, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        else:
+            q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # [B, heads, S, D/heads]
         return self.proj(mix(q, k, v).transpose(1, 2).flatten(2))
 
 
@@ -124,9 +132,16 @@ class Block(nn.Module):
         self.attn = Attention(dim, heads)
         self.norm2 = nn.LayerNorm(dim, eps=1e-6)
         self.mlp = Mlp(dim)
+        self.recompute = False  # keep the input alone for backward, and compute the rest again
 
-    def forward(self, x: Tensor, mix: Mix = F.scaled_dot_product_attention) -> Tensor:
-        x = x + self.attn(self.norm1(x), mix)
+    def forward(self, x: Tensor, mix: Mix = F.scaled_dot_product_attention, first: int = 0) -> Tensor:
+        """[B, S, D] -> [B, S - first, D]: of the tokens before `first` only keys and values are needed."""
+        if self.recompute and torch.is_grad_enabled():
+            return checkpoint(self._forward, x, mix, first, use_reentrant=False, preserve_rng_state=False)
+        return self._forward(x, mix, first)
+
+    def _forward(self, x: Tensor, mix: Mix, first: int) -> Tensor:
+        x = x[:, first:] + self.attn(self.norm1(x), mix, first)
         return x + self.mlp(self.norm2(x))
 
 
@@ -154,7 +169,7 @@ class ViT(nn.Module):
 
     def normalise(self, images: Tensor) -> Tensor:
         """[B, C, H, W] in [0, 1] -> zero mean and unit variance by the network's own mean and std."""
-        return (images - self.mean) / self.std
+        return (images - self.mean).div_(self.std)
 
     def denormalise(self, x: Tensor) -> Tensor:
         """The inverse of `normalise`."""
@@ -218,6 +233,15 @@ def class_attention(q: Tensor, k: Tensor, first: int = 1) -> Tensor:
     logits = (k.float() * q.float().unsqueeze(2)).sum(-1) * q.shape[-1] ** -0.5  # [B, heads, S], never in bf16
     patches = logits.softmax(-1)[..., first:].mean(1)  # [B, N]
     return patches / patches.sum(-1, keepdim=True).clamp_min(1e-30)
+
+
+def recompute_blocks(module: nn.Module) -> None:
+    """Activation checkpointing of every block in there: one more forward, and activations of one block at a time."""
+    for m in module.modules():
+        if isinstance(m, Block):
+            m.recompute = True
+    # Compiled, what a `Mix` notes beside its result (MixedAE's shares) is noted in forward, and not again in backward.
+    torch._dynamo.config.skip_fwd_side_effects_in_bwd_under_checkpoint = True
 
 
 def init_linears(module: nn.Module) -> None:

@@ -21,6 +21,9 @@ def test_a_mask_partitions_the_patches(b: int, n: int, ratio: float, seed: int) 
     assert not mask.hidden.gather(1, mask.keep).any()
     for row in range(b):  # every visible patch scores below every hidden one
         assert scores[row][mask.hidden[row] == 0].max() <= scores[row][mask.hidden[row] == 1].min()
+    hidden = masking.hidden_places(mask)
+    assert torch.equal(torch.cat([mask.keep, hidden], 1), scores.argsort(1))
+    assert torch.equal(hidden.sort(1).values, torch.stack([h.nonzero()[:, 0] for h in mask.hidden]))
     order = torch.cat([mask.keep, torch.stack([h.nonzero()[:, 0] for h in mask.hidden])], 1)
     tokens = torch.rand(b, n, 3)
     shuffled = masking.take(tokens, order[:, :k])  # visible ones come back to their places

@@ -2,7 +2,7 @@
 
 import torch
 
-from maskery.nn.targets import patchify, standardise, unpatchify, unstandardise
+from maskery.nn.targets import patchify, pixels, standardise, unpatchify, unstandardise
 
 
 def test_patches_are_row_column_channel() -> None:
@@ -25,5 +25,16 @@ def test_standardised_patches() -> None:
     u = standardise(torch.rand(2, 5, 48))
     assert u.mean(-1).abs().max() < 1e-5
     torch.testing.assert_close(u.var(-1), torch.ones(2, 5), rtol=1e-3, atol=1e-3)
+    patches = torch.rand(2, 5, 48, dtype=torch.float64) * torch.tensor([1, 1e-2, 1e-3, 1e-4, 0]).view(5, 1)
+    expected = (patches - patches.mean(-1, keepdim=True)) / (patches.var(-1, keepdim=True) + 1e-6).sqrt()
+    torch.testing.assert_close(standardise(patches), expected)  # nearly flat ones too, where eps decides
     constant = standardise(torch.full((1, 1, 48), 0.3))
     assert constant.abs().max() < 1e-3  # no noise blown up where a patch is flat
+
+
+def test_some_places_only() -> None:
+    x, places = torch.rand(2, 3, 8, 12), torch.tensor([[5, 0], [2, 3]])
+    for norm in (False, True):
+        every = pixels(x, 4, norm)
+        expected = torch.stack([every[b, places[b]] for b in range(2)])
+        torch.testing.assert_close(pixels(x, 4, norm, places), expected, rtol=0, atol=1e-6)

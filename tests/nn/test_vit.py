@@ -5,7 +5,7 @@ import timm
 import torch
 
 from maskery.nn import masking
-from maskery.nn.vit import SIZES, PatchEmbed, ViT, ViTConfig
+from maskery.nn.vit import SIZES, Block, PatchEmbed, ViT, ViTConfig
 
 TINY = ViTConfig(48, 3, 3, 8, (32, 48), (0.4, 0.5), (0.2, 0.3))
 
@@ -136,3 +136,16 @@ def test_images_that_do_not_fit() -> None:
         ViT(TINY)(torch.rand(1, 3, 32, 48))
     with pytest.raises(ValueError, match="33 x 48 is not divisible"):
         ViT(TINY)(torch.rand(1, 2, 33, 48))
+
+
+@pytest.mark.parametrize("first", [1, 5, 16])
+def test_a_block_that_hands_on_its_last_tokens_only(first: int) -> None:
+    torch.manual_seed(0)
+    block = Block(24, 3).double()
+    torch.nn.init.normal_(block.attn.qkv.bias)
+    x = torch.randn(2, 17, 24, dtype=torch.float64, requires_grad=True)
+    wanted = [x, *block.parameters()]
+    outputs = [block(x, first=first), block(x)[:, first:]]
+    torch.testing.assert_close(*outputs)
+    for mine, theirs in zip(*(torch.autograd.grad(y.square().sum(), wanted) for y in outputs), strict=True):
+        torch.testing.assert_close(mine, theirs)
