@@ -27,6 +27,7 @@ class ImagesConfig:
     holdout: float = 0.05  # share kept out of training, by a hash of the name; a "val" or "test" split takes its place
     unreadable: float = 0.05  # stop when more than this share of the images cannot be read
     memory: float = 8.0  # GB of this machine (at most half of what it has) to keep decoded images in; 0: none
+    cache: float = 50.0  # GB of local disk to keep what comes from a URL in
     workers: int | None = None  # loader processes per GPU or process; None: chosen from the machine
 
 
@@ -40,7 +41,6 @@ class OptimConfig:
     weight_decay: float = 0.05  # not for biases and one-dimensional parameters
     betas: tuple[float, float] = (0.9, 0.95)
     clip_grad: float | None = None  # largest norm of the gradient; None: no clipping
-    accumulate: int = 1  # micro-batches per step and process: less memory, the same images; each draws its masks
 
 
 @dataclass(frozen=True)
@@ -77,10 +77,13 @@ class Run:
     epochs: float | None = None  # passes over the training images; or give steps
     steps: int | None = None  # optimiser steps; takes precedence over epochs
     batch_size: int = 4096  # images per optimiser step, over all processes
+    micro_batch: int | Literal["auto"] = "auto"  # images per forward and process, at most; auto: the most that fit
     seed: int = 0  # of weights, order, crops and masks
-    init: str | None = None  # weights to start from: a run or an exported directory (resuming is `maskery resume`)
+    init: str | None = None  # weights to start from: a run, directory, file or timm:NAME (resuming is `maskery resume`)
+    shard: bool = False  # share the parameters out among the processes (FSDP2), for models that do not fit whole
     precision: Literal["auto", "float32", "bf16"] = "auto"  # auto: bf16 where the GPU has it, float32 on CPU
     compile: Literal["auto", "on", "off"] = "auto"  # torch.compile; auto: on GPU
+    recompute: bool = False  # activation checkpointing: one more forward, and a fraction of the memory for activations
     images: ImagesConfig = field(default_factory=ImagesConfig)
     crop: Crop = field(default_factory=Crop)
     optim: OptimConfig = field(default_factory=OptimConfig)

@@ -1,6 +1,7 @@
 """One process or many: who we are, and the few things processes say to each other."""
 
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -8,6 +9,7 @@ from typing import Any
 
 import torch
 import torch.distributed as td
+from torch.nn.parallel import DistributedDataParallel
 
 
 @dataclass(frozen=True)
@@ -46,19 +48,50 @@ class World:
         td.all_reduce(ends, op=td.ReduceOp.MAX, group=self.control)
         return ends[0].item() == -ends[1].item()
 
+    def gather(self, word: Any) -> list[Any]:
+        """What every process says, in their order, on all of them. Does not touch the GPU."""
+        words = [word] * self.size
+        if self.size > 1:
+            td.all_gather_object(words, word, group=self.control)
+        return words
+
     def wait(self) -> None:
         """Go on when all processes have come here."""
         if self.size > 1:
             td.barrier(group=self.control)
 
 
+def data_parallel(model: Any, device: torch.device) -> DistributedDataParallel:
+    """Whole copies that average their gradients. The only buffers are means and standard deviations of images: they
+    are equal from the start, and nobody has to hear of them before every forward."""
+    with warnings.catch_warnings():  # its new name, forward_sync_buffers, is not in every torch we run on
+        warnings.simplefilter("ignore", FutureWarning)
+        ids = [device.index] if device.type == "cuda" else None
+        return DistributedDataParallel(model, device_ids=ids, gradient_as_bucket_view=True, broadcast_buffers=False)
+
+
+ALONE = World(0, 1, 1, torch.device("cpu"))
+
+
 @contextmanager
 def world() -> Iterator[World]:
-    """Join the processes `torchrun` started (nccl on GPUs, gloo on CPUs); alone without it."""
+    """Join the processes `torchrun` started (nccl on GPUs, gloo on CPUs); alone without it.
+
+    ValueError when this PyTorch cannot, or when a machine has fewer GPUs than processes.
+    """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     cuda = torch.cuda.is_available()
     local = int(os.environ.get("LOCAL_RANK", "0"))
     device = torch.device("cuda", local) if cuda else torch.device("cpu")
+    if size > 1 and not (td.is_available() and (td.is_nccl_available() if cuda else td.is_gloo_available())):
+        raise ValueError(
+            f"this PyTorch has no {'nccl' if cuda else 'gloo'}: without it, one process alone ({size} were started)"
+        )
+    if cuda and local >= torch.cuda.device_count():
+        raise ValueError(
+            f"process {local + 1} of this machine has no GPU of its own, there are {torch.cuda.device_count()}: "
+            f"torchrun --nproc-per-node {torch.cuda.device_count()} at most"
+        )
     if cuda:
         torch.cuda.set_device(device)
     if size == 1:

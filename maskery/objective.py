@@ -23,6 +23,7 @@ class Objective(nn.Module, abc.ABC):
     encoder: ViT  # what evaluation and export take away
     encoders: ClassVar[tuple[str, ...]] = ("encoder.",)  # where the state dict has encoders; `encoder` is the first
     group: int = 1  # the images of a micro-batch have to be a multiple of this
+    whole: bool = False  # the loss compares all images of a process's batch, so there are no micro-batches
     notes: tuple[str, ...] = ()  # what a person should know before the first step
 
     @abc.abstractmethod
@@ -32,7 +33,8 @@ class Objective(nn.Module, abc.ABC):
     def draw(self, batch: Batch, t: float) -> Batch:
         """The batch with this step's random choices added (masks), and what they are drawn from (frozen teachers).
 
-        Runs eagerly, before the compiled graph, without gradients.
+        Runs eagerly, before the compiled graph, without gradients, once for the whole batch of a process. Micro-batches
+        are cut from the result: a tensor has the images as its first dimension, or no dimension when it is for all.
         """
         return batch
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -53,8 +53,8 @@ def pretrain(args: Sequence[str] = (), **leaves: Any) -> Result:
 def base_for(args: Sequence[str], device: torch.device) -> tuple[Run, Sequence[str]]:
     """What a recipe, a config, or else the number and size of the images give, and why; options come on top."""
     asked = parse(Pretrain, args, "maskery pretrain", _given(args))
-    for name, value in (("batch-size", asked.batch_size), ("optim.accumulate", asked.optim.accumulate)):
-        if value < 1:
+    for name, value in (("batch-size", asked.batch_size), ("micro-batch", asked.micro_batch)):
+        if isinstance(value, int) and value < 1:
             raise UsageError(f"--{name} is {value}: it has to be at least 1")
     if asked.recipe or asked.config:
         return _as_run(_given(args)), ()
@@ -92,14 +92,24 @@ def of_method(run: Run, method: str) -> Run:
     return replace(run, method=method, settings=replace(new, **kept))
 
 
-def resume(run: str | Path) -> Result:
-    """Go on with an interrupted run, as if nothing had happened."""
+def resume(run: str | Path, micro_batch: int | Literal["auto"] | None = None, shard: bool | None = None) -> Result:
+    """Go on with an interrupted run, as if nothing had happened.
+
+    The number of processes may be another one, and what only says how they share the work, too.
+
+    Args:
+        run: its directory
+        micro_batch: images per forward and process, at most; auto: search anew for the most that fit
+        shard: share the parameters out among the processes, or no longer
+    """
     out = Path(run)
     if not out.is_dir():
         raise ValueError(f"{out}: there is no such run")
     with world() as here:
         notes: list[str] = []
         known = run_of(out, notes.append)
+        changed = {"micro_batch": micro_batch, "shard": shard}
+        known = replace(known, **{name: value for name, value in changed.items() if value is not None})
         return train(known, out, here, notes, resume=True)
 
 

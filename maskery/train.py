@@ -5,33 +5,38 @@ lies between the log line of step S and the look at step S. All randomness is a 
 """
 
 import contextlib
+import copy
 import hashlib
 import json
 import math
 import os
 import shutil
-import signal
-import threading
+import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from . import checkpoint, config, weights
+from . import checkpoint, config, microbatch, shard, weights
 from .config import Run
 from .data.dataset import Data, open_data, refuse_unreadable
 from .data.loader import Draws, Plan, batches
+from .data.names import absolute
 from .data.views import to_float
-from .dist import World
+from .dist import ALONE, World, data_parallel
 from .evals.look import look
 from .log import Log, Quiet, Sums, Terminal, environment, memory
 from .methods import METHODS
+from .nn.vit import recompute_blocks
+from .objective import Batch, Losses, Objective
 from .optim import adamw
 from .schedule import warmup_cosine
+from .signals import signals
 
 
 class Diverged(RuntimeError):
@@ -48,9 +53,19 @@ class Result:
 
 
 def train(
-    run: Run, out: Path, world: World, notes: Sequence[str] = (), *, resume: bool = False, overwrite: bool = False
+    run: Run,
+    out: Path,
+    world: World,
+    notes: Sequence[str] = (),
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    done: Callable[[str], None] = lambda part: None,
 ) -> Result:
     """Train `run` into the directory `out`, go on with what is in there, or remove that first (`overwrite`).
+
+    `done` hears of every part of a step when it is over: "data wait", "crop", "draw", "forward", "backward" (these two
+    for every micro-batch), "optimiser", "after_step".
 
     Raises ValueError for settings and data that do not fit, `CheckpointError`, and `Diverged` when the loss is nan.
     """
@@ -59,10 +74,15 @@ def train(
     say = terminal.say
     for note in notes:
         say(note)
+    sharded = run.shard and world.size > 1
+    if run.shard and not sharded:
+        if not resume:
+            raise ValueError("--shard needs several processes: torchrun --nproc-per-node N -m maskery pretrain ...")
+        say("one process alone: nothing is shared out")
 
     # ------------------------------------------------------------------------------------------------- data
-    plan = Plan(run.batch_size, world.rank, world.size, run.optim.accumulate)
-    data = open_data(run.data, run.images, run.size, terminal, world.local_size)
+    plan = Plan(run.batch_size, world.rank, world.size)
+    data = open_data(run.data, run.images, run.size, terminal, world)
     run = resolved(run, data, device)
     n, steps = len(data.train), run.total_steps(len(data.train))
     held = "a split of the data" if data.images.source.splits is not None else "by a hash of the name"
@@ -79,31 +99,84 @@ def train(
     objective = METHODS[run.method](run.settings, run.vit())
     if run.init and not resume:
         say(weights.start_from(objective, Path(run.init)))
-    objective = objective.to(device).train()
+    objective.train()
+    if run.recompute:
+        recompute_blocks(objective)
     for note in objective.notes:
         say(note)
-    if plan.micro % objective.group:
-        raise ValueError(
-            f"batch size {run.batch_size} gives micro-batches of {plan.micro} images; {run.method} needs multiples of "
-            f"{objective.group}"
-        )
-    optimizer = adamw(objective, run.optim.betas, run.optim.weight_decay)
+    sizes = microbatch.sizes(plan.share, objective)
     precision = torch.bfloat16 if run.precision == "bf16" else torch.float32
-    model: Any = torch.compile(objective, dynamic=False) if run.compile == "on" else objective
-    if world.size > 1:
-        ids = [device.index] if device.type == "cuda" else None
-        model = DistributedDataParallel(model, device_ids=ids, gradient_as_bucket_view=True)
+    shown: Objective | None = objective  # what is looked at: a whole network, and where there is none, a copy
+    if sharded:
+        shown = copy.deepcopy(objective) if world.main and run.watch.looks else None
+        shard.over(world, objective, precision, run.compile == "on")
+        model: Any = objective
+    else:
+        model = objective.to(device)
+        if run.compile == "on":
+            model = torch.compile(model, dynamic=False)
+        if world.size > 1:
+            model = data_parallel(model, device)
+    optimizer = adamw(objective, run.optim.betas, run.optim.weight_decay)
     parameters = sum(p.numel() for p in objective.encoder.parameters()) / 1e6
     say(
         f"{run.method}, {run.model}/{run.patch_size} at {run.size[0]} x {run.size[1]} ({parameters:.1f} M parameters), "
         f"{steps:,} steps of {run.batch_size} images, {run.precision} on {world.size} x {device.type}"
+        + (", parameters shared out" if sharded else "")
     )
     say(f"lr {run.lr:.3g} = base lr {run.optim.base_lr:g} x batch {run.batch_size} / 256")
+
+    def drawn(images: Mapping[str, Tensor], t: float) -> Batch:
+        with torch.no_grad(), torch.autocast(device.type, precision, enabled=precision != torch.float32):
+            return objective.draw(dict(images), t)
+
+    def backward(batch: Batch, t: float, start: int, size: int, exchange: bool = True) -> Losses:
+        """Forward and backward of the micro-batch that begins at image `start`.
+
+        Processes exchange gradients only in the last one. Shared out, they do in every one: whole gradients are what
+        there is no room for.
+        """
+        part = microbatch.part(batch, start, size)
+        quiet = isinstance(model, DistributedDataParallel) and not (exchange and start + size == plan.share)
+        with model.no_sync() if quiet else contextlib.nullcontext():
+            with torch.autocast(device.type, precision, enabled=precision != torch.float32):
+                losses = model(part, t)
+            done("forward")
+            (losses["loss"] * (size / plan.share)).backward()
+            done("backward")
+        return losses
+
+    # ------------------------------------------------------------------------------------------------- micro-batches
+    def attempt(size: int) -> None:
+        """As a step, on noise, with room for what the optimiser will keep of every parameter."""
+        if run.compile == "on":
+            torch.compiler.reset()  # a graph a size: after eight of them it would give up compiling
+        room = [torch.empty_like(p) for p in objective.parameters() if p.requires_grad for _ in range(2)]
+        image = torch.rand(plan.share, objective.encoder.config.channels, *run.size, device=device)
+        batch = drawn(dict.fromkeys(objective.views(run.crop), image), 0.0)
+        for start in range(0, plan.share, size)[:2]:  # the second finds the gradients of the first in memory
+            backward(batch, 0.0, start, size, exchange=False)
+        del room
+
+    def forget() -> None:
+        objective.zero_grad()
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    if sharded and run.micro_batch == "auto":
+        micro = plan.share  # nobody can step back from an attempt while others wait for their part of a layer
+    elif run.micro_batch == "auto" or (resume and objective.whole):
+        micro = microbatch.largest_that_fits(sizes, attempt, world.any, forget)
+        run = replace(run, micro_batch=micro)  # resuming does not search again
+    else:
+        micro = microbatch.asked_for(run.micro_batch, plan.share, objective)
+    if micro < plan.share:
+        say(f"micro-batches of {micro} images: {plan.share // micro} of them make a process's share of a batch")
 
     # ------------------------------------------------------------------------------------------------- resume
     step, sums = 0, Sums(device)
     checkpoints, trained_on = out / "checkpoints", f"{n} images, digest {data.fingerprint()}"
-    loaded = checkpoint.restore(checkpoints, objective, optimizer) if resume else None
+    loaded = checkpoint.restore(checkpoints, objective, optimizer, world) if resume else None
     if loaded:
         step = loaded.state.step
         if world.main:
@@ -126,15 +199,20 @@ def train(
         totals, count = sums.gather(world) if sums.count else ({}, 0)
         if not all(map(math.isfinite, totals.values())):
             raise Diverged(f"the loss is not finite at step {step}; no checkpoint is written of it")
-        if not world.same(float(sum(p.detach().double().sum() for p in objective.parameters()))):
+        if not sharded and not world.same(float(sum(p.detach().double().sum() for p in objective.parameters()))):
             raise Diverged(f"the processes' weights differ at step {step}; no checkpoint is written of them")
-        if log:
-            state = checkpoint.State(step, totals, count, trained_on)
-            checkpoint.save(checkpoints, objective, optimizer, state, config.dump(run), run.save.keep)
+        if log or sharded:
+            state, writers = checkpoint.State(step, totals, count, trained_on), world if sharded else ALONE
+            checkpoint.save(checkpoints, objective, optimizer, state, config.dump(run), run.save.keep, writers)
 
     def look_now() -> None:
-        if log:
-            numbers = look(objective, data, run.watch, step, step / steps, out / "samples", precision, workers)
+        if sharded:
+            shard.gather(objective, shown)
+        if log and shown:
+            shown.to(device)
+            numbers = look(shown, data, run.watch, step, step / steps, out / "samples", precision, workers)
+            if sharded:
+                shown.to("cpu")
             picture = out / "samples" / f"step-{step:08d}.png"
             epoch = round(step * run.batch_size / n, 4)
             log.look({"step": step, "epoch": epoch} | numbers, picture if picture.exists() else None)
@@ -145,7 +223,7 @@ def train(
     crops = list({id(crop): crop for crop in views.values()}.values())  # views that share a crop object are cut once
     place = {name: [crop is c for c in crops].index(True) for name, crop in views.items()}
     workers = run.images.workers if run.images.workers is not None else default_workers(data, world.local_size)
-    loader = batches(Draws(data.images, data.train, crops, run.size, run.seed, plan), step, steps, workers, device)
+    loader = batches(Draws(data.images, data.train, crops, run.size, run.seed, plan, device), step, steps, workers)
     looks = {round(steps * k / run.watch.looks) for k in range(run.watch.looks + 1)} if run.watch.looks else set()
     saved, aside, waited, clock, since = time.monotonic(), 0.0, 0.0, time.perf_counter(), step
 
@@ -160,27 +238,32 @@ def train(
             for group in optimizer.param_groups:
                 group["lr"] = warmup_cosine(run.lr, run.optim.min_lr, run.optim.warmup, t)
 
-            for micro in range(plan.accumulate):
-                began = time.perf_counter()
-                part = next(loader)
-                waited += time.perf_counter() - began
-                if log and log.skipped.add(part["skipped"]):
-                    refuse_unreadable(run.data, [*log.skipped.reasons.items()], max(n, 100), run.images.unreadable)
+            began = time.perf_counter()
+            item = next(loader)
+            waited += time.perf_counter() - began
+            done("data wait")
+            if log and log.skipped.add(item["skipped"]):
+                refuse_unreadable(run.data, [*log.skipped.reasons.items()], max(n, 100), run.images.unreadable)
 
-                torch.manual_seed(draw_seed(run.seed, step * plan.accumulate + micro, world.rank))
-                cut = [to_float(images, device) for images in part["views"]]
-                with model.no_sync() if world.size > 1 and micro < plan.accumulate - 1 else contextlib.nullcontext():
-                    with torch.autocast(device.type, precision, enabled=precision != torch.float32):
-                        batch = objective.draw({name: cut[i] for name, i in place.items()}, t)
-                        losses = model(batch, t)
-                    (losses["loss"] / plan.accumulate).backward()
-                sums.add(losses)
+            torch.manual_seed(draw_seed(run.seed, step, world.rank))
+            cut = [to_float(images, device) for images in item["views"]]
+            done("crop")
+            try:
+                batch = drawn({name: cut[i] for name, i in place.items()}, t)
+                done("draw")
+                for start in range(0, plan.share, micro):
+                    sums.add(backward(batch, t, start, micro))
+            except torch.OutOfMemoryError as e:
+                raise RuntimeError(microbatch.advice(step, micro, plan.share, objective, out)) from e
+            del cut, batch  # before the next ones come
             if run.optim.clip_grad is not None:
                 torch.nn.utils.clip_grad_norm_(objective.parameters(), run.optim.clip_grad)
             optimizer.step()
             optimizer.zero_grad()
+            done("optimiser")
             step += 1
             objective.after_step(step / steps)
+            done("after_step")
 
             # ----------------------------------------------------------------------------------------- log
             if step % run.watch.log_every == 0 or step == steps:
@@ -226,7 +309,7 @@ def train(
             look_now()
         if log:
             log.before_and_after(out / "evals")
-        return Result(step, steps, False, log.looks() if log else (), stop.is_set())
+    return Result(step, steps, False, log.looks() if log else (), stop.is_set())  # here no signal can slip through
 
 
 def resolved(run: Run, data: Data, device: torch.device) -> Run:
@@ -234,48 +317,21 @@ def resolved(run: Run, data: Data, device: torch.device) -> Run:
     bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported()
     return replace(
         run,
-        data=os.path.abspath(run.data),
+        data=absolute(run.data),
         images=data.config,
         precision=("bf16" if bf16 else "float32") if run.precision == "auto" else run.precision,
         compile=("on" if device.type == "cuda" else "off") if run.compile == "auto" else run.compile,
     )
 
 
-def draw_seed(seed: int, micro_step: int, rank: int) -> int:
-    """One seed for the masks of each micro-batch and process."""
-    return int.from_bytes(hashlib.blake2b(f"{seed} {micro_step} {rank}".encode(), digest_size=7).digest())
+def draw_seed(seed: int, step: int, rank: int) -> int:
+    """One seed for the masks of each step and process."""
+    return int.from_bytes(hashlib.blake2b(f"{seed} {step} {rank}".encode(), digest_size=7).digest())
 
 
 def default_workers(data: Data, share: int = 1) -> int:
     """Loader processes: this process's share of the cores; none on a CPU with its images in memory."""
     if data.images.kept and not torch.cuda.is_available():
         return 0
-    return max(1, min(16, (os.cpu_count() or 1) // share))
-
-
-@contextlib.contextmanager
-def signals() -> Iterator[threading.Event]:
-    """SIGINT and SIGTERM set the event. A second SIGINT interrupts at once, unless it comes within two seconds.
-
-    A launcher forwards to its processes what the terminal or the scheduler has sent them already.
-    """
-    stop = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-    first = math.inf
-
-    def note(number: int, frame: object) -> None:
-        nonlocal first
-        now = time.monotonic()
-        if number == signal.SIGINT and now - first > 2:
-            raise KeyboardInterrupt
-        first = min(first, now)
-        stop.set()
-
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1  # a scheduler gives some
+    return max(1, min(16, cores // share))

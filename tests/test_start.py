@@ -55,14 +55,14 @@ def test_epochs_on_the_command_line_win_over_steps_in_a_config(scene_folder: Pat
     [
         ({"data": "/nowhere/at/all"}, 1, "/nowhere/at/all: no such file or folder"),
         ({"model": "vit-smal"}, 2, "there is no model 'vit-smal'; did you mean vit-small?"),
-        ({"method": "maw"}, 2, "there is no method 'maw'; did you mean mae?"),
+        ({"method": "maee"}, 2, "there is no method 'maee'; did you mean mae?"),
         ({"recipe": "mae-bas"}, 2, "there is no recipe 'mae-bas'; did you mean mae-base?"),
         ({"image_size": 50}, 1, "image size 50 x 50 is not divisible by patch size 8"),
         ({"settings": {"mask_ratio": 0.99}}, 1, "mask ratio 0.99 leaves 0 of 16 patches visible"),
         ({"settings": {"mask_ratio": 0.0}}, 1, "mask ratio 0 leaves 16 of 16 patches visible"),
         ({"settings": {"mask_ration": 0.5}}, 2, "did you mean --settings.mask-ratio?"),
         ({"batch_size": 0}, 2, "--batch-size is 0: it has to be at least 1"),
-        ({"batch_size": 15, "optim": {"accumulate": 2}}, 1, "has to be a multiple of 2"),
+        ({"micro_batch": 0}, 2, "--micro-batch is 0: it has to be at least 1"),
         ({"steps": 0, "epochs": 0}, 2, "one of them has to be above 0"),
         ({"crop": {"scale": (0.0, 1.0)}}, 2, "crop scale is (0.0, 1.0)"),
         ({"config": "/nowhere.yaml"}, 1, "/nowhere.yaml: no such file"),
@@ -150,12 +150,13 @@ def test_starting_from_weights(scene_folder: Path, tmp_path: Path, capsys: pytes
     first = tmp_path / "first"
     assert main(short(scene_folder, first)) == 0
     assert main(short(scene_folder, tmp_path / "second", init=str(first))) == 0
-    assert f"started from {first}: 98 of 98 tensors" in capsys.readouterr().err
+    assert f"started from {first}: loaded 98 of 98 tensors\n" in capsys.readouterr().err
     assert main(["export", str(first), "--to", "timm", "--out", str(tmp_path / "timm")]) == 0
     assert main(short(scene_folder, tmp_path / "third", init=str(tmp_path / "timm"))) == 0
     assert "; at random: decoder" in capsys.readouterr().err
     assert main(short(scene_folder, tmp_path / "fourth", init=str(first), model="vit-tiny")) == 1
-    assert "its encoder is not the one of this run: cls_token is [1, 1, 128]" in capsys.readouterr().err
+    words = "its encoder is not the one of this run: width 128, 6 blocks, 4 heads; this run needs width 192"
+    assert words in capsys.readouterr().err
 
 
 def test_changed_images_are_noticed(scene_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
