@@ -1,54 +1,101 @@
-"""Trained weights in: an encoder from a run, a checkpoint or an exported directory."""
+"""Weights in, from anywhere: to look at, to export, to start from. What can be said for WHERE: `places.py`."""
 
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
-from . import checkpoint
-from .config import Run, read
-from .methods import METHODS
-from .nn.vit import ViT, ViTConfig
+from .config import ImagesConfig
+from .foreign import decoder_beside, part_of
+from .nn import adapt, convert
+from .nn.vit import SIZES, Size, ViT, ViTConfig
 from .objective import Objective
-from .options import UsageError, options, parse
+from .places import Weights, asked_for, built, open_weights
+from .runs import is_run, objective_state, run_from, run_of
+
+__all__ = ["images_of", "load_encoder", "objective_state", "open_weights", "run_from", "run_of", "start_from"]
 
 
-def load_encoder(where: Path) -> ViT:
-    """The encoder of a run (its newest good checkpoint), of a checkpoint, or of a directory `export --to timm` wrote.
+def load_encoder(where: Path, say: Callable[[str], None] = print) -> ViT:
+    """The encoder at WHERE, in eval mode, on the CPU; what had to be done and assumed for it is said.
 
-    In eval mode, on the CPU. ValueError when `where` is none of these, or its files are damaged.
+    ValueError in one line when there is none, its files are damaged, or our vision transformer cannot be what it is.
     """
-    encoder = ViT(encoder_config(where))
-    state = _encoder_state(where, objective_state(where))
+    weights = open_weights(where)
+    state, notes = weights.encoder(weights.part)
+    if "cls_token" not in state:
+        raise ValueError(f"{where}: the network has no class token; only --init can do without")
     try:
-        encoder.load_state_dict(state)
-    except RuntimeError as e:
-        raise ValueError(f"{where}: the weights do not fit their config: {' '.join(str(e).split())[:200]}") from e
-    return encoder.eval()
+        config, assumed = convert.config_of(state, weights.facts)
+    except ValueError as e:
+        raise ValueError(f"{where}: {e}") from e
+    for note in (*weights.notes, *notes, *assumed):
+        say(f"{where}: {note}")
+    return built(config, state, weights.facts.eps)
 
 
 def start_from(objective: Objective, where: Path) -> str:
-    """Load weights into a new objective before its first step; says in a sentence what was loaded."""
-    state, own = objective_state(where), objective.state_dict()
-    encoder = _encoder_state(where, state)
-    for name, wanted in objective.encoder.state_dict().items():
-        if name not in encoder or encoder[name].shape != wanted.shape:
-            raise ValueError(
-                f"{where}: its encoder is not the one of this run: {name} "
-                + (f"is {list(encoder[name].shape)}" if name in encoder else "is missing")
-                + f", this run needs {list(wanted.shape)}"
-            )
-    state = {prefix + name: t for prefix in objective.encoders for name, t in encoder.items()} | state
-    fits = {name: t for name, t in state.items() if name in own and own[name].shape == t.shape}
+    """Load weights into a new objective before its first step; says what was loaded, adapted and left at random.
+
+    A student begins as the student there, a teacher as the teacher; where there is but one network, all begin as that.
+    """
+    weights, own, to = open_weights(where), objective.state_dict(), objective.encoder.config
+    given = dict(weights.networks[weights.part].others)
+    changed, odd, used = [], {}, set()
+    for prefix in objective.encoders:
+        part = part_of(prefix)
+        part = part if part in weights.networks and not weights.asked else weights.part
+        used.add(part)
+        encoder, notes = weights.encoder(part)
+        _refuse_another_size(weights, encoder, to)
+        try:
+            encoder, grid, how = adapt.encoder(encoder, weights.facts, to)
+        except ValueError as e:
+            raise ValueError(f"{where}: {e}") from e
+        given |= {prefix + name: t for name, t in encoder.items()}
+        changed += [*notes, *how]
+
+        beside = decoder_beside(prefix)
+        decoder = {name.removeprefix(beside): t for name, t in own.items() if name.startswith(beside)}
+        theirs = convert.decoder_names(weights.networks[part].decoder)
+        if decoder and theirs:
+            heads: Any = objective.get_submodule(f"{beside}blocks.0.attn").heads
+            taken, reason = adapt.decoder(theirs, decoder, grid, to.grid, (weights.facts.decoder_heads, heads))
+            given |= {beside + name: t for name, t in taken.items()}
+            odd[beside.removesuffix(".")] = reason
+
+    fits = {name: t for name, t in given.items() if name in own and own[name].shape == t.shape}
     objective.load_state_dict(fits, strict=False)
     rest = dict.fromkeys(_part(name, fits) for name in own if name not in fits)
-    return f"started from {where}: {len(fits)} of {len(own)} tensors" + (
-        f"; at random: {', '.join(rest)}" if rest else ""
+    rest = [f"{name} ({odd[name]})" if odd.get(name) else name for name in rest]
+    if weights.facts.eps != 1e-6:
+        changed.append(f"eps of norms {weights.facts.eps:g} -> 1e-06")
+    said = f" ({', '.join(weights.notes)})" if weights.notes and used == {weights.part} else ""
+    return (
+        f"started from {where}{said}: loaded {len(fits)} of {len(own)} tensors"
+        + (f"; adapted: {', '.join(dict.fromkeys(changed))}" if changed else "")
+        + (f"; at random: {', '.join(rest)}" if rest else "")
     )
+
+
+def images_of(where: Path) -> ImagesConfig | None:
+    """How the images of the run at WHERE were read; None when it is no run and nobody knows."""
+    place = Path(asked_for(str(where))[0])
+    return run_of(place).images if is_run(place) else None
+
+
+def _refuse_another_size(weights: Weights, encoder: Mapping[str, Tensor], to: ViTConfig) -> None:
+    """ValueError when width, depth or heads are not those of the run: nothing can adapt them."""
+    dim, depth = encoder[adapt.KERNEL].shape[0], convert.depth_of(encoder)
+    heads = weights.facts.heads or convert.HEADS.get(dim) or to.heads
+    if (dim, depth, heads) != (to.dim, to.depth, to.heads):
+        model = next((name for name, size in SIZES.items() if size == Size(dim, depth, heads)), None)
+        raise ValueError(
+            f"{weights.where}: its encoder is not the one of this run: width {dim}, {depth} blocks, {heads} heads; "
+            f"this run needs width {to.dim}, {to.depth} blocks, {to.heads} heads"
+            + (f" (--model {model} is theirs)" if model else "")
+        )
 
 
 def _part(name: str, fits: Mapping[str, Tensor]) -> str:
@@ -56,78 +103,3 @@ def _part(name: str, fits: Mapping[str, Tensor]) -> str:
     steps = name.split(".")
     parts = (".".join(steps[: i + 1]) for i in range(len(steps)))
     return next((p for p in parts if not any(f.startswith(p + ".") for f in fits)), name)
-
-
-def _encoder_state(where: Path, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Of all tensors at `where`, those of the encoder that evaluation takes, under the encoder's own names."""
-    if (where / "config.json").exists():
-        return state
-    prefix = METHODS[run_of(where).method].encoders[0]
-    return {name.removeprefix(prefix): t for name, t in state.items() if name.startswith(prefix)}
-
-
-def encoder_config(where: Path) -> ViTConfig:
-    """The network at `where`, without its weights."""
-    if (where / "config.json").exists():
-        return _exported_config(where / "config.json")
-    return run_of(where).vit()
-
-
-def run_of(where: Path, say: Callable[[str], None] = print) -> Run:
-    """The run of a run directory or of one of its checkpoints. When config.yaml is damaged, a checkpoint's is taken."""
-    try:
-        return run_from(where / "config.yaml")
-    except ValueError as damage:
-        good, _ = checkpoint.newest_good(where / "checkpoints")
-        if good is None:
-            raise
-        say(f"{damage}; taking {good / 'config.yaml'} instead")
-        return run_from(good / "config.yaml")
-
-
-def run_from(path: Path) -> Run:
-    """The run a YAML file describes. ValueError names the file and what is wrong in it."""
-    tree = read(path)
-    method = tree.get("method", "mae")
-    if method not in METHODS:
-        raise ValueError(f"{path}: there is no method {method!r}; there are: {', '.join(METHODS)}")
-    try:
-        return parse(Run, options(tree), "config", Run(settings=METHODS[method].Config()))
-    except UsageError as e:
-        raise ValueError(f"{path}: {e}") from None
-
-
-def objective_state(where: Path) -> dict[str, Tensor]:
-    """All tensors of the network at `where`."""
-    if (where / "config.json").exists() or (where / "state.json").exists():
-        file = where / "model.safetensors"
-    elif (where / "checkpoints").is_dir():
-        good, damaged = checkpoint.newest_good(where / "checkpoints")
-        if good is None:
-            raise ValueError(f"{where}: no checkpoint can be used" + (f": {'; '.join(damaged)}" if damaged else " yet"))
-        file = good / "model.safetensors"
-    elif not where.exists():
-        raise ValueError(f"{where}: there is nothing; a run, a checkpoint or an exported directory is wanted")
-    else:
-        raise ValueError(f"{where}: neither a run, nor a checkpoint, nor an exported directory")
-    try:
-        return load_file(file)
-    except (OSError, SafetensorError) as e:
-        raise ValueError(f"{file}: cannot be read: {e}") from e
-
-
-def _exported_config(path: Path) -> ViTConfig:
-    try:
-        facts: dict[str, Any] = json.loads(path.read_text())
-        args, cfg = facts["model_args"], facts["pretrained_cfg"]
-        return ViTConfig(
-            args["embed_dim"],
-            args["depth"],
-            args["num_heads"],
-            args["patch_size"],
-            tuple(args["img_size"]),
-            tuple(cfg["mean"]),
-            tuple(cfg["std"]),
-        )
-    except (KeyError, TypeError, ValueError) as e:
-        raise ValueError(f"{path}: not a config.json that `maskery export --to timm` wrote ({e})") from e
