@@ -43,7 +43,7 @@ def features(
     was_training = encoder.training
     encoder.eval()
     classes, means, read, skipped, done = [], [], [], [], 0
-    for part in centred(images, indices, encoder.config.image_size, batch, workers):
+    for part in centred(images, indices, encoder.config.image_size, batch, workers, device):
         skipped += part["skipped"]
         done += len(part["indices"]) + len(part["skipped"])
         if part["images"] is not None:

@@ -42,7 +42,7 @@ def look(
     if len(data.held_out):  # the batch is fixed too: masks are drawn for a whole batch
         torch.manual_seed(MASK_SEED)
         total, count = 0.0, 0
-        for part in centred(data.images, spread(data.held_out, watch.held_out), size, 64, workers):
+        for part in centred(data.images, spread(data.held_out, watch.held_out), size, 64, workers, device):
             if part["images"] is None:
                 continue
             image = whole_groups(to_float(part["images"], device), objective.group)
@@ -54,7 +54,7 @@ def look(
 
     if watch.pictures:
         shown = spread(data.held_out if len(data.held_out) else data.train, watch.pictures)
-        part = next(iter(centred(data.images, shown, size, len(shown))))
+        part = next(iter(centred(data.images, shown, size, len(shown), device=device)))
         if part["images"] is not None:
             torch.manual_seed(MASK_SEED)
             image = whole_groups(to_float(part["images"], device), objective.group)

@@ -1,9 +1,13 @@
 """Weighted kNN against the definition."""
 
+from fractions import Fraction
+
+import numpy as np
 import pytest
 import torch
 
-from maskery.evals.knn import knn
+from maskery.evals.features import Features
+from maskery.evals.knn import knn, knn_of_features, knn_repeated, knn_scores, neighbours, token
 
 
 def by_hand(bank: torch.Tensor, y: torch.Tensor, queries: torch.Tensor, z: torch.Tensor, k: int, tau: float) -> float:
@@ -39,3 +43,107 @@ def test_bad_values() -> None:
         knn(x, y, x, y, 1, k=0)
     with pytest.raises(ValueError, match="temperature is 0"):
         knn(x, y, x, y, 1, temperature=0)
+
+
+def features(class_token: torch.Tensor, mean_patch: torch.Tensor, first: int = 0) -> Features:
+    return Features(class_token, mean_patch, np.arange(first, first + len(class_token)), [])
+
+
+@pytest.mark.parametrize("k", [1, 7, 64])
+def test_no_block_size_changes_a_bit(k: int) -> None:
+    torch.manual_seed(1)
+    bank, queries = torch.randn(64, 40), torch.randn(21, 40)
+    whole = neighbours(bank, queries, k)
+    for block in (1, 3, 13, 63):
+        found = neighbours(bank, queries, k, block=block)
+        assert torch.equal(found.similarity, whole.similarity)
+        assert torch.equal(found.index, whole.index)
+    alone = [neighbours(bank, q[None], k) for q in queries]
+    assert torch.equal(torch.cat([a.similarity for a in alone]), whole.similarity)
+
+
+def test_cosines_have_no_rounding_error() -> None:
+    """Against Python's fractions; any order of the width gives the same bits."""
+    torch.manual_seed(2)
+    bank, queries = torch.randn(9, 80), torch.randn(4, 80)
+    found = neighbours(bank, queries, 9)
+    order = torch.randperm(80)
+    assert torch.equal(neighbours(bank[:, order], queries[:, order], 9).similarity, found.similarity)
+
+    def exact(x: torch.Tensor) -> list[Fraction]:
+        unit = torch.nn.functional.normalize(x.double(), dim=0)
+        return [Fraction(round(v * 2**24), 2**24) for v in unit.tolist()]
+
+    for q, similarity, index in zip(queries, found.similarity, found.index, strict=True):
+        for s, i in zip(similarity.tolist(), index.tolist(), strict=True):
+            assert Fraction(s) == sum(a * b for a, b in zip(exact(q), exact(bank[i]), strict=True))
+    torch.testing.assert_close(
+        found.similarity.float()[:, 0], torch.cosine_similarity(queries, bank[found.index[:, 0]]), rtol=0, atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("block", [2, 5, 40])
+def test_equally_near_images_vote_in_the_banks_order(block: int) -> None:
+    directions = torch.eye(4)
+    bank = directions[torch.tensor([0, 1, 1, 2, 1, 1, 3, 1, 0, 1])]
+    found = neighbours(bank, 3 * directions[[1, 0]], 4, block=block)
+    assert found.index.tolist() == [[1, 2, 4, 5], [0, 8, 1, 2]]
+
+
+def test_fewer_images_than_k_all_vote() -> None:
+    x, y = torch.randn(6, 4), torch.tensor([0, 1, 0, 1, 1, 1])
+    assert neighbours(x, x, 20).index.shape == (6, 6)
+    assert knn(x, y, x, y, 2, k=20) == knn(x, y, x, y, 2, k=6)
+
+
+def test_a_tiny_temperature_is_the_nearest_neighbour() -> None:
+    """exp(1 / 0.0001) is more than any number."""
+    torch.manual_seed(3)
+    bank, queries, y, z = torch.randn(50, 5), torch.randn(30, 5), torch.arange(50) % 3, torch.arange(30) % 3
+    assert knn(bank, y, queries, z, 3, k=20, temperature=1e-4) == knn(bank, y, queries, z, 3, k=1)
+
+
+def test_top_5_and_balanced_accuracy() -> None:
+    bank, y = torch.eye(8), torch.arange(8)
+    numbers = knn_scores(bank, y, bank[[0, 0, 0, 1]], torch.tensor([0, 0, 3, 1]), 8, k=2)
+    assert numbers == {"top1": 0.75, "top5": 1.0, "balanced_accuracy": pytest.approx(2 / 3)}
+
+
+def test_both_is_the_mean_of_the_two_cosines() -> None:
+    torch.manual_seed(4)
+    bank, asked = (features(torch.randn(n, 6), 100 * torch.randn(n, 6)) for n in (12, 5))
+    both = neighbours(token(bank, "both"), token(asked, "both"), 12)
+    for q in range(5):
+        for s, i in zip(both.similarity[q].tolist(), both.index[q].tolist(), strict=True):
+            each = [
+                torch.cosine_similarity(a[q], b[i], dim=0)
+                for a, b in ((asked.class_token, bank.class_token), (asked.mean_patch, bank.mean_patch))
+            ]
+            assert s == pytest.approx(float(sum(each)) / 2, abs=1e-5)
+
+
+def test_only_the_drawn_images_vote() -> None:
+    torch.manual_seed(5)
+    bank, asked = features(torch.randn(20, 6), torch.randn(20, 6), 10), features(torch.randn(9, 6), torch.randn(9, 6))
+    labels = np.arange(40) % 2
+    who = {0: np.array([11, 14, 15, 29]), 7: np.arange(10, 30)}
+    found = knn_repeated(bank, asked, labels, 2, who, k=3, tokens=("class_token",))
+    at = torch.tensor([1, 4, 5, 19])
+    y, z = torch.from_numpy(labels[10:30])[at], torch.from_numpy(labels[:9])
+    assert found[0]["knn_class_token"] == knn(bank.class_token[at], y, asked.class_token, z, 2, k=3)
+    assert found[0].keys() == {"knn_class_token", "knn_class_token_balanced"}
+    assert found[7]["knn_class_token"] == knn_of_features(bank, asked, labels, 2, k=3)["knn_class_token"]
+
+
+def test_nan_is_refused() -> None:
+    x = torch.randn(5, 3)
+    bad = x.clone()
+    bad[2, 1] = float("nan")
+    with pytest.raises(ValueError, match=r"features \(bank\) of 1 of 5 images hold NaN"):
+        neighbours(bad, x, 2)
+    with pytest.raises(
+        ValueError, match=r"features \(queries\) of 1 of 5 images hold NaN or infinity; the first is number 2"
+    ):
+        neighbours(x, bad, 2)
+    with pytest.raises(ValueError, match="the bank is empty"):
+        neighbours(x[:0], x, 2)

@@ -1,0 +1,146 @@
+"""Numbers of a classifier from its logits and the truth. Pure functions; equal to scikit-learn's where it has them.
+
+n images, M classes. What is not defined (the recall of a class without images) is NaN, never a silent 0.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+BINS = 15  # of the calibration error, as in Guo et al. 2017
+
+
+@dataclass(frozen=True)
+class PerClass:
+    """One number a class, [M] float64; scikit-learn's `precision_recall_fscore_support(zero_division=nan)`."""
+
+    precision: Tensor  # NaN: never predicted
+    recall: Tensor  # NaN: no image
+    f1: Tensor  # NaN: neither
+    support: Tensor  # int64, images of the class
+
+    def rows(self, classes: Sequence[str]) -> list[dict[str, str | int | float | None]]:
+        """One row a class for a file; None where a number is not defined."""
+        columns = {name: getattr(self, name).tolist() for name in ("precision", "recall", "f1", "support")}
+        rows: list[dict[str, str | int | float | None]] = []
+        for i, name in enumerate(classes):
+            numbers = {key: values[i] for key, values in columns.items()}
+            rows.append({"class": name} | {k: None if math.isnan(v) else v for k, v in numbers.items()})
+        return rows
+
+
+def scores(logits: Tensor, labels: Tensor, name: Callable[[int], str] | None = None) -> dict[str, float]:
+    """Top-1, top-5 (from 6 classes on), balanced accuracy, calibration error and the share of the largest class.
+
+    `name` gives the name of image i for a message. ValueError in one line for NaN, for labels outside
+    the classes, and for no images at all.
+    """
+    refuse(logits, labels, name)
+    right = rank(logits, labels)
+    counts = torch.bincount(labels, minlength=logits.shape[1])
+    numbers = {"top1": float((right < 1).double().mean())}
+    if logits.shape[1] > 5:  # of five classes or fewer every image is among the first five
+        numbers["top5"] = float((right < 5).double().mean())
+    numbers["balanced_accuracy"] = balanced_accuracy(confusion(logits.argmax(1), labels, logits.shape[1]))
+    numbers["calibration_error"] = calibration_error(logits, labels)
+    numbers["largest_class"] = float(counts.max() / counts.sum())
+    return numbers
+
+
+def rank(logits: Tensor, labels: Tensor) -> Tensor:
+    """[n] int64: how many classes come before the true one, 0 = it is first. Of equal logits the lower class is first.
+
+    So top-k accuracy is the share of ranks below k, and top-1 agrees with `argmax`.
+    """
+    own = logits.gather(1, labels[:, None])
+    lower = torch.arange(logits.shape[1], device=logits.device) < labels[:, None]
+    return ((logits > own) | ((logits == own) & lower)).sum(1)
+
+
+def confusion(predicted: Tensor, labels: Tensor, classes: int) -> Tensor:
+    """[M, M] int64: images of class (row) that were taken for class (column)."""
+    return torch.bincount(labels * classes + predicted, minlength=classes * classes).view(classes, classes)
+
+
+def balanced_accuracy(matrix: Tensor) -> float:
+    """Mean recall of the classes that have images."""
+    return float(per_class(matrix).recall.nanmean())
+
+
+def per_class(matrix: Tensor) -> PerClass:
+    """Precision, recall, F1 and support from a confusion matrix [M, M]."""
+    true, support, taken = matrix.diagonal().double(), matrix.sum(1), matrix.sum(0)
+    return PerClass(true / taken, true / support, 2 * true / (support + taken), support)
+
+
+def calibration_error(logits: Tensor, labels: Tensor, bins: int = BINS) -> float:
+    """Expected calibration error: |accuracy - confidence| in bins of equal width of the largest softmax, weighted."""
+    confidence, predicted = logits.double().softmax(1).max(1)
+    where = (confidence * bins).ceil().long().clamp(1, bins) - 1  # bins are open below and closed above
+    gap = (predicted == labels).double() - confidence
+    return float(
+        torch.zeros(bins, dtype=torch.double, device=logits.device).index_add(0, where, gap).abs().sum()
+    ) / len(labels)
+
+
+def average_precision(values: Tensor, positive: Tensor) -> float:
+    """Of one class: sum over thresholds of (recall - recall before) * precision, scikit-learn's definition.
+
+    `values` [n] are higher for more likely images, `positive` [n] bool. Equal values are one threshold. NaN without a
+    positive image.
+    """
+    if not bool(positive.any()):
+        return math.nan
+    order = values.argsort(descending=True)
+    ordered, hits = values[order], positive[order].double().cumsum(0)
+    last = torch.cat([ordered[1:] != ordered[:-1], ordered.new_ones(1, dtype=torch.bool)])  # of each threshold
+    found, taken = hits[last], torch.arange(1, len(values) + 1, device=values.device)[last]
+    gained = torch.diff(found, prepend=found.new_zeros(1)) / hits[-1]
+    return float((gained * found / taken).sum())
+
+
+def multilabel(logits: Tensor, labels: Tensor) -> tuple[dict[str, float], list[float]]:
+    """({"map", "classes_with_images"}, AP of each class) of data with several labels an image.
+
+    `logits` and `labels` are [n, M], labels 0 or 1. mAP is the mean over the classes that have a positive image.
+    """
+    if labels.shape != logits.shape:
+        raise ValueError(
+            f"labels are {list(labels.shape)}, logits {list(logits.shape)}: both have to be [images, classes]"
+        )
+    refuse_nan(logits, "logits")
+    if not bool(((labels == 0) | (labels == 1)).all()):
+        raise ValueError("labels hold something else than 0 and 1")
+    each = [average_precision(logits[:, c], labels[:, c] == 1) for c in range(logits.shape[1])]
+    defined = [ap for ap in each if not math.isnan(ap)]
+    if not defined:
+        raise ValueError(f"none of the {len(logits)} images has a label: there is nothing to measure")
+    return {"map": math.fsum(defined) / len(defined), "classes_with_images": float(len(defined))}, each
+
+
+def refuse(logits: Tensor, labels: Tensor, name: Callable[[int], str] | None = None) -> None:
+    """ValueError when logits [n, M] and labels [n] cannot be compared."""
+    if logits.ndim != 2 or labels.shape != logits.shape[:1]:
+        raise ValueError(
+            f"logits are {list(logits.shape)}, labels {list(labels.shape)}: [images, classes] and [images]"
+        )
+    if not len(labels):
+        raise ValueError("there are no images to measure")
+    refuse_nan(logits, "logits", name)
+    if int(labels.min()) < 0 or int(labels.max()) >= logits.shape[1]:
+        raise ValueError(
+            f"labels go from {int(labels.min())} to {int(labels.max())}, the classifier has {logits.shape[1]} classes "
+            "(0 is the first)"
+        )
+
+
+def refuse_nan(rows: Tensor, what: str, name: Callable[[int], str] | None = None) -> None:
+    """ValueError when one of the rows [n, ...] holds a NaN or an infinite number, naming the first."""
+    bad = torch.cat([~torch.isfinite(part).flatten(1).all(1) for part in rows.split(65536)])
+    if bool(bad.any()):
+        first = int(bad.nonzero()[0])
+        named = name(first) if name else f"number {first}"
+        raise ValueError(f"{what} of {int(bad.sum())} of {len(rows)} images hold NaN or infinity; the first is {named}")

@@ -1,0 +1,114 @@
+"""evals/*.json: what an evaluation found, with everything needed to know what the numbers are worth."""
+
+import hashlib
+import json
+import math
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..checkpoint import write as write_whole
+from ..data.names import raw
+from ..data.source import Source
+
+RANDOM, START, END = "random initialisation", "what the run started from", "the run's end"  # `of`, or any other weights
+PACKAGES = ("maskery", "torch", "timm", "numpy", "pillow", "scikit-learn", "imagecorruptions-imaug", "opencv-python")
+
+
+@dataclass(frozen=True)
+class Result:
+    """One evaluation of one set of weights with one seed."""
+
+    evaluation: str  # "knn", "probe", "finetune", "robustness", ...
+    numbers: Mapping[str, float]  # shares and ratios, not percent
+    protocol: str  # in words: what was done, and which settings differ from the published one
+    data: str  # as the user named it
+    fingerprint: str  # of the images and labels, see `fingerprint`
+    weights: str  # the file, directory or model that was evaluated
+    of: str = END  # which side of a comparison these weights are
+    seed: int = 0  # of everything that was drawn: the head, the labelled images, corruptions
+    by_seed: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # when repeated; `numbers` are the means
+    counts: Mapping[str, int] = field(default_factory=dict)  # images, classes
+    notes: Sequence[str] = ()  # warnings: overlap, long tails, images left out
+    tables: Mapping[str, Any] = field(default_factory=dict)  # per class, per corruption; None for what is not defined
+    command: Sequence[str] = ()  # empty: this process's
+    versions: Mapping[str, str] = field(default_factory=dict)  # empty: what is installed
+    device: str = "cpu"
+    made: str = ""  # empty: now
+
+    def __post_init__(self) -> None:
+        for name, value in self.numbers.items():
+            if not math.isfinite(value):
+                raise ValueError(f"{self.evaluation} of {self.weights}: {name} is {value}, which is no result")
+
+    @classmethod
+    def repeated(cls, by_seed: Mapping[int, Mapping[str, float]], **facts: Any) -> "Result":
+        """Of the same evaluation with several seeds: the numbers are means over them."""
+        first = next(iter(by_seed))
+        numbers = {n: fmean(found[n] for found in by_seed.values()) for n in by_seed[first]}
+        each = {str(seed): dict(found) for seed, found in by_seed.items()} if len(by_seed) > 1 else {}
+        return cls(numbers=numbers, seed=first, by_seed=each, **facts)
+
+    def seeds(self) -> dict[int, Mapping[str, float]]:
+        """Seed -> numbers."""
+        return {int(seed): found for seed, found in self.by_seed.items()} or {self.seed: self.numbers}
+
+
+def write(result: Result, run: Path | None, file: Path | None = None) -> list[Path]:
+    """Write the result whole or not at all: into `run`/evals/ when it is a run directory, and to `file`.
+
+    Files in a run are named by evaluation and time, and none is overwritten.
+    """
+    facts = asdict(result)
+    facts["command"] = list(result.command or sys.argv)
+    facts["versions"] = dict(result.versions or versions())
+    facts["made"] = result.made or time.strftime("%Y-%m-%dT%H:%M:%S%z")
+    targets = [file] if file else []
+    if run and (run / "config.yaml").exists() and (run / "checkpoints").is_dir():
+        stem = f"{result.evaluation}-{time.strftime('%Y%m%d-%H%M%S')}"
+        names = (f"{stem}{f'-{i}' if i else ''}.json" for i in range(10**6))
+        targets.append(next(run / "evals" / name for name in names if not (run / "evals" / name).exists()))
+    for target in targets:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(target, json.dumps(facts, indent=1, allow_nan=False).encode())
+    return targets
+
+
+def read(path: Path) -> Result:
+    """A result from its file. ValueError in one line when it is not one."""
+    try:
+        facts = json.loads(path.read_text())
+        return Result(**facts)
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, TypeError, AttributeError) as e:
+        raise ValueError(f"{path}: not a result of `maskery eval`: {e}") from e
+
+
+def fingerprint(source: Source, train: np.ndarray, test: np.ndarray) -> str:
+    """The same for the same images, by name and label, on the same sides in the same order."""
+    digest = hashlib.blake2b(digest_size=8)
+    for side in (train, test):
+        for i in side.tolist():
+            label = "" if source.labels is None else source.labels[i]
+            digest.update(raw(str(source.names[i])) + f"\0{label}\n".encode())
+        digest.update(b"\n")
+    digest.update("\n".join(source.classes).encode())
+    return digest.hexdigest()
+
+
+def versions() -> dict[str, str]:
+    """Installed versions of what decides numbers."""
+    found = {"python": sys.version.split()[0]}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found | ({"cuda": torch.version.cuda} if torch.cuda.is_available() and torch.version.cuda else {})

@@ -1,0 +1,62 @@
+"""Training and test sides that do not belong together."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from maskery.data.source import open_source
+from maskery.evals.splits import labelled, match_classes, overlap
+
+
+def write(where: Path, *contents: bytes) -> np.ndarray:
+    where.mkdir()
+    for i, data in enumerate(contents):
+        (where / f"{i}.png").write_bytes(data)
+    return np.arange(len(contents))
+
+
+def test_the_same_bytes_on_both_sides(tmp_path: Path) -> None:
+    left = write(tmp_path / "a", b"one", b"two", b"three", b"two")
+    right = write(tmp_path / "b", b"four", b"two", b"", b"three", b"three ")
+    a, b, ticks = open_source(tmp_path / "a"), open_source(tmp_path / "b"), []
+    found = overlap(a, left, b, right, lambda *x: ticks.append(x))
+    assert found.pairs == (("1.png", "1.png"), ("3.png", "2.png"))
+    assert found.tested == 4  # an empty file is no image
+    assert "2 of 4 test images (50.0%) are training images too, byte for byte (1.png is 1.png)" in found.sentence()  # type: ignore[operator]
+    assert ticks[-1] == (9, 9)
+    assert overlap(a, left[:1], b, right).sentence() is None
+
+
+def test_two_sides_of_one_source(tmp_path: Path) -> None:
+    write(tmp_path / "a", b"one", b"two", b"one", b"three")
+    source = open_source(tmp_path / "a")
+    assert overlap(source, np.array([0, 1]), source, np.array([2, 3])).pairs == (("2.png", "0.png"),)
+    assert overlap(source, np.arange(4), source, np.array([1])).pairs == ()  # it is itself, not its double
+
+
+def test_files_that_are_gone_are_left_out(tmp_path: Path) -> None:
+    every = write(tmp_path / "a", b"one", b"two", b"one")
+    source = open_source(tmp_path / "a")
+    (tmp_path / "a" / "0.png").unlink()
+    assert overlap(source, every[:2], source, every[2:]).pairs == ()
+
+
+def test_classes_by_name() -> None:
+    assert match_classes(["ant", "bee", "cat"], ["cat", "ant"]).tolist() == [2, 0]
+    with pytest.raises(
+        ValueError, match=r"2 of 3 test classes were not trained on \(dog, emu\); the training has ant, bee"
+    ):
+        match_classes(["ant", "bee"], ["dog", "ant", "emu"])
+
+
+def test_labels_that_are_missing_or_all_the_same() -> None:
+    labels, classes = np.array([0, 1, -1, 1, 1, -1]), ("ant", "bee")
+    assert labelled(labels, np.arange(3), classes, "photos").tolist() == [0, 1]
+    with pytest.raises(ValueError, match="photos have no labels"):
+        labelled(None, np.arange(3), (), "photos")
+    with pytest.raises(ValueError, match="photos: none of 2 has a label"):
+        labelled(labels, np.array([2, 5]), classes, "photos")
+    with pytest.raises(ValueError, match=r"photos are all of one class \(bee\)"):
+        labelled(labels, np.array([1, 2, 3]), classes, "photos")
+    assert labelled(labels, np.array([1, 2, 3]), classes, "photos", several=False).tolist() == [1, 3]
