@@ -18,11 +18,16 @@ def encoder(vit: ViTConfig, patches: int) -> float:
     return embed + blocks(patches + 1, vit.dim, vit.depth)
 
 
-def decoder(vit: ViTConfig, size: DecoderSize, visible: int, outputs: int) -> float:
-    """Forward of a decoder from `visible` patches and the class token to predictions at all N places."""
+def decoder(vit: ViTConfig, size: DecoderSize, visible: int, outputs: int, hidden_only: bool = True) -> float:
+    """Forward of a decoder from `visible` patches and the class token to predictions at the hidden places, or at all.
+
+    The last block has keys and values of all tokens (4 T D^2), everything else of those that are predicted.
+    """
     tokens = vit.num_patches + 1
-    ends = 2 * (visible + 1) * vit.dim * size.dim + 2 * tokens * size.dim * outputs
-    return ends + blocks(tokens, size.dim, size.depth)
+    wanted = vit.num_patches - visible if hidden_only else tokens
+    ends = 2 * (visible + 1) * vit.dim * size.dim + 2 * wanted * size.dim * outputs
+    left_out = (tokens - wanted) * (20 * size.dim**2 + 4 * tokens * size.dim) if size.depth else 0.0
+    return ends + blocks(tokens, size.dim, size.depth) - left_out
 
 
 def per_image(vit: ViTConfig, size: DecoderSize, teacher: ViTConfig | None = None) -> dict[str, float]:
@@ -31,7 +36,7 @@ def per_image(vit: ViTConfig, size: DecoderSize, teacher: ViTConfig | None = Non
     k, group, feature_depth = n // 4, 4, 2
     mae = encoder(vit, k) + decoder(vit, size, k, pixels)
     mixed = 2 * n / group * pixels * vit.dim + blocks(n + 1, vit.dim, vit.depth) / group + decoder(vit, size, k, pixels)
-    features = decoder(vit, DecoderSize(size.dim, feature_depth, size.heads), k, vit.dim)
+    features = decoder(vit, DecoderSize(size.dim, feature_depth, size.heads), k, vit.dim, hidden_only=False)
     frozen = teacher or vit
     targets = encoder(vit, k) + decoder(vit, size, k, vit.dim + frozen.dim)
     return {

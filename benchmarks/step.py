@@ -1,7 +1,7 @@
-"""One training step of MAE, ours against transformers' ViTMAEForPreTraining: same size, batch, optimiser, device, run.
+"""One training step of MAE, ours against transformers' and lightly's: same size, batch, optimiser, device, run.
 
-Both draw masks, go forward and backward and take a fused AdamW step on images that lie on the device. Rounds alternate,
-so that what else the machine does falls on both. Numbers are medians over rounds.
+All draw masks, go forward and backward and take a fused AdamW step on images that lie on the device. Rounds alternate,
+so that what else the machine does falls on all. Numbers are medians over rounds.
 
     python -m benchmarks.step [--out FILE.json] [--rounds N] [SIZE/PATCH@PIXELSxBATCH ...]
 """
@@ -13,16 +13,18 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 
 from maskery.methods.mae import MAE, MAEConfig
 from maskery.nn.vit import SIZES, ViTConfig
 from maskery.optim import adamw
 from maskery.recipes import DECODERS
+
+from .peers import PEERS, installed, parameters
 
 CPU_CASES = ("vit-micro/8@64x64", "vit-tiny/8@64x32", "vit-small/16@224x8", "vit-base/16@224x8")
 
@@ -46,33 +48,10 @@ class Case:
         return f"{self.model}/{self.patch} at {self.pixels}, batch {self.batch}"
 
 
-def ours(case: Case) -> torch.nn.Module:
+def ours(case: Case) -> MAE:
     size = SIZES[case.model]
     vit = ViTConfig(size.dim, size.depth, size.heads, case.patch, (case.pixels, case.pixels))
     return MAE(MAEConfig(decoder=DECODERS[case.model]), vit)
-
-
-def theirs(case: Case) -> torch.nn.Module:
-    size, decoder = SIZES[case.model], DECODERS[case.model]
-    config = transformers.ViTMAEConfig(
-        hidden_size=size.dim,
-        num_hidden_layers=size.depth,
-        num_attention_heads=size.heads,
-        intermediate_size=4 * size.dim,
-        hidden_dropout_prob=0.0,
-        attention_probs_dropout_prob=0.0,
-        layer_norm_eps=1e-6,
-        image_size=case.pixels,
-        patch_size=case.patch,
-        decoder_hidden_size=decoder.dim,
-        decoder_num_hidden_layers=decoder.depth,
-        decoder_num_attention_heads=decoder.heads,
-        decoder_intermediate_size=4 * decoder.dim,
-        mask_ratio=0.75,
-        norm_pix_loss=True,
-        attn_implementation="sdpa",
-    )
-    return transformers.ViTMAEForPreTraining(config)
 
 
 def step_of(net: torch.nn.Module, loss: Callable[[Any], torch.Tensor], device: torch.device) -> Callable[[], None]:
@@ -103,44 +82,40 @@ def seconds(step: Callable[[], None], steps: int, device: torch.device) -> float
 
 
 def compare(case: Case, device: torch.device, rounds: int, compiled: bool) -> dict[str, Any]:
-    """Images per second and peak memory of both, and the ratio of each round (ours / theirs)."""
+    """Images per second of ours and of every peer that is installed, and the ratio of each round (ours / theirs)."""
     images = torch.rand(case.batch, 3, case.pixels, case.pixels, device=device)
-    nets = {"maskery": ours(case).to(device).train(), "transformers": theirs(case).to(device).train()}
-    parameters = {name: sum(p.numel() for p in net.parameters()) for name, net in nets.items()}
-    assert len(set(parameters.values())) == 1, f"not the same network: {parameters}"
-    drawn: MAE = nets["maskery"]  # type: ignore[assignment]
-    if compiled:
-        nets = {name: torch.compile(net, dynamic=False) for name, net in nets.items()}  # type: ignore[misc]
-    steps = {
-        "maskery": step_of(nets["maskery"], lambda net: net(drawn.draw({"image": images}, 0.0), 0.0)["loss"], device),
-        "transformers": step_of(nets["transformers"], lambda net: net(pixel_values=images).loss, device),
-    }
-    peak: dict[str, float] = {}
-    for name, step in steps.items():
+    net = ours(case).to(device).train()
+    took: dict[str, Any] = {"maskery": (net, lambda model, x: model(net.draw({"image": x}, 0.0), 0.0)["loss"])}
+    took |= {name: peer for name in PEERS if (peer := installed(name, case))}
+    sizes = {name: parameters(module) for name, (module, _) in took.items()}
+    assert all(abs(n / sizes["maskery"] - 1) < 0.005 for n in sizes.values()), f"not the same network: {sizes}"
+    steps: dict[str, Callable[[], None]] = {}
+    for name, (module, loss) in took.items():
+        module = module.to(device).train()
+        model = torch.compile(module, dynamic=False) if compiled else module
+        steps[name] = step_of(model, lambda model, loss=loss: loss(model, images), device)
         for _ in range(3):
-            step()
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-            torch.cuda.reset_peak_memory_stats()
-            before = torch.cuda.memory_allocated()
-            step()
-            torch.cuda.synchronize()
-            peak[name] = (torch.cuda.max_memory_allocated() - before) / 1e9
-    once = seconds(steps["maskery"], 1, device)
-    many = max(1, round((2.0 if device.type == "cuda" else 4.0) / once))
+            steps[name]()
+    many = max(1, round((2.0 if device.type == "cuda" else 4.0) / seconds(steps["maskery"], 1, device)))
     times: dict[str, list[float]] = {name: [] for name in steps}
     for round_ in range(rounds):
         for name in list(steps) if round_ % 2 else list(steps)[::-1]:
             times[name].append(seconds(steps[name], many, device))
-    ratios = [b / a for a, b in zip(times["maskery"], times["transformers"], strict=True)]
+    ratios = {n: [b / a for a, b in zip(times["maskery"], t, strict=True)] for n, t in times.items() if n != "maskery"}
     return {
         "case": str(case),
         "images_per_second": {n: round(case.batch / statistics.median(t), 2) for n, t in times.items()},
-        "ratio": round(statistics.median(ratios), 3),
-        "ratios": [round(r, 3) for r in ratios],
-        "activation_gb": {n: round(v, 3) for n, v in peak.items()},
+        "ratio": {n: round(statistics.median(r), 3) for n, r in ratios.items()},
+        "ratios": {n: [round(x, 3) for x in r] for n, r in ratios.items()},
         "steps_per_round": many,
     }
+
+
+def version_of(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def environment(device: torch.device) -> dict[str, Any]:
@@ -148,7 +123,7 @@ def environment(device: torch.device) -> dict[str, Any]:
     return {
         "device": torch.cuda.get_device_name() if cuda else f"CPU, {torch.get_num_threads()} threads",
         "torch": torch.__version__,
-        "transformers": transformers.__version__,
+        **{name: version_of(name) for name in PEERS},
         "python": platform.python_version(),
         "date": time.strftime("%Y-%m-%d"),
         "precision": "bf16 autocast" if cuda else "float32",
@@ -156,10 +131,20 @@ def environment(device: torch.device) -> dict[str, Any]:
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    lines = ["| step of MAE pre-training | Maskery, images/s | transformers, images/s | ratio |", "|---|---|---|---|"]
+    names = ["maskery", *PEERS]
+    lines = [
+        "| step of MAE pre-training, images/s | "
+        + " | ".join(names)
+        + " | "
+        + " | ".join(f"/ {n}" for n in PEERS)
+        + " |",
+        "|---" * (2 * len(names)) + "|",
+    ]
     for row in rows:
-        speed = row["images_per_second"]
-        lines.append(f"| {row['case']} | {speed['maskery']:,.1f} | {speed['transformers']:,.1f} | {row['ratio']:.2f} |")
+        speed, ratio = row["images_per_second"], row["ratio"]
+        cells = [f"{speed[n]:,.1f}" if n in speed else "not installed" for n in names]
+        cells += [f"{ratio[n]:.2f}" if n in ratio else "" for n in PEERS]
+        lines.append(f"| {row['case']} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 

@@ -3,6 +3,8 @@
 maskery.pretrain(data="photos", out="run")    the same options as the command line
 maskery.resume("run")
 maskery.compare(data="photos", out="which", methods=["mae", "rc-mae"], budget="epochs:20")
+maskery.pack(data="photos", out="packed")     a faster copy of a data set
+maskery.profile(run="run")                    where the time of a step goes, and what to change
 maskery.load("run")                           the encoder: images in [0, 1] -> class token, patch tokens
 """
 
@@ -10,16 +12,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .comparison import compare
+    from .profiling import profile
     from .start import pretrain, resume
-    from .verbs import embed, export, inspect, knn, load
+    from .verbs import embed, export, inspect, knn, load, pack
 
 __version__ = "0.1.0"
-__all__ = ["compare", "embed", "export", "inspect", "knn", "load", "pretrain", "resume"]
+__all__ = ["compare", "embed", "export", "inspect", "knn", "load", "pack", "pretrain", "profile", "resume"]
 
 
 def __getattr__(name: str) -> Any:  # torch is imported when something is used, not by `import maskery`
     if name not in __all__:
         raise AttributeError(f"maskery has no {name!r}; it has: {', '.join(__all__)}")
-    from . import comparison, start, verbs
+    from . import comparison, profiling, start, verbs
 
-    return getattr({"pretrain": start, "resume": start, "compare": comparison}.get(name, verbs), name)
+    return getattr(
+        {"pretrain": start, "resume": start, "compare": comparison, "profile": profiling}.get(name, verbs), name
+    )

@@ -14,6 +14,8 @@ maskery eval knn RUN --data DIR         nearest-neighbour accuracy of the featur
 maskery compare --data DIR --out DIR --methods mae,rc-mae,...   methods on the same images, seeds and budget
 maskery embed RUN --data DIR --out FILE.parquet   features of every image
 maskery export RUN --to timm --out DIR  weights for timm
+maskery pack --data DIR --out DIR       a faster copy of a data set
+maskery profile RUN, or --data DIR      where the time of a step goes, and what to change
 maskery inspect --data DIR              what is in there: counts, sizes, channels, unreadable, duplicates
 maskery list methods|models|recipes
 maskery demo                            all of it on built-in images, in about two minutes on a CPU
@@ -51,6 +53,13 @@ def compare(args: Sequence[str]) -> int:
     return STOPPED if compare(args).stopped else DONE
 
 
+def profile(args: Sequence[str]) -> int:
+    from .profiling import profile
+
+    profile(_positional(args, "run"))
+    return DONE
+
+
 def demo(args: Sequence[str]) -> int:
     from .demo import demo
 
@@ -66,6 +75,7 @@ def other(name: str, positional: str, args: Sequence[str]) -> int:
         "export": verbs.export,
         "inspect": verbs.inspect,
         "list": verbs.listing,
+        "pack": verbs.pack,
     }
     call(functions[name], _positional(args, positional), f"maskery {name}")
     return DONE
@@ -78,6 +88,8 @@ VERBS: dict[str, Callable[[Sequence[str]], int]] = {
     "compare": compare,
     "embed": partial(other, "embed", "where"),
     "export": partial(other, "export", "where"),
+    "pack": partial(other, "pack", ""),
+    "profile": profile,
     "inspect": partial(other, "inspect", ""),
     "list": partial(other, "list", "what"),
     "demo": demo,

@@ -87,11 +87,10 @@ class Plan:
             raise UsageError(f"{contender.label}: {_in_own_words(str(e), contender)}") from None
         except ValueError as e:
             raise ValueError(f"{contender.label}: {e}") from None
-        micro = run.batch_size // run.optim.accumulate
-        if objective and micro % objective.group:
+        if objective and run.batch_size % objective.group:
             raise ValueError(
-                f"{contender.label}: batch size {run.batch_size} gives micro-batches of {micro} images; "
-                f"{contender.method} needs multiples of {objective.group}"
+                f"{contender.label}: a batch size of {run.batch_size}; {contender.method} needs a multiple of "
+                f"{objective.group}"
             )
         run = replace(run, seed=seed)
         return self.budget.of(run, 1.0) if self.budget and self.budget.kind == "epochs" else run

@@ -4,7 +4,6 @@ Every run's numbers are in its own evals/compare.json, written once; everything 
 """
 
 import json
-import os
 import shutil
 import statistics
 import sys
@@ -20,6 +19,7 @@ from . import checkpoint
 from .config import Run
 from .contenders import Budget, Contender, Plan
 from .data.dataset import Data
+from .data.names import absolute
 from .dist import World
 from .evals.standing import Questions
 from .log import environment
@@ -51,7 +51,7 @@ class Ledger:
             "command": sys.argv,
             "made": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
             "finished": False,
-            "data": os.path.abspath(first.data),
+            "data": absolute(first.data),
             "trained_on": f"{len(data.train)} images, digest {data.fingerprint()}",
             "images": len(data.train),
             "held_out": len(data.held_out),

@@ -1,13 +1,25 @@
 """What benchmarks count by hand is what is computed."""
 
+import json
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
+from PIL import Image
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+import maskery
+from benchmarks import gpu, gpu_parts, loading
 from benchmarks.count import per_image
 from benchmarks.methods import TEACHERS, built, predicted, vit_of
-from benchmarks.step import Case
+from benchmarks.peers import PEERS, installed, parameters
+from benchmarks.step import Case, ours
+from maskery.data import scenes
 from maskery.methods import METHODS
 from maskery.recipes import DECODERS
 
@@ -28,3 +40,91 @@ def test_paper_ratios_at_base_size() -> None:
     assert ratios["rc-mae"] == pytest.approx(4 / 3)
     assert ratios["mixed-ae"] == pytest.approx(1.007, abs=1e-3)
     assert TEACHERS["vit-base"][0] == "vit_base_patch16_224"
+
+
+# --------------------------------------------------------------------------------- the GPU's, at a tiny size
+def test_a_jobs_row() -> None:
+    row = gpu_parts.measure(gpu_parts.TINY_JOBS[0], torch.device("cpu"), 1e12)
+    assert row["images_per_second"] > 0
+    case = Case.of(gpu_parts.TINY)
+    flop = per_image(vit_of(case), DECODERS[case.model])["mae"]
+    assert row["mfu"] == pytest.approx(row["images_per_second"] * flop / 1e12, abs=1e-4)
+
+
+def test_what_fails_or_is_not_reached_is_said_and_stops_nothing(tmp_path: Path) -> None:
+    def broken() -> Iterator[dict[str, Any]]:
+        yield {"first": 1}
+        raise RuntimeError("no such\nkernel")
+
+    path = tmp_path / "new" / "facts.json"
+    results = gpu.Results(path, {"device": "this one"}, time.monotonic() + 1000)
+    results.attempt("steps", {"job": "a"}, broken)
+    results.attempt("steps", {"job": "b"}, lambda: {"second": 2})
+    results.attempt("steps", {"job": "c"}, lambda: {"third": 3}, needs=2000)
+    facts = json.loads(path.read_text())
+    assert facts["steps"] == [
+        {"job": "a", "first": 1},
+        {"job": "a", "error": "RuntimeError: no such kernel"},
+        {"job": "b", "second": 2},
+    ]
+    assert results.facts["not_reached"] == [{"part": "steps", "job": "c"}]
+
+
+def test_a_peer_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "lightly", None)
+    assert installed("lightly", Case.of(gpu_parts.TINY)) is None
+    with pytest.raises(ImportError, match="not installed"):
+        gpu_parts.stepping(gpu_parts.Job("lightly", gpu_parts.TINY, "eager"), torch.device("cpu"))
+
+
+def test_peers_are_the_same_network() -> None:
+    case = Case.of("vit-micro/8@32x2")
+    for name in PEERS:
+        if peer := installed(name, case):
+            net, loss = peer
+            assert parameters(net) == pytest.approx(parameters(ours(case)), rel=0.005)
+            loss(net, torch.rand(2, 3, 32, 32)).backward()
+
+
+def test_photographs_are_made_once_and_for_all(tmp_path: Path) -> None:
+    for folder in ("one", "other"):
+        gpu_parts.photograph(str(tmp_path / folder / "3" / "000013.jpg"))
+    one, other = (tmp_path / folder / "3" / "000013.jpg" for folder in ("one", "other"))
+    assert one.read_bytes() == other.read_bytes()
+    with Image.open(one) as image:
+        assert image.mode == "RGB"
+        assert 333 <= min(image.size) <= max(image.size) <= 640
+    assert 20_000 < one.stat().st_size < 200_000
+
+
+def test_all_of_it_in_one_command(scene_folder: Path, tmp_path: Path) -> None:
+    out, packed = tmp_path / "facts.json", tmp_path / "packed"
+    maskery.pack(str(scene_folder), packed, short_side=32, workers=1)
+    said = gpu.table(gpu.run(torch.device("cpu"), out, 7.5, str(scene_folder), str(packed), tiny=True))
+    facts = json.loads(out.read_text())
+    assert {"ceilings", "steps", "loop", "kernels", "done", "not_reached", "device", "torch", "date"} <= facts.keys()
+    jobs = {row["name"]: row for row in facts["steps"] if "images_per_second" in row}
+    assert {"mae", "rc-mae", "transformers"} <= jobs.keys()
+    sources = {row["from"]: row for row in facts["loop"] if "from" in row}
+    assert sources.keys() == {"folder", "packed"}
+    assert all("error" not in row and 0 <= row["shares"]["data wait"] < 1 for row in sources.values())
+    assert "| mae vit-micro/8@32x8 eager |" in said
+    assert "loop from packed" in said
+
+
+def test_loading_a_few_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    folder, out = tmp_path / "images", tmp_path / "facts.json"
+    folder.mkdir()
+    for i in range(6):
+        Image.fromarray(scenes.scene(0, i, 96).image).save(folder / f"{i}.jpg", quality=90)
+    options = ["--size", "16", "--short-side", "32", "--rounds", "1", "--decoders", "--out", str(out)]
+    monkeypatch.setattr(sys, "argv", ["loading", "--data", str(folder), *options])
+    loading.main()
+    facts = json.loads(out.read_text())
+    ways = ("folder", "packed, short side 32", "packed raw", "memory")
+    assert [r["row"] for r in facts["rows"]] == ["torchvision", *(f"{w}, {d}" for w in ways for d in ("device", "CPU"))]
+    assert {"Pillow", "simplejpeg"} <= {r["row"] for r in facts["decoders"]}
+    assert all(r["images_per_second"] > 0 and r["ratio"] > 0 for r in facts["rows"] + facts["decoders"])
+    assert facts["images"] == 6
+    assert facts["versions"].keys() >= {"torch", "torchvision", "pillow", "simplejpeg"}
+    assert "| torchvision |" in capsys.readouterr().out

@@ -39,8 +39,10 @@ def test_every_shell_command(place: Path, monkeypatch: pytest.MonkeyPatch) -> No
     for command in filter(None, commands):
         words = shlex.split(command)
         if "pretrain" in words:
-            shutil.rmtree("run", ignore_errors=True)
+            shutil.rmtree(words[words.index("--out") + 1], ignore_errors=True)
             words += SHORT
+        if "profile" in words:
+            words += [*SHORT[2:], "--timed", "2"]
         if words[0] == "make":
             assert re.search(rf"^{words[1]}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
         elif words[0] == "torchrun":
