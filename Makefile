@@ -13,7 +13,7 @@ demo: $(DONE)
 	.venv/bin/maskery demo --out demo --overwrite $(if $(DATA),--data "$(DATA)")
 
 test: $(DONE)
-	.venv/bin/pytest $(ARGS)
+	.venv/bin/pytest --numprocesses auto --dist loadfile $(ARGS)
 
 check: $(DONE)
 	.venv/bin/ruff check .

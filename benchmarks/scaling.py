@@ -18,7 +18,6 @@ import os
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,7 @@ from maskery import shard
 from maskery.dist import World, data_parallel, world
 from maskery.optim import adamw
 
-from .step import Case, environment, ours
+from .step import Case, environment, ours, seconds
 
 CASES = ("vit-micro/8@64x64", "vit-tiny/8@64x32", "vit-small/16@224x8")
 WAYS = ("apart", "copies", "static", "small", "large", "shared")
@@ -74,18 +73,6 @@ def step_of(model: Any, net: Any, images: torch.Tensor, ask: Callable[[bool], bo
         ask(False)
 
     return step
-
-
-def seconds(step: Callable[[], None], steps: int, device: torch.device) -> float:
-    """Of one step."""
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    began = time.perf_counter()
-    for _ in range(steps):
-        step()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return (time.perf_counter() - began) / steps
 
 
 def compare(case: Case, ways: list[str], rounds: int, here: World) -> list[dict[str, Any]]:

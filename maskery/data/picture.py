@@ -89,4 +89,4 @@ EPS = 1e-6  # pixels: what rounding errors may move an edge that lies between tw
 
 def detail(boxes: list[Box], size: tuple[int, int]) -> float:
     """The least number of pixels, to one of the image, that gives every box the view's pixels in both directions."""
-    return max(max(size[0] / (b - t), size[1] / (r - l)) for l, t, r, b in boxes)  # noqa: E741
+    return max(max(size[0] / (bottom - top), size[1] / (right - left)) for left, top, right, bottom in boxes)

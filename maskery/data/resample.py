@@ -210,6 +210,6 @@ def room(size: int, share: bool) -> Tensor:
 
 def join(parts: Sequence[Tensor] | Sequence[Regions]) -> Tensor | list[Regions]:
     """Pieces of a batch as what `views.to_float` takes."""
-    if isinstance(parts[0], Regions):
-        return list(parts)  # type: ignore[arg-type]
-    return parts[0] if len(parts) == 1 else torch.cat(parts)  # type: ignore[arg-type]
+    regions = [part for part in parts if isinstance(part, Regions)]
+    tensors = [part for part in parts if isinstance(part, Tensor)]
+    return regions or (tensors[0] if len(tensors) == 1 else torch.cat(tensors))
