@@ -1,7 +1,7 @@
 """The order of the images in an epoch: a permutation that is computed where it is asked for, not kept.
 
-So a process needs no memory for it, however many images there are; for packs at URLs, which are read block by block, it is
-kept. n images, k positions.
+So a process needs no memory for it, however many images there are. Packs at URLs are read block by block, and there the
+order is kept. n images, k positions.
 """
 
 from functools import lru_cache
