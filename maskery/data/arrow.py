@@ -60,5 +60,10 @@ def holds_images(kind: pa.DataType) -> bool:
     return is_text(kind) or _is_bytes(kind)
 
 
+def is_list(kind: pa.DataType) -> bool:
+    tests = ("is_list", "is_large_list", "is_fixed_size_list", "is_list_view", "is_large_list_view")
+    return any(getattr(pa.types, test)(kind) for test in tests)
+
+
 def text_columns(schema: pa.Schema) -> list[str]:
     return [field.name for field in schema if is_text(field.type)]

@@ -3,13 +3,15 @@
 import contextlib
 import hashlib
 import os
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+import torch
 
 from ..config import ImagesConfig
 from ..dist import World
@@ -35,14 +37,30 @@ class Data:
     held_out: np.ndarray  # [m] never trained on
     config: ImagesConfig  # nothing is None any more but columns and workers
     unreadable: tuple[tuple[str, str], ...]  # (name, reason) of those found so far
+    tune: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))  # to choose by, not trained on
 
     @property
     def labels(self) -> np.ndarray | None:
         return self.images.source.labels
 
     @property
+    def tags(self) -> np.ndarray | None:
+        return self.images.source.tags
+
+    @property
     def classes(self) -> tuple[str, ...]:
         return self.images.source.classes
+
+    def workers(self, processes: int = 1) -> int:
+        """Loader processes: as the user said, else a process's share of the cores; none on a CPU with kept images."""
+        if self.config.workers is not None:
+            return self.config.workers
+        if self.images.kept and not torch.cuda.is_available():
+            return 0
+        cores = (
+            len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+        )  # a scheduler gives some
+        return max(1, min(16, cores // processes))
 
     def fingerprint(self) -> str:
         """The same when the same images, by name, are trained on in the same order."""

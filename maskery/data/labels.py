@@ -6,6 +6,9 @@ import numpy as np
 
 from .source import SPLITS
 
+MOST_TAGS = 8_000_000_000  # images times labels, a byte each
+_INDICATORS = {"0", "1", "-1", "", "None"}  # of rows that say of every label whether the image has it
+
 
 def sorted_classes(names: set[str]) -> tuple[str, ...]:
     """Sorted: by value when all are whole numbers (9 before 10), otherwise as text."""
@@ -14,8 +17,15 @@ def sorted_classes(names: set[str]) -> tuple[str, ...]:
     return tuple(sorted(names))
 
 
-def index_labels(values: Sequence[str | int | None]) -> tuple[np.ndarray, tuple[str, ...]]:
-    """(int64 [n] positions in classes, classes). None, "" and, among whole numbers, negative ones are no label: -1."""
+def index_labels(values: Sequence[str | int | None], given: tuple[str, ...] = ()) -> tuple[np.ndarray, tuple[str, ...]]:
+    """(int64 [n] positions in classes, classes). None, "" and, among whole numbers, negative ones are no label: -1.
+
+    `given`: the names that whole numbers stand for, used where every number has one.
+    """
+    if given:
+        numbers = np.array([-1 if value is None else int(value) for value in values], np.int64)
+        if numbers.max(initial=-1) < len(given):
+            return np.maximum(numbers, -1), given
     names = ["" if value is None else str(value).strip() for value in values]
     found = set(names) - {""}
     if all(_is_whole(name) for name in found):
@@ -23,6 +33,52 @@ def index_labels(values: Sequence[str | int | None]) -> tuple[np.ndarray, tuple[
     classes = sorted_classes(found)
     position = {name: i for i, name in enumerate(classes)}
     return np.fromiter((position.get(name, -1) for name in names), np.int64, len(names)), classes
+
+
+def index_tags(
+    rows: Sequence[Sequence[str | int | None] | None], where: str, given: tuple[str, ...] = ()
+) -> tuple[np.ndarray | None, tuple[str, ...]]:
+    """(uint8 [n, M] tags, their M names) of lists of labels: `Source.tags`; (None, ()) where no list names any.
+
+    None is an image that nobody annotated, an empty list one that has none of the labels; what is no label in a list
+    (`index_labels`) is left out. `where` begins the errors: ValueError for rows of 0 and 1, one number a label, and for
+    more than MOST_TAGS.
+    """
+    counts = np.array([-1 if row is None else len(row) for row in rows], np.int64)
+    values = [value for row in rows if row is not None for value in row]
+    lengths = set(counts.tolist()) - {-1}
+    if not given and len(lengths) == 1 and min(lengths) > 2 and {str(v).strip() for v in values} <= _INDICATORS:
+        raise ValueError(f"{where} holds rows of {min(lengths)} zeros and ones: list the labels an image has instead")
+    positions, classes = index_labels(values, given)
+    if len(rows) * len(classes) > MOST_TAGS:
+        raise ValueError(
+            f"{where} has {len(classes):,} different labels: with {len(rows):,} images {MOST_TAGS // len(rows):,} at "
+            "most; --images.no-labels leaves them aside"
+        )
+    return (tags_of(counts, positions, len(classes)), classes) if classes else (None, ())
+
+
+def tags_of(counts: np.ndarray, positions: np.ndarray, m: int) -> np.ndarray:
+    """uint8 [n, m] tags of images with `counts` [n] labels each (-1: nobody said), `positions` [sum] image by image.
+
+    Positions below 0 are no label.
+    """
+    tags = np.zeros((len(counts), m), np.uint8)
+    image = np.repeat(np.arange(len(counts)), np.maximum(counts, 0))
+    tags[image[positions >= 0], positions[positions >= 0]] = 1
+    tags[counts < 0] = 255
+    return tags
+
+
+def tag_lists(tags: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(int32 counts [n], int32 positions [sum]): what `tags_of` makes the tags of."""
+    counts = np.where(annotated(tags), (tags == 1).sum(1), -1)
+    return counts.astype(np.int32), np.nonzero(tags == 1)[1].astype(np.int32)
+
+
+def annotated(tags: np.ndarray) -> np.ndarray:
+    """bool [n]: somebody said which labels the image has, if any."""
+    return tags[:, 0] != 255
 
 
 def split_names(values: Sequence[str | None]) -> np.ndarray:

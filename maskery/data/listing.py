@@ -1,9 +1,13 @@
-"""A list of image files: one path a line (.txt, .lst), or a table of text with a header (.csv, .tsv)."""
+"""A list of image files: one path a line (.txt, .lst), or a table of text with a header (.csv, .tsv).
+
+Where a cell of the label column holds a "|", images have several labels: `cat|dog`, `cat`, `|` = none of the labels, an
+empty cell = nobody said.
+"""
 
 import csv
 import os
 
-from .labels import index_labels, split_names
+from .labels import index_labels, index_tags, split_names
 from .names import Names, raw, unique
 from .source import Source, column, read_file
 
@@ -40,8 +44,14 @@ class ListSource(Source):
                 raise ValueError(f"{where}: row {entries.index('') + 1} below the header has no {paths}")
             label = column(where, label_column, LABELS, list(columns)) if labels else None
             if label is not None:
-                self.labels, self.classes = index_labels(columns[label])
-                notes.append(f"{len(self.classes)} classes from column {label}")
+                cells, what = columns[label], "classes"
+                if any("|" in cell for cell in cells):
+                    rows = [cell.split("|") if cell else None for cell in cells]
+                    self.tags, self.classes = index_tags(rows, f"{where}: column {label!r}")
+                    what = "labels, several an image,"
+                else:
+                    self.labels, self.classes = index_labels(cells)
+                notes.append(f"{len(self.classes)} {what} from column {label}")
             split = column(where, split_column, SPLIT, list(columns))
             if split is not None:
                 self.splits = split_names(columns[split])

@@ -1,10 +1,14 @@
 """From images to batches. The sample at global position i is a function of (seed, i) alone: resuming needs no replay.
 
-n training images, b images of a batch (one process's share of an optimiser step), C channels, h x w pixels of a view
+n training images, b images of a batch (one process's share of an optimiser step), C channels, h x w pixels of a view,
+M classes
 """
 
 import copy
+import os
 import signal
+import threading
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,13 +18,14 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
+from .augment import Augment
 from .decode import Unreadable
 from .images import Images
 from .order import positions
 from .picture import Box, Picture, detail
 from .resample import Packing, Stack, join, likely_bytes
 from .slots import Slots, ahead, keep_freed_memory
-from .views import UNIFORMS, Crop, centre
+from .views import UNIFORMS, Crop, cut, inside, larger
 
 Skips = list[tuple[str, str]]  # (name, reason) of images that could not be read
 CPU = torch.device("cpu")
@@ -67,7 +72,9 @@ class Draws(Dataset[dict[str, Any]]):
 
     A piece is a step's share, or one of the equal parts it is cut into, so that neither waiting for the first batch nor
     memory grows with the batch. On a CPU its views are a tensor [b, C, h, w] of uint8 or uint16. For a GPU they are
-    `Regions`: that resizes whole batches faster than the workers can.
+    `Regions`: that resizes whole batches faster than the workers can. `augment` sees crops that are resized and
+    flipped: with it they are tensors for a GPU, too. `labelled`: a piece has "label" as well, [b] int64 of the images
+    that were really read, or [b, M] float32, 0 and 1, where images have tags.
     """
 
     def __init__(
@@ -79,9 +86,22 @@ class Draws(Dataset[dict[str, Any]]):
         seed: int,
         plan: Plan,
         device: torch.device = CPU,
+        *,
+        labelled: bool = False,
+        augment: Augment | None = None,
     ):
         self.images, self.indices, self.crops = images, indices, crops
         self.size, self.seed, self.plan, self.device = size, seed, plan, device
+        self.labels: np.ndarray | None = None
+        if labelled:
+            source = images.source
+            self.labels = source.labels if source.labels is not None else source.tags
+            if self.labels is None:
+                raise ValueError(f"{source.where}: images without labels: {'; '.join(source.notes)}")
+        self.augment = augment
+        if augment:
+            augment.check(images.channels, images.bits)
+        self.resized_on = CPU if augment else device
         self.pieces = -(-plan.share // PIECE)  # of one step
         self.slots: Slots | None = None  # where workers leave regions; what they hand over has none then
         blocks = images.source.blocks
@@ -93,18 +113,29 @@ class Draws(Dataset[dict[str, Any]]):
         start, count, n = self.plan.start(step) + first, end - first, len(self.indices)
         skipped: Skips = []
         slots = self.slots.of(k).unbind() if self.slots else [None] * len(self.crops)
-        views = [_batch(self.images, self.size, count, self.device, slot) for slot in slots]
+        views = [_batch(self.images, self.size, count, self.resized_on, slot) for slot in slots]
         drawn = positions(n, self.seed, start, count, self.blocks)
         self.images.source.expect(self.indices[drawn])
         numbers = [uniforms(self.seed, c, start, count) for c in range(len(self.crops))]
+        read: list[int] = []
         for j, at in enumerate(drawn.tolist()):
-            picture, boxes = self._readable(at, [u[j] for u in numbers], skipped)
+            i, picture, boxes = self._readable(at, [u[j] for u in numbers], skipped)
             for batch, (box, flip) in zip(views, boxes, strict=True):
                 batch.add(*picture.part(box, self.size), flip)
-        return {"views": [batch.done() for batch in views], "skipped": skipped}
+            read.append(i)
+        item = {"views": [batch.done() for batch in views], "skipped": skipped}
+        if self.augment:
+            for view, u in zip(item["views"], numbers, strict=True):
+                _augment(view, self.augment, u[:, -1])
+        if self.labels is not None:
+            label = torch.from_numpy(self.labels[read])
+            item["label"] = label if label.dtype == torch.int64 else label.float()
+        return item
 
-    def _readable(self, at: int, numbers: list[np.ndarray], skipped: Skips) -> tuple[Picture, list[tuple[Box, bool]]]:
-        """The image at `at`, or the next one that can be read, and where it is cut."""
+    def _readable(
+        self, at: int, numbers: list[np.ndarray], skipped: Skips
+    ) -> tuple[int, Picture, list[tuple[Box, bool]]]:
+        """The image at `at`, or the next one that can be read: which it is, and where it is cut."""
         n = len(self.indices)
         for step in range(n):
             i = int(self.indices[(at + step) % n])
@@ -114,10 +145,16 @@ class Draws(Dataset[dict[str, Any]]):
                     crop.draw(image.height, image.width, self.size, u)
                     for crop, u in zip(self.crops, numbers, strict=True)
                 ]
-                return image.at(detail([box for box, _ in boxes], self.size)), boxes
+                return i, image.at(detail([box for box, _ in boxes], self.size)), boxes
             except Unreadable as e:
                 skipped.append((self.images.source.names[i], str(e)))
         raise ValueError(f"{self.images.source.where}: none of the {n} training images can be read")
+
+
+def _augment(views: Tensor, augment: Augment, u: np.ndarray) -> None:
+    """In place, [b, C, h, w] by random numbers [b] in [0, 1)."""
+    for view, key in zip(views, (u * 2**53).astype(np.int64).tolist(), strict=True):  # all bits that they have
+        view.copy_(torch.from_numpy(augment(view.permute(1, 2, 0).numpy(), key)).permute(2, 0, 1))
 
 
 def _batch(
@@ -133,7 +170,7 @@ def _batch(
 def batches(draws: Draws, start_step: int, steps: int, workers: int) -> Iterator[dict[str, Any]]:
     """This process's shares of the optimiser steps start_step .. steps - 1, in order."""
     numbers = range(start_step * draws.pieces, steps * draws.pieces)
-    if draws.device.type == "cuda" and workers and Slots.possible():
+    if draws.resized_on.type == "cuda" and workers and Slots.possible():
         # A piece is copied out of its slot before the next one is asked for: so many can be filled meanwhile.
         room = min(PIECE, draws.plan.share) * likely_bytes(draws.size, draws.images.channels, draws.images.bits)
         slots = Slots(AHEAD * workers + 1, len(draws.crops), room)
@@ -153,10 +190,11 @@ def batches(draws: Draws, start_step: int, steps: int, workers: int) -> Iterator
 
 
 def _joined(parts: list[dict[str, Any]]) -> dict[str, Any]:
-    return {
+    whole = {
         "views": [join(views) for views in zip(*(part["views"] for part in parts), strict=True)],
         "skipped": [skip for part in parts for skip in part["skipped"]],
     }
+    return whole | ({"label": torch.cat([part["label"] for part in parts])} if "label" in parts[0] else {})
 
 
 def _loader(
@@ -169,20 +207,31 @@ def _loader(
         num_workers=workers,
         prefetch_factor=AHEAD if workers else None,
         pin_memory=device.type == "cuda",
-        worker_init_fn=_begin_worker if workers else None,
+        worker_init_fn=begin_worker if workers else None,
     )
 
 
-def _begin_worker(worker: int) -> None:
-    """One thread each. Ctrl-C reaches the workers too; the loop wants to finish its step with them."""
+def begin_worker(worker: int) -> None:
+    """One thread each. Ctrl-C reaches them too, and the loop wants to finish its step with them. They end with it."""
     torch.set_num_threads(1)
     keep_freed_memory()
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
 
 
+def _end_with(parent: int) -> None:
+    """Workers of a process that was killed would wait for each other's pipes for ever."""
+    while os.getppid() == parent:
+        time.sleep(2)
+    os._exit(1)
+
+
 class Centred(Dataset[dict[str, Any]]):
-    """Item k: the k-th batch of `indices`, cut at the centre: {"images": as views, or None, "indices", "skipped"}."""
+    """Item k: the k-th batch of `indices`, cut at the centre: {"images": as views, or None, "indices", "skipped"}.
+
+    `share` of the short side is what the cut keeps; 0.875: resized to 256, cut 224.
+    """
 
     def __init__(
         self,
@@ -191,8 +240,10 @@ class Centred(Dataset[dict[str, Any]]):
         size: tuple[int, int],
         batch: int,
         device: torch.device = CPU,
+        share: float = 1.0,
     ):
         self.images, self.indices, self.size, self.batch, self.device = images, indices, size, batch, device
+        self.share, self.larger = share, larger(size, share)
 
     def __len__(self) -> int:
         return -(-len(self.indices) // self.batch)
@@ -205,8 +256,9 @@ class Centred(Dataset[dict[str, Any]]):
         for i in wanted.tolist():
             try:
                 image = self.images.open(i)
-                box = centre(image.height, image.width, self.size)
-                views.add(*image.at(detail([box], self.size)).part(box, self.size), False)
+                outer, box = cut(image.height, image.width, self.size, self.share)
+                region, place = image.at(detail([outer], self.larger)).part(outer, self.larger)
+                views.add(region, inside(box, outer, place), False)
             except Unreadable as e:
                 skipped.append((self.images.source.names[i], str(e)))
                 continue
@@ -225,7 +277,8 @@ def centred(
     batch: int = 256,
     workers: int = 0,
     device: torch.device = CPU,
+    share: float = 1.0,
 ) -> DataLoader[dict[str, Any]]:
     """All of `indices` once, in order, without augmentation; what cannot be read is left out and named."""
-    dataset = Centred(images, indices, size, batch, device)
+    dataset = Centred(images, indices, size, batch, device, share)
     return _loader(dataset, range(len(dataset)), workers, device)

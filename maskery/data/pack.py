@@ -16,7 +16,6 @@ import hashlib
 import json
 import os
 import shutil
-import signal
 import zlib
 from collections import Counter
 from collections.abc import Generator, Iterator
@@ -31,6 +30,8 @@ from ..checkpoint import write
 from .dataset import Reporter, refuse_unreadable
 from .decode import Unreadable
 from .encode import Encoding, encode
+from .labels import annotated
+from .loader import begin_worker
 from .names import raw
 from .packed import INDEX, MANIFEST, UNFINISHED, VERSION, Manifest, PackedSource, write_index
 from .shards import Row, Shard, Writer, places, printable, schema
@@ -82,6 +83,7 @@ def pack_source(
         of = schema(
             source.classes,
             labelled=source.labels is not None,
+            tagged=source.tags is not None,
             split=source.splits is not None,
             text=_all_text(source),
             decodable=how.format == "jpeg",
@@ -114,7 +116,7 @@ def pack_source(
         codes = np.zeros(0, np.int32)
         if source.splits is not None:
             codes = np.searchsorted(np.array(splits, object), source.splits).astype(np.int32)
-        write(out / INDEX, write_index(source.names, source.labels, codes, parts))
+        write(out / INDEX, write_index(source.names, source.labels, codes, parts, source.tags))
         write(out / MANIFEST, manifest.dump())
         (out / UNFINISHED).unlink()
     return PackedSource(str(out.absolute())), sum((part.encodings for part in parts), Counter())
@@ -136,6 +138,8 @@ class _Encoded(Dataset[list[Row]]):
     def _row(self, i: int) -> Row:
         source = self.source
         label = int(source.labels[i]) if source.labels is not None else -1
+        if source.tags is not None and annotated(source.tags[i : i + 1])[0]:
+            label = np.flatnonzero(source.tags[i]).tolist()
         split = source.splits[i] if source.splits is not None else ""
         name = raw(source.names[i])
         try:
@@ -146,21 +150,17 @@ class _Encoded(Dataset[list[Row]]):
 
 
 def _rows(source: Source, how: Encoding, workers: int | None, first: int) -> Generator[Row]:
-    """The images from `first` on, in order. A worker whose parent is gone ends by itself (torch's watchdog)."""
+    """The images from `first` on, in order."""
     workers = (os.cpu_count() or 1) if workers is None else workers
     loader = DataLoader(
         _Encoded(source, how, first),
         batch_size=None,
         num_workers=workers,
         prefetch_factor=2 if workers else None,
-        worker_init_fn=_leave_ctrl_c_to_the_parent if workers else None,
+        worker_init_fn=begin_worker if workers else None,
     )
     for rows in loader:
         yield from rows
-
-
-def _leave_ctrl_c_to_the_parent(worker: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _found(out: Path, plan: dict[str, Any], overwrite: bool) -> list[Shard]:
@@ -232,6 +232,7 @@ def _digest(source: Source) -> str:
     for name in source.names:
         digest.update(raw(name) + b"\0")
     digest.update(b"" if source.labels is None else source.labels.tobytes())
+    digest.update(b"" if source.tags is None else source.tags.tobytes())
     digest.update(json.dumps([source.classes, None if source.splits is None else source.splits.tolist()]).encode())
     return digest.hexdigest()
 

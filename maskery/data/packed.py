@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from .labels import tag_lists, tags_of
 from .names import Names, hashes, raw
 from .shards import Places, Shard, digest_of
 from .source import Source
@@ -35,7 +36,7 @@ class Manifest:
     shard_mb: int
     classes: list[str]
     splits: list[str]  # names that the codes of the index stand for; [] without splits
-    labelled: bool
+    labelled: bool  # with at most one label an image; the index knows of several
     unreadable: int
     shards: list[Shard]
 
@@ -54,8 +55,17 @@ class Manifest:
         raise ValueError(f"{where}: a pack of version {tree['version']}; this program reads version {VERSION}")
 
 
-def write_index(names: Sequence[str], labels: np.ndarray | None, splits: np.ndarray, parts: Sequence[Places]) -> bytes:
+def write_index(
+    names: Sequence[str],
+    labels: np.ndarray | None,
+    splits: np.ndarray,
+    parts: Sequence[Places],
+    tags: np.ndarray | None = None,
+) -> bytes:
     """The bytes of index.npz. `splits`: codes, [n], [0] without splits."""
+    lists = {}
+    if tags is not None:
+        lists["tag_counts"], lists["tag_positions"] = tag_lists(tags)
     packed = names if isinstance(names, Names) else Names.of([raw(name) for name in names])
     out = io.BytesIO()
     np.savez(
@@ -69,6 +79,7 @@ def write_index(names: Sequence[str], labels: np.ndarray | None, splits: np.ndar
         length=np.concatenate([part.length for part in parts]),
         crc32=np.concatenate([part.crc32 for part in parts]),
         full=np.concatenate([part.full for part in parts]),
+        **lists,
     )
     return out.getvalue()
 
@@ -125,13 +136,17 @@ class PackedSource(Source):
                 numbers, codes = saved["labels"], saved["splits"]
                 self._start, self._length, self._crc = saved["start"], saved["length"], saved["crc32"]
                 self.full_sizes = full = saved["full"]
-        except (ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error, OSError) as error:
+                if labels and "tag_counts" in saved:
+                    self.tags = tags_of(saved["tag_counts"], saved["tag_positions"], len(self.manifest.classes))
+        except (ValueError, KeyError, IndexError, EOFError, zipfile.BadZipFile, zlib.error, OSError) as error:
             raise ValueError(f"{where}: damaged: {error}") from None
         if not len(self.names) == len(self._start) == len(full) == sum(shard.rows for shard in self.manifest.shards):
             raise ValueError(f"{where}: damaged: it does not fit {MANIFEST}")
         self.labels, self.classes = None, ()
         if labels and self.manifest.labelled:
-            self.labels, self.classes = numbers.astype(np.int64), tuple(self.manifest.classes)
+            self.labels = numbers.astype(np.int64)
+        if self.labels is not None or self.tags is not None:
+            self.classes = tuple(self.manifest.classes)
         self.splits = np.array(self.manifest.splits, object)[codes] if self.manifest.splits else None
 
     def read(self, i: int) -> bytes:

@@ -41,8 +41,9 @@ def resized(region: np.ndarray, box: Box, flip: bool, size: tuple[int, int]) -> 
 
 
 def _tensor(array: np.ndarray) -> Tensor:
-    """Copied only if it has to be."""
-    return torch.from_numpy(array if array.flags.c_contiguous and array.flags.writeable else array.copy())
+    """Copied only if it has to be; mirrored by its EXIF, an image of one pixel is contiguous with negative strides."""
+    plain = array.flags.c_contiguous and array.flags.writeable and min(array.strides) >= 0
+    return torch.from_numpy(array if plain else array.copy())
 
 
 @dataclass(frozen=True)

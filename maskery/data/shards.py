@@ -1,9 +1,9 @@
 """Shards of a packed data set: Arrow files that other tools read, whose images lie at known bytes.
 
 A shard is an Arrow IPC file (Feather V2) without compression. Its columns: `image`, a struct {bytes, path} as Hugging
-Face has it (null where the image could not be read), `name`, `label` (null = none), `split`, `height`, `width`,
-`full_height` and `full_width` (before packing), `encoding`, `crc32` of the bytes, `unreadable` (the reason, null where
-it was read).
+Face has it (null where the image could not be read), `name`, `label` (null = none; lists where images may have
+several), `split`, `height`, `width`, `full_height` and `full_width` (before packing), `encoding`, `crc32` of the bytes,
+`unreadable` (the reason, null where it was read).
 """
 
 import hashlib
@@ -27,7 +27,7 @@ BATCH_BYTES, BATCH_ROWS = 4 << 20, 256  # where a record batch ends: what other 
 @dataclass(frozen=True)
 class Row:
     name: bytes
-    label: int  # -1: none
+    label: int | list[int]  # -1: none
     split: str
     data: bytes | None  # None: unreadable
     size: tuple[int, int]  # (height, width)
@@ -48,20 +48,26 @@ class Shard:
     blake2b: str  # of the file, 32 bytes, as `b2sum -l 256` prints it
 
 
-def schema(classes: Sequence[str], *, labelled: bool, split: bool, text: bool, decodable: bool) -> pa.Schema:
-    """`text`: all names are UTF-8, otherwise their column holds bytes. `decodable`: other tools know the encoding."""
+def schema(
+    classes: Sequence[str], *, labelled: bool, split: bool, text: bool, decodable: bool, tagged: bool = False
+) -> pa.Schema:
+    """`text`: all names are UTF-8, otherwise their column holds bytes. `decodable`: other tools know the encoding.
+
+    `tagged`: labels are lists.
+    """
     image = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     fields: list[tuple[str, pa.DataType]] = [("image", image), ("name", pa.string() if text else pa.binary())]
-    if labelled:
-        fields.append(("label", pa.int64()))
+    if labelled or tagged:
+        fields.append(("label", pa.list_(pa.int64()) if tagged else pa.int64()))
     if split:
         fields.append(("split", pa.string()))
     numbers = ("height", "width", "full_height", "full_width")
     fields += [(n, pa.int32()) for n in numbers] + [("encoding", pa.string()), ("crc32", pa.uint32())]
     fields.append(("unreadable", pa.string()))
     features: dict[str, Any] = {"image": {"_type": "Image"}} if decodable else {}
-    if labelled:
-        features["label"] = {"names": [printable(c) for c in classes], "_type": "ClassLabel"}
+    if labelled or tagged:
+        one = {"names": [printable(c) for c in classes], "_type": "ClassLabel"}
+        features["label"] = {"feature": one, "length": -1, "_type": "Sequence"} if tagged else one
     return pa.schema(fields, {"huggingface": json.dumps({"info": {"features": features}})})
 
 
@@ -147,7 +153,7 @@ def _batch(rows: list[Row], of: pa.Schema) -> pa.RecordBatch:
     columns: dict[str, Any] = {
         "image": pa.StructArray.from_arrays([cells, paths], fields=list(of.field("image").type.fields), mask=missing),
         "name": [row.name.decode() if named else row.name for row in rows],
-        "label": [None if row.label < 0 else row.label for row in rows],
+        "label": [None if row.label == -1 else row.label for row in rows],
         "split": [printable(row.split) for row in rows],
         "height": [row.size[0] for row in rows],
         "width": [row.size[1] for row in rows],

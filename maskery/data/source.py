@@ -25,16 +25,19 @@ SPLITS = {
 
 
 class Source(abc.ABC):
-    """n encoded images, each with a name, perhaps a class and a split. Can be pickled and used after a fork."""
+    """n encoded images, each with a name, perhaps classes and a split. Can be pickled and used after a fork."""
 
     where: str  # what the user gave, as an absolute path
     names: Sequence[str]  # [n], unique, the same in every run and on every machine
     labels: np.ndarray | None  # int64 [n], positions in `classes`, -1 = no label; None when there are none
-    classes: tuple[str, ...]  # () without labels
+    classes: tuple[str, ...]  # () without labels and tags
     splits: (
         np.ndarray | None
     )  # str objects [n], "train", "val", "test" or as found, "" = none; None when there are none
     notes: tuple[str, ...]  # sentences about what was found
+    # Where an image may have several labels: uint8 [n, M], 1 where it has the label `classes[m]`, a row of 255 where
+    # nobody said. `labels` is None then. None when images have at most one label.
+    tags: np.ndarray | None = None
     full_sizes: np.ndarray | None = None  # int32 [n, 2], (height, width) before packing, (0, 0) = unreadable
     blocks: np.ndarray | None = None  # int32 [n], ascending: images best read together; None: any order will do
 

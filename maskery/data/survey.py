@@ -11,6 +11,7 @@ from typing import Literal, TypeVar
 import numpy as np
 
 from .decode import Header, Unreadable, decode, read_header
+from .labels import annotated
 from .names import raw
 from .source import Source
 
@@ -206,6 +207,20 @@ def shown(name: str) -> str:
     """A name as it can be printed on one line: bytes that are no UTF-8 and control characters as escapes."""
     text = raw(name).decode("utf-8", "backslashreplace")
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def label_lines(source: Source) -> list[str]:
+    """What images are labelled as, and how many, in sentences for a terminal."""
+    if source.tags is not None:
+        numbers, without = (source.tags == 1).sum(0), int((~annotated(source.tags)).sum())
+        mean = numbers.sum() / max(len(source) - without, 1)
+        said = f"{mean:.2f} an image on average; {_count(without, 'image')} without annotation"
+        head = [f"{_count(len(source.classes), 'label')}, {said}"]
+    elif source.labels is not None:
+        head, numbers = [], np.bincount(source.labels[source.labels >= 0], minlength=len(source.classes))
+    else:
+        return []
+    return head + [f"  {shown(name)}: {n:,}" for name, n in zip(source.classes, numbers.tolist(), strict=True)]
 
 
 def _each(work: Callable[[int], T], indices: Sequence[int] | np.ndarray, threads: int | None) -> Iterator[T]:

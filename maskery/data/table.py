@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pyarrow as pa
 
-from .arrow import holds_images, is_text, read_columns, read_schema, text_columns
-from .labels import index_labels, split_names
+from .arrow import holds_images, is_list, is_text, read_columns, read_schema, text_columns
+from .labels import index_labels, index_tags, split_names
 from .listing import LABELS, PATHS, SPLIT
 from .names import Names, raw, unique
 from .source import SPLITS, Source, column, read_file
@@ -23,7 +23,8 @@ class TableSource(Source):
     """Images in a column of a table: as encoded bytes, as Hugging Face's struct {bytes, path}, or as paths.
 
     Encoded bytes stay in Arrow's memory: mapped from the disk for uncompressed Arrow files, read into RAM otherwise.
-    Paths are relative to the table's folder. A pickled TableSource opens its files again where it is unpickled.
+    Paths are relative to the table's folder. A label column of lists gives several labels an image. A pickled
+    TableSource opens its files again where it is unpickled.
     """
 
     def __init__(
@@ -70,8 +71,9 @@ class TableSource(Source):
         self.labels, self.classes, self.splits = None, (), None
         notes = [f"{len(files)} files of a table"] if len(files) > 1 else []
         if label is not None:
-            self.labels, self.classes = _labels(where, label, schema, values)
-            notes.append(f"{len(self.classes)} classes from column {label}")
+            self.labels, self.tags, self.classes = _labels(where, label, schema, values)
+            what = "classes" if self.labels is not None else "labels, several an image,"
+            notes.append(f"{len(self.classes)} {what} from column {label}")
         if split is not None:
             self.splits = split_names(values(split))
             notes.append(f"splits from column {split}")
@@ -127,26 +129,33 @@ def _names(cells: Sequence[pa.Array], given: list[str | None] | None) -> Names:
 
 def _labels(
     where: str, label: str, schema: pa.Schema, values: Callable[[str], list]
-) -> tuple[np.ndarray, tuple[str, ...]]:
-    kind = schema.field(label).type
+) -> tuple[np.ndarray | None, np.ndarray | None, tuple[str, ...]]:
+    """(labels, tags, classes) of a `Source`: labels of integers or strings, tags of lists of these."""
+    whole = schema.field(label).type
+    several = is_list(whole)
+    kind = whole.value_type if several else whole
     kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-    if not (pa.types.is_integer(kind) or pa.types.is_boolean(kind) or is_text(kind)):
-        raise ValueError(f"{where}: column {label!r} holds {kind}: classes are integers or strings")
+    allowed = is_text(kind) or pa.types.is_integer(kind)
+    if not (allowed or (pa.types.is_null(kind) if several else pa.types.is_boolean(kind))):
+        raise ValueError(
+            f"{where}: column {label!r} holds {whole}: labels are integers or strings, or for several an image lists "
+            "of these"
+        )
     found = values(label)
-    classes = _class_names(schema, label)
-    if classes and pa.types.is_integer(kind):
-        numbers = np.array([-1 if v is None else v for v in found], np.int64)
-        if numbers.max() < len(classes):
-            return np.maximum(numbers, -1), classes
-    return index_labels([int(v) if isinstance(v, bool) else v for v in found])
+    given = _class_names(schema, label) if pa.types.is_integer(kind) else ()
+    if several:
+        return None, *index_tags(found, f"{where}: column {label!r}", given)
+    labels, classes = index_labels([int(v) if isinstance(v, bool) else v for v in found], given)
+    return labels, None, classes
 
 
 def _class_names(schema: pa.Schema, label: str) -> tuple[str, ...]:
-    """The names of a Hugging Face `ClassLabel`, () where there are none."""
+    """The names of a Hugging Face `ClassLabel`, or of one in a `Sequence` or `List`; () where there are none."""
     try:
-        about = json.loads((schema.metadata or {})[b"huggingface"])
-        names = about["info"]["features"][label]["names"]
-    except (KeyError, TypeError, ValueError):
+        feature = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"][label]
+        feature = feature[0] if isinstance(feature, list) else feature.get("feature", feature)
+        names = feature["names"]
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError):
         return ()
     return tuple(map(str, names)) if isinstance(names, list) else ()
 

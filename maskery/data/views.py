@@ -15,7 +15,7 @@ from .picture import Box
 from .resample import Regions
 
 TRIES = 10  # as torchvision's RandomResizedCrop: so many draws until a crop fits, then the largest central one
-UNIFORMS = 2 * TRIES + 4  # random numbers one sample needs (a multiple of 4)
+UNIFORMS = 2 * TRIES + 4  # random numbers one sample needs (a multiple of 4); the last is not for its geometry
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,45 @@ def centre(height: int, width: int, size: tuple[int, int], ratio: tuple[float, f
     w, h = min(float(width), height * aspect), min(float(height), width / aspect)
     left, top = round((width - w) / 2), round((height - h) / 2)
     return (left, top, max(round((width + w) / 2), left + 1), max(round((height + h) / 2), top + 1))
+
+
+def larger(size: tuple[int, int], share: float) -> tuple[int, int]:
+    """The size to resize to when the cut of `size` is to keep `share` of it."""
+    if not 0.5 <= share <= 1:
+        raise ValueError(f"crop share is {share}: between 0.5 and 1")
+    return math.floor(size[0] / share + 0.5), math.floor(size[1] / share + 0.5)
+
+
+def cut(height: int, width: int, size: tuple[int, int], share: float) -> tuple[Box, Box]:
+    """(what is resized to `larger(size, share)`, the box in it that becomes the view): with share 1, `centre` twice.
+
+    Otherwise the box is what torchvision's Resize and CenterCrop show, its rounding included: 0.875 is Resize(256),
+    CenterCrop(224). At its edges, what lies beyond them is seen as well, as when one resizes first and cuts then.
+    """
+    if share == 1:
+        return (box := centre(height, width, size)), box
+    big = larger(size, share)
+    if width * big[0] >= height * big[1]:  # wider than the view
+        whole = big[0], width * big[0] // height
+    else:
+        whole = height * big[1] // width, big[1]
+
+    def middle(h: int, w: int) -> Box:
+        top, left = round((whole[0] - h) / 2), round((whole[1] - w) / 2)
+        x, y = width / whole[1], height / whole[0]
+        return (left * x, top * y, min((left + w) * x, width), min((top + h) * y, height))
+
+    return middle(*big), middle(*size)
+
+
+def inside(box: Box, outer: Box, place: Box) -> Box:
+    """Where a box lies when `outer`, which is around it, lies at `place`."""
+    if box == outer:
+        return place
+    x, y = ((place[i + 2] - place[i]) / (outer[i + 2] - outer[i]) for i in (0, 1))
+    left, top = place[0] + x * (box[0] - outer[0]), place[1] + y * (box[1] - outer[1])
+    right, bottom = place[2] - x * (outer[2] - box[2]), place[3] - y * (outer[3] - box[3])
+    return (left, top, right, bottom)
 
 
 def to_float(images: Tensor | Regions | Sequence[Regions], device: torch.device) -> Tensor:

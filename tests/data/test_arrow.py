@@ -1,7 +1,7 @@
 import pyarrow as pa
 import pytest
 
-from maskery.data.arrow import holds_images, is_text
+from maskery.data.arrow import holds_images, is_list, is_text
 
 
 @pytest.mark.parametrize(
@@ -18,3 +18,19 @@ from maskery.data.arrow import holds_images, is_text
 )
 def test_what_columns_may_hold(kind, text, images):
     assert (is_text(kind), holds_images(kind)) == (text, images)
+
+
+@pytest.mark.parametrize(
+    ("kind", "want"),
+    [
+        (pa.list_(pa.string()), True),
+        (pa.list_(pa.int8(), 3), True),
+        (pa.large_list(pa.int64()), True),
+        (pa.list_view(pa.int64()), True),
+        (pa.large_list_view(pa.int64()), True),
+        (pa.struct({"x": pa.list_(pa.int8())}), False),
+        (pa.string(), False),
+    ],
+)
+def test_lists(kind, want):
+    assert is_list(kind) is want

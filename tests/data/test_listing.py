@@ -77,6 +77,28 @@ def test_columns_that_are_given(tmp_path):
     assert plain.labels is None
 
 
+@pytest.mark.parametrize("name", ["t.csv", "t.tsv"])
+def test_several_labels_in_a_cell(tmp_path, name):
+    text = "path,label,split\na.jpg,dog|cat,train\nb.jpg,dog,val\nc.jpg,,val\nd.jpg,|,train\ne.jpg,cat | ant|,train\n"
+    source = open_source(write(tmp_path / name, text.replace(",", "\t") if name == "t.tsv" else text))
+    assert source.labels is None
+    assert source.tags is not None
+    assert source.classes == ("ant", "cat", "dog")
+    assert source.tags.tolist() == [[0, 1, 1], [0, 0, 1], [255] * 3, [0, 0, 0], [1, 1, 0]]
+    assert source.notes == ("3 labels, several an image, from column label", "splits from column split")
+    again = pickle.loads(pickle.dumps(source))
+    assert (again.tags.tolist(), again.classes) == (source.tags.tolist(), source.classes)
+    plain = open_source(tmp_path / name, labels=False)
+    assert (plain.tags, plain.classes) == (None, ())
+
+
+def test_several_numbers_in_a_cell(tmp_path):
+    source = open_source(write(tmp_path / "t.csv", "path,kinds\na,10|9\nb,-1\nc,9\n"), label_column="kinds")
+    assert source.classes == ("9", "10")
+    assert source.tags is not None
+    assert source.tags.tolist() == [[1, 1], [0, 0], [1, 0]]
+
+
 @pytest.mark.parametrize(
     ("text", "columns", "message"),
     [
@@ -85,6 +107,7 @@ def test_columns_that_are_given(tmp_path):
         ("path\n", {}, "names no file"),
         ("", {}, "is empty"),
         ("path,label\na.jpg,1\n,2\n", {}, "row 2 below the header has no path"),
+        ("path,label\na.jpg,0|1|1\nb.jpg,0|0|0\n", {}, "column 'label' holds rows of 3 zeros and ones"),
     ],
 )
 def test_errors_of_tables_of_text(tmp_path, text, columns, message):

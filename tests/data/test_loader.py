@@ -6,14 +6,17 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageOps
+from torchvision.transforms import CenterCrop, InterpolationMode, Resize
 
 from maskery.data import scenes
+from maskery.data.augment import Augment
 from maskery.data.images import Images
 from maskery.data.loader import PIECE, Centred, Draws, Plan, batches, centred, uniforms
 from maskery.data.order import positions
 from maskery.data.resample import Regions
+from maskery.data.slots import Slots
 from maskery.data.source import open_source
-from maskery.data.views import Crop
+from maskery.data.views import Crop, cut, inside, to_float
 
 CPU = torch.device("cpu")
 
@@ -139,3 +142,146 @@ def test_unreadable_images_are_replaced_and_named(tmp_path: Path, scene_folder: 
 def test_a_batch_that_cannot_be_shared() -> None:
     with pytest.raises(ValueError, match=r"batch size 9 cannot be shared equally by 2 processes: .* multiple of 2"):
         Plan(9, 0, 2)
+
+
+# ---------------------------------------------------------------------------------------------------- labels
+def classes_of(draws: Draws, pieces: int) -> torch.Tensor:
+    return torch.cat([draws[k]["label"] for k in range(pieces)])
+
+
+@pytest.mark.parametrize(("device", "workers"), [("cpu", 0), ("cpu", 2), ("cuda", 2)])
+def test_labels_are_those_of_the_images(images: Images, device: str, workers: int) -> None:
+    if device == "cuda" and not Slots.possible():
+        pytest.skip("workers are not forked here")
+    assert images.source.labels is not None
+    plan = Plan(2 * PIECE + 44, 1, 2)
+    draws = Draws(images, np.arange(10, 50), [Crop()], (8, 8), 0, plan, torch.device(device), labelled=True)
+    parts = list(batches(draws, 1, 3, workers))
+    for step, part in enumerate(parts, 1):
+        drawn = positions(40, 0, plan.start(step), plan.share)
+        assert part["label"].dtype == torch.int64
+        assert part["label"].tolist() == images.source.labels[np.arange(10, 50)[drawn]].tolist()
+    assert len(torch.cat([part["label"] for part in parts]).unique()) > 1
+    unlabelled = Draws(images, np.arange(10, 50), [Crop()], (8, 8), 0, plan)
+    assert "label" not in next(batches(unlabelled, 1, 2, 0))
+
+
+@pytest.fixture
+def half_broken(tmp_path: Path) -> Images:
+    """Grey levels 0, 20, 40, ...: each is a class of two images, of which the second cannot be read."""
+    for i in range(12):
+        good, bad = (tmp_path / f"c{i:02}" / name for name in ("a.png", "b.png"))
+        good.parent.mkdir()
+        Image.new("RGB", (40, 40), (20 * i,) * 3).save(good)
+        bad.write_bytes(good.read_bytes()[:60])
+    return Images(open_source(tmp_path), channels=3, bits=8, pages="first", min_side=64)
+
+
+def test_an_image_in_the_place_of_another_brings_its_label(half_broken: Images) -> None:
+    item = Draws(half_broken, np.arange(24), [Crop()], (8, 8), 0, Plan(24, 0, 1), labelled=True)[0]
+    assert len(item["skipped"]) == 12
+    assert item["label"].tolist() == (item["views"][0][:, 0, 0, 0] // 20).tolist()
+    assert sorted(item["label"].tolist()) == sorted([*range(12)] * 2)
+
+
+def test_tags_are_labels_where_there_are_no_classes(half_broken: Images) -> None:
+    source, tags = half_broken.source, np.random.default_rng(0).integers(0, 2, (24, 5), np.uint8)
+    source.labels, source.tags = None, tags
+    item = Draws(half_broken, np.arange(24), [Crop()], (8, 8), 0, Plan(24, 0, 1), labelled=True)[0]
+    assert item["label"].dtype == torch.float32
+    level = item["views"][0][:, 0, 0, 0].numpy() // 20
+    assert item["label"].tolist() == tags[2 * level].tolist()
+    source.tags = None
+    with pytest.raises(ValueError, match="images without labels: "):
+        Draws(half_broken, np.arange(24), [Crop()], (8, 8), 0, Plan(24, 0, 1), labelled=True)
+
+
+# --------------------------------------------------------------------------------------------------- augment
+AUGMENT = Augment("rand-m9-mstd0.5-inc1-n3-p0.9", size=(16, 16))
+
+
+def test_augmented_samples_do_not_depend_on_batches_workers_and_ranks(images: Images) -> None:
+    def draws(batch: int, rank: int = 0, ranks: int = 1, device: str = "cpu") -> Draws:
+        plan = Plan(batch, rank, ranks)
+        return Draws(
+            images, np.arange(40), [Crop()], (16, 16), 0, plan, torch.device(device), labelled=True, augment=AUGMENT
+        )
+
+    whole = everything(draws(2 * PIECE), 1)
+    assert torch.equal(everything(draws(8), 6, start=2, workers=2), whole[16:48])
+    ranks = [everything(draws(8, r, 2), 3) for r in (0, 1)]
+    assert torch.equal(torch.cat([torch.cat([p[4 * s : 4 * s + 4] for p in ranks]) for s in range(3)]), whole[:24])
+    for_gpu = Draws(images, np.arange(40), [Crop()], (16, 16), 0, Plan(8, 0, 1), torch.device("cuda"), augment=AUGMENT)
+    assert torch.equal(for_gpu[1]["views"][0], whole[8:16])
+    assert torch.equal(to_float(for_gpu[1]["views"][0], CPU), whole[8:16].float() / 255)
+
+
+def test_augmentation_comes_last_and_each_sample_and_crop_has_its_own(images: Images) -> None:
+    plan, crops = Plan(200, 0, 1), [Crop(), Crop()]
+    plain = Draws(images, np.arange(40), crops, (16, 16), 0, plan)[0]["views"]
+    views = Draws(images, np.arange(40), crops, (16, 16), 0, plan, augment=AUGMENT)[0]["views"]
+    for c in (0, 1):
+        for j, u in enumerate(uniforms(0, c, 0, 100)):
+            want = AUGMENT(plain[c][j].permute(1, 2, 0).numpy(), int(u[-1] * 2**53))
+            assert (views[c][j].permute(1, 2, 0).numpy() == want).all()
+    keys = np.concatenate([uniforms(0, c, 0, 1000)[:, -1] for c in (0, 1)])
+    assert len(np.unique((keys * 2**53).astype(np.int64))) == 2000
+
+
+def test_grey_images_are_augmented_and_deep_ones_refused(scene_folder: Path) -> None:
+    source, grey = open_source(scene_folder), Augment("rand-m9", (0.5,), (16, 16))
+    images = Images(source, channels=1, bits=8, pages="first", min_side=64)
+    draws = Draws(images, np.arange(40), [Crop()], (16, 16), 0, Plan(40, 0, 1), augment=grey)
+    assert draws[0]["views"][0].shape == (40, 1, 16, 16)
+    deep = Images(source, channels=1, bits=16, pages="first", min_side=64)
+    with pytest.raises(ValueError, match=r"not of 1 of 16 bits: --settings\.augment none"):
+        Draws(deep, np.arange(40), [Crop()], (16, 16), 0, Plan(8, 0, 1), augment=grey)
+
+
+# ------------------------------------------------------------------------------------------- the cut to evaluate
+def torchvisions(image: Image.Image, resize: int, size: int) -> np.ndarray:
+    return np.asarray(CenterCrop(size)(Resize(resize, InterpolationMode.BICUBIC)(image))).astype(float)
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+@pytest.mark.parametrize(("share", "resize"), [(0.875, 64), (0.7, 80), (0.95, 59)])
+def test_the_cut_is_torchvisions_whatever_the_shape(tmp_path: Path, device: str, share: float, resize: int) -> None:
+    shapes = [(64, 64), (80, 81), (101, 70), (97, 77), (66, 150), (41, 40), (30, 95)]
+    for i, (height, width) in enumerate(shapes):
+        scene = Image.fromarray(scenes.scene(0, i, 128).image)
+        scene.resize((width, height), Image.Resampling.BICUBIC).save(tmp_path / f"{i}.png")
+    images = Images(open_source(tmp_path), channels=3, bits=8, pages="first", min_side=112)
+    data = Centred(images, np.arange(len(shapes)), (56, 56), 9, torch.device(device), share)
+    found = (to_float(data[0]["images"], CPU) * 255).permute(0, 2, 3, 1).numpy()
+    assert found.shape == (len(shapes), 56, 56, 3)
+    for i, shape in enumerate(shapes):
+        difference = np.abs(found[i] - torchvisions(Image.open(tmp_path / f"{i}.png"), resize, 56))
+        inner = difference[2:-2, 2:-2] if share > 0.9 else difference  # there the kernel reaches beyond what is read
+        assert inner.max() < 1.01, shape  # a level, where lines are taken before columns
+        assert difference.mean() < 0.3, shape
+
+
+def test_the_cut_of_real_photographs_is_torchvisions(shared_data: Path) -> None:
+    folder = shared_data / "photos"
+    images = Images(open_source(folder, labels=False), channels=3, bits=8, pages="first", min_side=448)
+    data, compared = Centred(images, np.arange(0, len(images), 4), (224, 224), 200, share=0.875)[0], 0
+    for view, i in zip(data["images"], data["indices"].tolist(), strict=True):
+        photo = ImageOps.exif_transpose(Image.open(folder / images.source.names[i])).convert("RGB")
+        difference = np.abs(view.permute(1, 2, 0).numpy() - torchvisions(photo, 256, 224))
+        if min(photo.size) < 2 * 256:
+            assert difference.max() <= 1, images.source.names[i]
+            compared += 1
+        else:  # decoded at half the size
+            assert difference.mean() < 3, images.source.names[i]
+    assert compared > 5
+
+
+def test_without_a_share_nothing_is_cut_away_and_others_are_refused(images: Images) -> None:
+    whole, loader = Centred(images, np.arange(6), (16, 24), 6), centred(images, np.arange(6), (16, 24), share=1.0)
+    assert torch.equal(whole[0]["images"], next(iter(loader))["images"])
+    outer, box = cut(100, 30, (16, 24), 1.0)
+    assert outer == box == (0, 40, 30, 60)
+    assert inside(box, outer, (0.3, 0, 7, 9)) == (0.3, 0, 7, 9)
+    assert next(iter(centred(images, np.arange(6), (16, 24), share=0.8)))["images"].shape == (6, 3, 16, 24)
+    with pytest.raises(ValueError, match=r"crop share is 1\.2: between 0\.5 and 1"):
+        centred(images, np.arange(6), (16, 24), share=1.2)

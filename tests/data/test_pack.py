@@ -1,7 +1,9 @@
 """Packing: whole or unfinished, the same whatever interrupts it, and the same samples as from the original."""
 
+import io
 import json
 import os
+import pickle
 import shutil
 import signal
 import subprocess
@@ -13,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.ipc
+import pyarrow.parquet as parquet
 import pytest
 import torch
 from hypothesis import given, settings
@@ -136,6 +139,53 @@ def test_splits(scene_folder, tmp_path):
     assert copy.labels.tolist() == original.labels.tolist()
 
 
+@pytest.fixture
+def tagged(tmp_path: Path) -> Path:
+    """Nine images in three batches of a table, with lists of labels."""
+    rows = [["b", "a"], [], None, ["\U0001f98a"], ["a", "a"], None, [], ["b"], ["a", "b", "\U0001f98a"]]
+    cells = []
+    for k in range(9):
+        data = io.BytesIO()
+        Image.fromarray(np.random.default_rng(k).integers(0, 256, (400, 300, 3), np.uint8)).save(data, "PNG")
+        cells.append(data.getvalue())
+    cells[5] = b"broken"
+    table = pa.table({"image": cells, "name": [f"n{k}" for k in range(9)], "label": rows})
+    parquet.write_table(table, tmp_path / "t.parquet", row_group_size=3)
+    return tmp_path / "t.parquet"
+
+
+def test_several_labels_an_image(tagged, tmp_path):
+    original = open_source(tagged)
+    pack(original, tmp_path / "out", shard_mb=1, unreadable=0.2)
+    copy = open_source(tmp_path / "out")
+    assert len(copy.manifest.shards) > 1
+    assert copy.labels is None
+    assert copy.tags.dtype == np.uint8
+    assert copy.tags.tolist() == original.tags.tolist()
+    assert copy.tags[[0, 1, 5]].tolist() == [[1, 1, 0], [0, 0, 0], [255, 255, 255]]
+    assert copy.classes == original.classes == ("a", "b", "\U0001f98a")
+    again = pickle.loads(pickle.dumps(copy))
+    assert again.tags.tolist() == original.tags.tolist()
+    plain = open_source(tmp_path / "out", labels=False)
+    assert (plain.tags, plain.labels, plain.classes) == (None, None, ())
+    read = Data(Images(copy, channels=3, bits=8, pages="first", min_side=48), np.arange(9), np.arange(0), None, ())
+    assert read.tags is copy.tags
+
+
+def test_shards_with_lists_are_tables_and_can_be_packed_again(tagged, tmp_path):
+    pack(tagged, tmp_path / "out", Encoding(45), unreadable=0.2)
+    table = open_source(tmp_path / "out" / "shard-00000.arrow")
+    assert (table.classes, table.tags.tolist()) == (open_source(tagged).classes, open_source(tagged).tags.tolist())
+    pack(tmp_path / "out", tmp_path / "twice", unreadable=0.2)
+    assert open_source(tmp_path / "twice").tags.tolist() == table.tags.tolist()
+
+
+def test_packs_without_lists_are_as_they_were(packed):
+    with np.load(packed / "index.npz") as index:
+        assert set(index) == {"names", "offsets", "hashes", "labels", "splits", "start", "length", "crc32", "full"}
+    assert open_source(packed).tags is None
+
+
 @settings(max_examples=20)
 @given(names=st.lists(st.text(st.characters(codec=None, exclude_characters="/\0"), min_size=1), min_size=1, max_size=4))
 def test_odd_names(names, tmp_path_factory):
@@ -207,6 +257,18 @@ def test_going_on_from_every_state_ends_in_the_same_files(photos, packed, tmp_pa
     assert {name: (out / name).stat().st_mtime_ns for name in kept} == kept, "finished shards are not made again"
 
 
+def gone(group: int) -> bool:
+    """Whether all processes of a group end within a minute."""
+    until = time.monotonic() + 60
+    while time.monotonic() < until:
+        try:
+            os.killpg(group, 0)
+        except ProcessLookupError:
+            return True
+        time.sleep(0.1)
+    return False
+
+
 def test_kill_9(tmp_path):
     (tmp_path / "in").mkdir()
     noise = np.random.default_rng(0).integers(0, 256, (128, 128, 3), np.uint8)
@@ -223,6 +285,7 @@ def test_kill_9(tmp_path):
     assert running.poll() is None, "it was done before it could be killed"
     os.kill(running.pid, signal.SIGKILL)  # not its worker, which notices
     running.wait()
+    assert gone(running.pid)
     assert not (out / "pack.json").exists()
     listed = json.loads((out / "packing.json").read_text())["shards"]
     kept = {s["file"]: (out / s["file"]).stat().st_ino for s in listed}
@@ -242,7 +305,7 @@ class Stops(Source):
     def __init__(self, of: Source, at: int):
         self.of, self.at = of, at
         self.where, self.names, self.labels, self.classes = of.where, of.names, of.labels, of.classes
-        self.splits, self.notes = of.splits, ()
+        self.splits, self.notes, self.tags = of.splits, (), of.tags
 
     def read(self, i: int) -> bytes:
         if i == self.at:
@@ -281,6 +344,17 @@ def test_another_source_does_not_go_on(photos, unfinished, tmp_path):
     source.labels = source.labels[::-1].copy()
     with pytest.raises(ValueError, match="other names, labels or splits"):
         pack(source, unfinished, shard_mb=1)
+
+
+def test_other_lists_of_labels_do_not_go_on(tagged, tmp_path):
+    with pytest.raises(RuntimeError, match="the machine stops"):
+        pack(Stops(open_source(tagged), 7), tmp_path / "out", shard_mb=1, unreadable=0.2)
+    source = open_source(tagged)
+    source.tags[0, 0] = 0
+    with pytest.raises(ValueError, match="other names, labels or splits"):
+        pack(source, tmp_path / "out", shard_mb=1, unreadable=0.2)
+    pack(tagged, tmp_path / "out", shard_mb=1, unreadable=0.2)
+    assert open_source(tmp_path / "out").tags.tolist() == open_source(tagged).tags.tolist()
 
 
 def test_what_exists_is_refused_and_only_packs_are_replaced(photos, packed, tmp_path, unfinished):

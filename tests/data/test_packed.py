@@ -90,6 +90,17 @@ def test_damage_is_found_when_it_is_opened(packed, damage, message):
     assert str(packed) in str(caught.value)
 
 
+def test_tags_that_do_not_fit_the_classes_are_damage(tmp_path):
+    (tmp_path / "list.csv").write_text("path,label\na.png,x|y\nb.png,y\n")
+    for name in "ab":
+        Image.new("RGB", (8, 8)).save(tmp_path / f"{name}.png")
+    pack_source(open_source(tmp_path / "list.csv"), tmp_path / "out", Encoding(), Quiet(), workers=0)
+    manifest = tmp_path / "out" / "pack.json"
+    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "classes": ["x"]}))
+    with pytest.raises(ValueError, match=r"index\.npz: damaged"):
+        open_source(tmp_path / "out")
+
+
 def test_columns_are_for_tables(packed):
     with pytest.raises(ValueError, match="packed data set: it has no column 'x'"):
         open_source(packed, label_column="x")

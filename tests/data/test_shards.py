@@ -1,4 +1,5 @@
 import hashlib
+import json
 import zlib
 from pathlib import Path
 
@@ -57,6 +58,21 @@ def test_many_images_are_many_batches_and_one_table(tmp_path):
     with (tmp_path / shard.file).open("rb") as file:
         file.seek(int(found.start[299]))
         assert file.read(int(found.length[299])) == bytes([299 % 255 + 1]) * 40_000
+
+
+def test_lists_of_labels(tmp_path):
+    of = schema(("a", "\udcff"), labelled=False, split=False, text=True, decodable=False, tagged=True)
+    labels = [[1, 0], [], -1]
+    with Writer(tmp_path, 0, 0, of) as writer:
+        for k, label in enumerate(labels):
+            writer.add(Row(b"%d" % k, label, "", b"data", (1, 1), (1, 1), "raw", 0, None))
+        shard = writer.finish()
+    with pa.memory_map(str(tmp_path / shard.file)) as mapped:
+        table = pa.ipc.open_file(mapped).read_all()
+    assert table["label"].to_pylist() == [[1, 0], [], None]
+    one = {"names": ["a", "\\xff"], "_type": "ClassLabel"}
+    about = json.loads(table.schema.metadata[b"huggingface"])["info"]["features"]
+    assert about == {"label": {"feature": one, "length": -1, "_type": "Sequence"}}
 
 
 def test_what_is_given_up_leaves_nothing(tmp_path):

@@ -6,8 +6,9 @@ import pytest
 import tifffile
 from PIL import Image
 
+from maskery.cli import main
 from maskery.data.source import Source, open_source
-from maskery.data.survey import Skipped, evenly, measure, reason, shown, survey
+from maskery.data.survey import Skipped, evenly, label_lines, measure, reason, shown, survey
 
 
 def save(path: Path, array: np.ndarray) -> None:
@@ -165,3 +166,27 @@ def test_names_are_shown_on_one_line():
 def test_reasons_are_never_empty():
     assert reason(OSError()) == "OSError"
     assert reason(FileNotFoundError(2, "No such file or directory", "/a/b")) == "No such file or directory"
+
+
+def labelled(tmp_path: Path, cells: list[str]) -> Path:
+    for k in range(len(cells)):
+        save(tmp_path / f"{k}.png", noise(8, 8, 3, seed=k))
+    lines = [f"{k}.png,{cell}" for k, cell in enumerate(cells)]
+    (tmp_path / "list.csv").write_text("\n".join(["path,label", *lines]))
+    return tmp_path / "list.csv"
+
+
+def test_labels_are_counted(tmp_path, capsys):
+    source = open_source(labelled(tmp_path, ["cat", "dog", "", "dog"]))
+    assert label_lines(source) == ["  cat: 1", "  dog: 2"]
+    assert main(["inspect", "--data", source.where]) == 0
+    assert capsys.readouterr().out.endswith("\n  cat: 1\n  dog: 2\n")
+    assert label_lines(open_source(source.where, labels=False)) == []
+
+
+def test_several_labels_an_image_are_counted(tmp_path, capsys):
+    file = labelled(tmp_path, ["cat|dog", "dog", "", "|", "ant|cat|dog", ""])
+    want = ["3 labels, 1.50 an image on average; 2 images without annotation", "  ant: 1", "  cat: 2", "  dog: 3"]
+    assert label_lines(open_source(file)) == want
+    assert main(["inspect", "--data", str(file)]) == 0
+    assert capsys.readouterr().out.endswith("\n" + "\n".join(want) + "\n")

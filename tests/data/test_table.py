@@ -3,6 +3,7 @@ import multiprocessing
 import pickle
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.feather as feather
 import pyarrow.ipc
@@ -103,6 +104,87 @@ def test_class_names_of_hugging_face(tmp_path):
     assert source.labels.tolist() == [1, -1]
 
 
+TAGS = [["dog", "cat"], [], None, ["dog"], ["ant", "dog", "dog"]]
+
+
+@pytest.mark.parametrize("file", ["t.parquet", "t.arrow", "stream.arrow", "t.feather"])
+@pytest.mark.parametrize("kind", [pa.list_(pa.string()), pa.large_list(pa.large_string())])
+def test_lists_are_several_labels_an_image(tmp_path, file, kind):
+    table = pa.table({"image": pa.array(BYTES), "label": pa.array(TAGS, kind)})
+    source = open_source(write(tmp_path / file, table))
+    assert source.labels is None
+    assert source.tags is not None
+    assert source.classes == ("ant", "cat", "dog")
+    assert source.tags.tolist() == [[0, 1, 1], [0, 0, 0], [255, 255, 255], [0, 0, 1], [1, 0, 1]]
+    assert source.notes == ("3 labels, several an image, from column label",)
+    again = pickle.loads(pickle.dumps(source))
+    assert (again.tags.tolist(), again.classes) == (source.tags.tolist(), source.classes)
+    plain = open_source(tmp_path / file, labels=False)
+    assert (plain.tags, plain.labels, plain.classes) == (None, None, ())
+
+
+def test_lists_of_a_dictionary(tmp_path):
+    labels = pa.array(TAGS, pa.list_(pa.dictionary(pa.int8(), pa.string())))
+    source = open_source(write(tmp_path / "t.arrow", pa.table({"image": pa.array(BYTES), "label": labels})))
+    assert source.classes == ("ant", "cat", "dog")
+    assert source.tags is not None
+    assert source.tags[4].tolist() == [1, 0, 1]
+
+
+@pytest.mark.parametrize("kind", [pa.list_(pa.int64()), pa.list_(pa.uint8(), 2), pa.large_list(pa.int16())])
+def test_lists_of_numbers(tmp_path, kind):
+    table = pa.table({"image": BYTES[:4], "kinds": pa.array([[10, 9], None, [9, 9], [100, 10]], kind)})
+    source = open_source(write(tmp_path / "t.parquet", table), label_column="kinds")
+    assert source.classes == ("9", "10", "100")
+    assert source.tags is not None
+    assert source.tags.tolist() == [[1, 1, 0], [255] * 3, [1, 0, 0], [0, 1, 1]]
+
+
+def test_lists_of_one_label_are_lists(tmp_path):
+    source = open_source(write(tmp_path / "t.parquet", pa.table({"image": [b"1", b"2"], "label": [["b"], ["a"]]})))
+    assert source.labels is None
+    assert source.tags is not None
+    assert source.tags.tolist() == [[0, 1], [1, 0]]
+
+
+@pytest.mark.parametrize("cells", [pa.array([[], None]), pa.array([None, None], pa.list_(pa.string()))])
+def test_lists_without_a_label(tmp_path, cells):
+    source = open_source(write(tmp_path / "t.parquet", pa.table({"image": [b"1", b"2"], "label": cells})))
+    assert (source.labels, source.tags, source.classes) == (None, None, ())
+
+
+@pytest.mark.parametrize("shape", ["Sequence", "List", "a list"])
+def test_names_of_hugging_faces_lists(tmp_path, shape):
+    one = {"names": ["zebra", "ape", "never seen"], "_type": "ClassLabel"}
+    feature = [one] if shape == "a list" else {"feature": one, "length": -1, "_type": shape}
+    table = pa.table({"image": [b"1", b"2", b"3"], "label": [[1, 0], None, []]})
+    about = {"info": {"features": {"label": feature}}}
+    source = open_source(
+        write(tmp_path / "t.parquet", table.replace_schema_metadata({"huggingface": json.dumps(about)}))
+    )
+    assert source.classes == ("zebra", "ape", "never seen")
+    assert source.tags is not None
+    assert source.tags.tolist() == [[1, 1, 0], [255] * 3, [0, 0, 0]]
+
+
+def test_six_hundred_labels_in_two_shards(tmp_path):
+    rows = [sorted({i, (7 * i) % 600, 599 - i}) for i in range(600)]
+    for k in (0, 1):
+        half = rows[300 * k : 300 * k + 300]
+        write(tmp_path / f"{k}.parquet", pa.table({"image": [b"x"] * 300, "label": half}))
+    source = open_source(tmp_path)
+    assert source.classes == tuple(map(str, range(600)))
+    assert source.tags is not None
+    assert [np.flatnonzero(row).tolist() for row in source.tags] == rows
+
+
+def test_shards_with_one_label_and_with_several_are_not_alike(tmp_path):
+    write(tmp_path / "a.parquet", pa.table({"image": [b"1"], "label": ["x"]}))
+    write(tmp_path / "b.parquet", pa.table({"image": [b"1"], "label": [["x"]]}))
+    with pytest.raises(ValueError, match=r"b\.parquet: column 'label' is list<.*>, in the first file it is string"):
+        open_source(tmp_path)
+
+
 def test_a_folder_of_shards(tmp_path):
     for name, cells in (
         ("test-00000-of-00001", [b"x"]),
@@ -131,7 +213,15 @@ def test_shards_must_be_alike(tmp_path):
         ({"image": [1, 2]}, {}, "column 'image' holds int64"),
         ({"a": [1], "b": [2]}, {}, "no column of images: its columns are 'a', 'b'"),
         ({"image": [b"x"]}, {"image_column": "img"}, "no column 'img': it has 'image'"),
-        ({"image": [b"x"], "label": [1.5]}, {}, "column 'label' holds double"),
+        ({"image": [b"x"], "label": [1.5]}, {}, "column 'label' holds double: labels are integers or strings, or"),
+        (
+            {"image": [b"x"], "label": [[1.5]]},
+            {},
+            "column 'label' holds list<.*: double>: labels are integers or strings",
+        ),
+        ({"image": [b"x"], "label": [[True, False]]}, {}, "column 'label' holds list<.*: bool>: .* lists of these"),
+        ({"image": [b"x"], "label": [[["a"]]]}, {}, "column 'label' holds list<.*: list<.*>>: labels are"),
+        ({"image": [b"x"], "label": [[0, 1, 0, 0]]}, {}, "column 'label' holds rows of 4 zeros and ones"),
         ({"image": pa.array([], pa.binary())}, {}, "no rows"),
     ],
 )
