@@ -27,7 +27,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from maskery import shard
 from maskery.dist import World, data_parallel, world
-from maskery.optim import adamw
+from maskery.optim import optimizer_of
 
 from .step import Case, environment, ours, seconds
 
@@ -58,7 +58,7 @@ def wrapped(way: str, net: Any, here: World) -> Any:
 
 def step_of(model: Any, net: Any, images: torch.Tensor, ask: Callable[[bool], bool]) -> Callable[[], None]:
     """One step of the loop as a function: bf16 autocast on a GPU, float32 on a CPU."""
-    optimizer, cuda = adamw(net, (0.9, 0.95), 0.05), images.device.type == "cuda"
+    optimizer, cuda = optimizer_of(net), images.device.type == "cuda"
     for group in optimizer.param_groups:
         group["lr"] = 1e-4
 

@@ -21,7 +21,7 @@ import torch
 
 from maskery.methods.mae import MAE, MAEConfig
 from maskery.nn.vit import SIZES, ViTConfig
-from maskery.optim import adamw
+from maskery.optim import optimizer_of
 from maskery.recipes import DECODERS
 
 from .peers import PEERS, installed, parameters
@@ -56,7 +56,7 @@ def ours(case: Case) -> MAE:
 
 def step_of(net: torch.nn.Module, loss: Callable[[Any], torch.Tensor], device: torch.device) -> Callable[[], None]:
     """One optimiser step as a function: bf16 autocast on a GPU, float32 on a CPU."""
-    optimizer = adamw(net, (0.9, 0.95), 0.05)
+    optimizer = optimizer_of(net)
     for group in optimizer.param_groups:
         group["lr"] = 1e-4
 

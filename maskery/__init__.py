@@ -5,6 +5,7 @@ maskery.resume("run")
 maskery.compare(data="photos", out="which", methods=["mae", "rc-mae"], budget="epochs:20")
 maskery.pack(data="photos", out="packed")     a faster copy of a data set
 maskery.profile(run="run")                    where the time of a step goes, and what to change
+maskery.knn(where=Path("run"), data="photos")      also quick_probe, probe, finetune, robustness: what it is worth
 maskery.load("run")                           the encoder: images in [0, 1] -> class token, patch tokens
 """
 
@@ -12,19 +13,36 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .comparison import compare
+    from .evaluate import knn, quick_probe
     from .profiling import profile
+    from .robust import robustness
     from .start import pretrain, resume
-    from .verbs import embed, export, inspect, knn, load, pack
+    from .supervise import finetune, probe
+    from .verbs import embed, export, inspect, load, pack
 
 __version__ = "0.1.0"
-__all__ = ["compare", "embed", "export", "inspect", "knn", "load", "pack", "pretrain", "profile", "resume"]
+__all__ = [
+    "compare",
+    "embed",
+    "export",
+    "finetune",
+    "inspect",
+    "knn",
+    "load",
+    "pack",
+    "pretrain",
+    "probe",
+    "profile",
+    "quick_probe",
+    "resume",
+    "robustness",
+]
 
 
 def __getattr__(name: str) -> Any:  # torch is imported when something is used, not by `import maskery`
     if name not in __all__:
         raise AttributeError(f"maskery has no {name!r}; it has: {', '.join(__all__)}")
-    from . import comparison, profiling, start, verbs
+    from . import comparison, evaluate, profiling, robust, start, supervise, verbs
 
-    return getattr(
-        {"pretrain": start, "resume": start, "compare": comparison, "profile": profiling}.get(name, verbs), name
-    )
+    modules = (start, comparison, profiling, evaluate, supervise, robust, verbs)
+    return next(vars(module)[name] for module in modules if name in vars(module))

@@ -1,7 +1,7 @@
 """The command line: verbs, one function each."""
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -11,6 +11,9 @@ USAGE = """\
 maskery pretrain --data DIR --out RUN   pretrain a vision transformer on your images
 maskery resume RUN                      go on with an interrupted run, as if nothing had happened
 maskery eval knn RUN --data DIR         nearest-neighbour accuracy of the features, on images with labels
+maskery eval probe RUN --data DIR       a linear classifier on frozen features (--quick: within seconds)
+maskery eval finetune RUN --data DIR    the whole network, trained on the labels
+maskery eval robustness RUN --data DIR  a classifier on corrupted images
 maskery compare --data DIR --out DIR --methods mae,rc-mae,...   methods on the same images, seeds and budget
 maskery embed RUN --data DIR --out FILE.parquet   features of every image
 maskery export RUN --to timm --out DIR  weights for timm
@@ -24,6 +27,7 @@ maskery demo                            all of it on built-in images, in about t
 Exit codes: 0 done, 1 failed with one line, 2 wrong usage, 75 stopped by a signal with a checkpoint written."""
 
 DONE, FAILED, MISUSED, STOPPED = 0, 1, 2, 75
+EVALUATIONS = ("knn", "probe", "finetune", "robustness")
 
 
 def pretrain(args: Sequence[str]) -> int:
@@ -39,11 +43,18 @@ def resume(args: Sequence[str]) -> int:
 
 
 def evaluate(args: Sequence[str]) -> int:
-    from . import verbs
+    kind = _choose("evaluation", args[:1], EVALUATIONS)
+    rest = _positional(args[1:], "where")
+    if kind in ("probe", "finetune") and "--quick" not in rest:
+        from . import supervise
 
-    evaluations: dict[str, Callable[..., Any]] = {"knn": verbs.knn}
-    kind = _choose("evaluation", args[:1], evaluations)
-    call(evaluations[kind], _positional(args[1:], "where"), f"maskery eval {kind}")
+        return STOPPED if getattr(supervise, kind)(rest).stopped else DONE
+    if kind == "finetune":
+        raise UsageError("--quick is for `maskery eval probe`: fine-tuning has no quick form")
+    from . import evaluate, robust
+
+    functions = {"knn": evaluate.knn, "probe": evaluate.quick_probe, "robustness": robust.robustness}
+    call(functions[kind], [arg for arg in rest if arg != "--quick"], f"maskery eval {kind}")
     return DONE
 
 
@@ -125,7 +136,7 @@ def _fail(error: Exception, code: int, debug: bool) -> int:
     return code
 
 
-def _choose(what: str, given: Sequence[str], among: dict[str, Any]) -> str:
+def _choose(what: str, given: Sequence[str], among: Iterable[str]) -> str:
     if not given:
         raise UsageError(f"no {what} given; there are: {', '.join(among)}")
     if given[0] not in among:

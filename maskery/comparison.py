@@ -31,8 +31,9 @@ from .methods import METHODS
 from .nn.vit import ViT
 from .options import UsageError, options
 from .report.standings import lines
+from .resolve import resolved
 from .start import base_for
-from .train import Diverged, default_workers, resolved, train
+from .train import Diverged, train
 
 TIMED = 30  # steps of the short run that finds the seconds per step, for budgets of time
 
@@ -183,7 +184,7 @@ def forget(here: World) -> None:
 
 
 def measured(encoder: ViT, data: Data, asked: Questions) -> dict[str, float]:
-    workers = data.config.workers if data.config.workers is not None else default_workers(data)
+    workers = data.workers()
     with Terminal().bar("features") as tick:
         return standing(encoder, data, asked, workers, tick)
 

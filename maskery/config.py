@@ -33,13 +33,15 @@ class ImagesConfig:
 
 @dataclass(frozen=True)
 class OptimConfig:
-    """AdamW as in MAE."""
+    """AdamW as in MAE, or what a supervised task asks for."""
 
+    name: Literal["adamw", "lars", "sgd"] = "adamw"
     base_lr: float = 1.5e-4  # per 256 images of the global batch: lr = base_lr * batch_size / 256
     min_lr: float = 0.0  # where the cosine ends
     warmup: float = 0.05  # share of the run with a rising learning rate
     weight_decay: float = 0.05  # not for biases and one-dimensional parameters
-    betas: tuple[float, float] = (0.9, 0.95)
+    betas: tuple[float, float] = (0.9, 0.95)  # of AdamW
+    momentum: float = 0.9  # of LARS and SGD
     clip_grad: float | None = None  # largest norm of the gradient; None: no clipping
 
 
@@ -53,6 +55,8 @@ class WatchConfig:
     held_out: int = 1024  # images of the held-out loss, at most
     knn_bank: int = 5000  # training images that vote, at most; 0: no kNN
     knn_queries: int = 2000  # held-out images that are classified, at most
+    best: str | None = None  # a number of the looks, the larger the better: the checkpoint where it was best is kept
+    patience: int | None = None  # looks without a better one after which the run ends
 
 
 @dataclass(frozen=True)

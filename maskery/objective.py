@@ -3,8 +3,11 @@
 import abc
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 
+from . import optim
+from .data.dataset import Data
 from .data.views import Crop
 from .nn.vit import ViT
 
@@ -25,6 +28,16 @@ class Objective(nn.Module, abc.ABC):
     group: int = 1  # the images of a micro-batch have to be a multiple of this
     whole: bool = False  # the loss compares all images of a process's batch, so there are no micro-batches
     notes: tuple[str, ...] = ()  # what a person should know before the first step
+    labelled: ClassVar[bool] = False  # whether it learns from labels; only then are there any in its batches
+    augment: str | None = None  # timm's name of what happens to every crop after it is resized (RandAugment)
+
+    @classmethod
+    def prepared(cls, settings: Any, data: Data) -> tuple[Any, Data]:
+        """The settings with what the data decide (classes), and the part of the data that is for this objective.
+
+        ValueError in one line when it can do nothing with them.
+        """
+        return settings, data
 
     @abc.abstractmethod
     def views(self, crop: Crop) -> dict[str, Crop]:
@@ -45,6 +58,18 @@ class Objective(nn.Module, abc.ABC):
     @abc.abstractmethod
     def picture(self, batch: Batch) -> dict[str, Tensor]:
         """What shows people how it goes: {caption: images [B, C, H, W] in [0, 1]}, for a batch that `draw` has seen."""
+
+    def measure(self, data: Data, most: int, precision: torch.dtype, workers: int) -> dict[str, float]:
+        """Of a `labelled` objective: what held-out images (at most so many) say about it, in eval mode."""
+        return {}
+
+    def lr_scale(self, name: str) -> float:
+        """What the learning rate is multiplied by for a trainable parameter: layer decay."""
+        return 1.0
+
+    def decays(self, name: str, parameter: Tensor) -> bool:
+        """Whether weight decay acts on a trainable parameter."""
+        return optim.decays(name, parameter)
 
     def after_step(self, t: float) -> None:
         """Called once after every optimiser step, never per micro-batch: teachers move here."""

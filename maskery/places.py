@@ -20,11 +20,11 @@ import torch
 from torch import Tensor, nn
 
 from .foreign import FILES, Found, facts_in, networks, part_of, tensors_in, tensors_of
-from .methods import METHODS
 from .nn import convert
 from .nn.convert import Facts
 from .nn.decoder import DecoderSize
 from .nn.vit import ViT, ViTConfig
+from .objectives import OBJECTIVES
 from .runs import is_run, objective_state, run_of
 
 TIMM, RANDOM = "timm:", "random:"
@@ -63,7 +63,7 @@ def open_weights(where: Path) -> Weights:
     part = None
     if is_run(place):
         run = run_of(place)
-        vit, part = run.vit(), part_of(METHODS[run.method].encoders[0])
+        vit, part = run.vit(), part_of(OBJECTIVES[run.method].encoders[0])
         tree = objective_state(place)
         facts = Facts(vit.heads, vit.image_size, vit.mean, vit.std, decoder_heads=_decoder_heads(run.settings))
     elif (place / "config.json").exists():

@@ -25,11 +25,12 @@ from .data.dataset import Data, open_data
 from .data.loader import Draws, Plan, batches
 from .dist import World, world
 from .log import Quiet, Terminal, environment, memory
-from .methods import METHODS
+from .objectives import OBJECTIVES
 from .options import UsageError, options, parse
 from .report.profile import findings, table
+from .resolve import resolved
 from .start import Pretrain, base_for, filled
-from .train import default_workers, resolved, train
+from .train import train
 from .weights import run_from
 
 PARTS = ("data wait", "crop", "draw", "forward", "backward", "optimiser", "after_step")
@@ -86,7 +87,7 @@ class Clock:
 def profile(args: Sequence[str] = (), **leaves: Any) -> dict[str, Any]:
     """`maskery profile`: options as a list, or in Python `profile(data=...)`, `profile(run=...)`. Returns the facts."""
     ours, theirs = _ours([*args, *options(leaves)])
-    asked = parse(Profile, ours, "maskery profile", Profile(settings=METHODS["mae"].Config()))
+    asked = parse(Profile, ours, "maskery profile", Profile(settings=OBJECTIVES["mae"].Config()))
     if asked.timed < 1:
         raise UsageError(f"--timed is {asked.timed}: it has to be at least 1")
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
@@ -122,7 +123,7 @@ def measured(run: Run, out: Path, here: World, timed: int) -> dict[str, Any]:
         train(unlogged, out, here, ["a profile: only some dozen steps of this run are taken"], done=clock)
     used = memory(device)
     data = open_data(run.data, run.images, run.size, Quiet(), here)
-    workers = default_workers(data) if run.images.workers is None else run.images.workers
+    workers = data.workers()
     run = replace(resolved(run, data, device), micro_batch=run_from(out / "config.yaml").micro_batch)
 
     bf16 = run.precision == "bf16"
@@ -174,7 +175,7 @@ def matrix_product(device: torch.device, dtype: torch.dtype, n: int | None = Non
 
 def flop_per_image(run: Run, device: torch.device) -> float:
     """Floating point operations of a step for one image: matrix products and attention, forward and backward."""
-    objective = METHODS[run.method](run.settings, run.vit()).to(device).train()
+    objective = OBJECTIVES[run.method](run.settings, run.vit()).to(device).train()
     image = torch.rand(objective.group, objective.encoder.config.channels, *run.size, device=device)
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:  # the other kernels are not counted
         batch = objective.draw(dict.fromkeys(objective.views(run.crop), image), 0.0)
@@ -185,7 +186,7 @@ def flop_per_image(run: Run, device: torch.device) -> float:
 def images_per_second(run: Run, data: Data, device: torch.device, seconds: float) -> float:
     """What one loader process makes of these images, on one thread as it has it."""
     with torch.device("meta"):
-        views = METHODS[run.method](run.settings, run.vit()).views(run.crop)
+        views = OBJECTIVES[run.method](run.settings, run.vit()).views(run.crop)
     crops = list({id(crop): crop for crop in views.values()}.values())
     plan, threads = Plan(min(run.batch_size, 32), 0, 1), torch.get_num_threads()
     torch.set_num_threads(1)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from . import checkpoint
 from .config import Run, read
-from .methods import METHODS
+from .objectives import OBJECTIVES
 from .options import UsageError, options, parse
 
 
@@ -34,10 +34,10 @@ def run_from(path: Path) -> Run:
     """The run a YAML file describes. ValueError names the file and what is wrong in it."""
     tree = read(path)
     method = tree.get("method", "mae")
-    if method not in METHODS:
-        raise ValueError(f"{path}: there is no method {method!r}; there are: {', '.join(METHODS)}")
+    if method not in OBJECTIVES:
+        raise ValueError(f"{path}: there is no method {method!r}; there are: {', '.join(OBJECTIVES)}")
     try:
-        return parse(Run, options(tree), "config", Run(settings=METHODS[method].Config()))
+        return parse(Run, options(tree), "config", Run(settings=OBJECTIVES[method].Config()))
     except UsageError as e:
         raise ValueError(f"{path}: {e}") from None
 

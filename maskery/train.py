@@ -9,9 +9,7 @@ import copy
 import hashlib
 import json
 import math
-import os
 import shutil
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -22,19 +20,20 @@ import torch
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from . import checkpoint, config, microbatch, shard, weights
+from . import best, checkpoint, config, microbatch, shard, weights
 from .config import Run
-from .data.dataset import Data, open_data, refuse_unreadable
+from .data.augment import Augment
+from .data.dataset import open_data, refuse_unreadable
 from .data.loader import Draws, Plan, batches
-from .data.names import absolute
 from .data.views import to_float
 from .dist import ALONE, World, data_parallel
 from .evals.look import look
 from .log import Log, Quiet, Sums, Terminal, environment, memory
-from .methods import METHODS
 from .nn.vit import recompute_blocks
 from .objective import Batch, Losses, Objective
-from .optim import adamw
+from .objectives import OBJECTIVES
+from .optim import optimizer_of
+from .resolve import resolved
 from .schedule import warmup_cosine
 from .signals import signals
 
@@ -84,6 +83,8 @@ def train(
     plan = Plan(run.batch_size, world.rank, world.size)
     data = open_data(run.data, run.images, run.size, terminal, world)
     run = resolved(run, data, device)
+    settings, data = OBJECTIVES[run.method].prepared(run.settings, data)
+    run = replace(run, settings=settings)
     n, steps = len(data.train), run.total_steps(len(data.train))
     held = "a split of the data" if data.images.source.splits is not None else "by a hash of the name"
     held = held if len(data.held_out) else "too few images to hold some out"
@@ -96,7 +97,7 @@ def train(
 
     # ------------------------------------------------------------------------------------------------- method
     torch.manual_seed(run.seed)
-    objective = METHODS[run.method](run.settings, run.vit())
+    objective = OBJECTIVES[run.method](run.settings, run.vit())
     if run.init and not resume:
         say(weights.start_from(objective, Path(run.init)))
     objective.train()
@@ -117,7 +118,7 @@ def train(
             model = torch.compile(model, dynamic=False)
         if world.size > 1:
             model = data_parallel(model, device)
-    optimizer = adamw(objective, run.optim.betas, run.optim.weight_decay)
+    optimizer = optimizer_of(objective, run.optim, objective.decays, objective.lr_scale)
     parameters = sum(p.numel() for p in objective.encoder.parameters()) / 1e6
     say(
         f"{run.method}, {run.model}/{run.patch_size} at {run.size[0]} x {run.size[1]} ({parameters:.1f} M parameters), "
@@ -205,7 +206,9 @@ def train(
             state, writers = checkpoint.State(step, totals, count, trained_on), world if sharded else ALONE
             checkpoint.save(checkpoints, objective, optimizer, state, config.dump(run), run.save.keep, writers)
 
-    def look_now() -> None:
+    def look_now() -> bool:
+        """Look; keep the best checkpoint. Whether there is nothing more to wait for."""
+        new, enough = False, False
         if sharded:
             shard.gather(objective, shown)
         if log and shown:
@@ -216,14 +219,26 @@ def train(
             picture = out / "samples" / f"step-{step:08d}.png"
             epoch = round(step * run.batch_size / n, 4)
             log.look({"step": step, "epoch": epoch} | numbers, picture if picture.exists() else None)
+            new, enough = best.verdict(log.looks(), run.watch)
+        if run.watch.best is not None:
+            new, enough = world.gather((new, enough))[0]
+            if new and not (checkpoints / f"step-{step:08d}").exists():
+                save_now()
+            if new and log:
+                best.keep(checkpoints, step)
         world.wait()
+        return enough
 
     # ------------------------------------------------------------------------------------------------- steps
     views = objective.views(run.crop)
     crops = list({id(crop): crop for crop in views.values()}.values())  # views that share a crop object are cut once
     place = {name: [crop is c for c in crops].index(True) for name, crop in views.items()}
-    workers = run.images.workers if run.images.workers is not None else default_workers(data, world.local_size)
-    loader = batches(Draws(data.images, data.train, crops, run.size, run.seed, plan, device), step, steps, workers)
+    workers = data.workers(world.local_size)
+    augment = Augment(objective.augment, objective.encoder.config.mean, run.size) if objective.augment else None
+    draws = Draws(
+        data.images, data.train, crops, run.size, run.seed, plan, device, labelled=objective.labelled, augment=augment
+    )
+    loader = batches(draws, step, steps, workers)
     looks = {round(steps * k / run.watch.looks) for k in range(run.watch.looks + 1)} if run.watch.looks else set()
     saved, aside, waited, clock, since = time.monotonic(), 0.0, 0.0, time.perf_counter(), step
 
@@ -231,12 +246,17 @@ def train(
         while step < steps:
             if step in looks:
                 began = time.perf_counter()
-                look_now()
+                enough = look_now()
                 aside += time.perf_counter() - began
+                if enough:
+                    save_now()
+                    say(f"stopped after step {step}: {run.watch.patience} looks without a better {run.watch.best}")
+                    break
 
             t = step / steps
+            lr = warmup_cosine(run.lr, run.optim.min_lr, run.optim.warmup, t)
             for group in optimizer.param_groups:
-                group["lr"] = warmup_cosine(run.lr, run.optim.min_lr, run.optim.warmup, t)
+                group["lr"] = group["scale"] * lr
 
             began = time.perf_counter()
             item = next(loader)
@@ -249,13 +269,16 @@ def train(
             cut = [to_float(images, device) for images in item["views"]]
             done("crop")
             try:
-                batch = drawn({name: cut[i] for name, i in place.items()}, t)
+                given = {name: cut[i] for name, i in place.items()}
+                if objective.labelled:
+                    given["label"] = item["label"].to(device, non_blocking=True)
+                batch = drawn(given, t)
                 done("draw")
                 for start in range(0, plan.share, micro):
                     sums.add(backward(batch, t, start, micro))
             except torch.OutOfMemoryError as e:
                 raise RuntimeError(microbatch.advice(step, micro, plan.share, objective, out)) from e
-            del cut, batch  # before the next ones come
+            del cut, given, batch  # before the next ones come
             if run.optim.clip_grad is not None:
                 torch.nn.utils.clip_grad_norm_(objective.parameters(), run.optim.clip_grad)
             optimizer.step()
@@ -274,7 +297,7 @@ def train(
                     "epoch": round(step * run.batch_size / n, 4),
                     "t": step / steps,
                     **{name: total / count for name, total in totals.items()},
-                    "lr": optimizer.param_groups[0]["lr"],
+                    "lr": lr,
                     "images_per_second": round((step - since) * run.batch_size / seconds, 1),
                     "data_wait": round(waited / seconds, 4),
                     "memory": round(memory(device), 3),
@@ -305,33 +328,13 @@ def train(
                 say(f"stopped by a signal after step {step}; go on with: maskery resume {out}")
                 return Result(step, steps, True, log.looks() if log else (), True)
 
-        if step in looks:
+        if step == steps and step in looks:
             look_now()
         if log:
             log.before_and_after(out / "evals")
     return Result(step, steps, False, log.looks() if log else (), stop.is_set())  # here no signal can slip through
 
 
-def resolved(run: Run, data: Data, device: torch.device) -> Run:
-    """The run with everything decided that was left to the data and the machine."""
-    bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported()
-    return replace(
-        run,
-        data=absolute(run.data),
-        images=data.config,
-        precision=("bf16" if bf16 else "float32") if run.precision == "auto" else run.precision,
-        compile=("on" if device.type == "cuda" else "off") if run.compile == "auto" else run.compile,
-    )
-
-
 def draw_seed(seed: int, step: int, rank: int) -> int:
     """One seed for the masks of each step and process."""
     return int.from_bytes(hashlib.blake2b(f"{seed} {step} {rank}".encode(), digest_size=7).digest())
-
-
-def default_workers(data: Data, share: int = 1) -> int:
-    """Loader processes: this process's share of the cores; none on a CPU with its images in memory."""
-    if data.images.kept and not torch.cuda.is_available():
-        return 0
-    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1  # a scheduler gives some
-    return max(1, min(16, cores // share))

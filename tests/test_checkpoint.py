@@ -13,13 +13,13 @@ from torch import nn
 
 from maskery import checkpoint
 from maskery.checkpoint import CheckpointError, State
-from maskery.optim import adamw
+from maskery.optim import optimizer_of
 
 
 def trained(seed: int = 0) -> tuple[nn.Module, torch.optim.Optimizer]:
     torch.manual_seed(seed)
     net = nn.Sequential(nn.Linear(4, 8), nn.LayerNorm(8), nn.Linear(8, 2))
-    optimizer = adamw(net, (0.9, 0.95), 0.05)
+    optimizer = optimizer_of(net)
     for _ in range(2):
         net(torch.randn(3, 4)).square().mean().backward()
         for group in optimizer.param_groups:
@@ -87,7 +87,7 @@ def test_of_another_network(tmp_path: Path) -> None:
     saved(tmp_path, 2)
     net = nn.Linear(3, 3)
     with pytest.raises(CheckpointError, match="does not belong to the network"):
-        checkpoint.restore(tmp_path, net, adamw(net, (0.9, 0.95), 0.0))
+        checkpoint.restore(tmp_path, net, optimizer_of(net))
 
 
 @contextmanager

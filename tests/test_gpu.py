@@ -16,7 +16,7 @@ from maskery.nn.decoder import DecoderSize
 from maskery.nn.masking import Mask
 from maskery.nn.vit import ViTConfig
 from maskery.objective import Batch, Objective
-from maskery.optim import adamw
+from maskery.optim import optimizer_of
 from tests.test_train import TINY, metrics
 
 pytestmark = [
@@ -46,7 +46,7 @@ def test_a_step_never_waits_for_the_device(name: str, compiled: bool) -> None:
     objective = METHODS[name](config, ViTConfig(128, 2, 4, 8, (32, 32)))
     objective = objective.to(device).train()
     model = torch.compile(objective, dynamic=False) if compiled else objective
-    optimizer = adamw(objective, (0.9, 0.95), 0.05)
+    optimizer = optimizer_of(objective)
     pixels = torch.randint(0, 256, (8, 3, 32, 32), dtype=torch.uint8).pin_memory()
 
     def step(seed: int) -> None:

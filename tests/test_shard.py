@@ -15,7 +15,7 @@ import maskery
 from maskery import checkpoint, shard
 from maskery.checkpoint import State
 from maskery.methods import METHODS
-from maskery.optim import adamw
+from maskery.optim import optimizer_of
 from maskery.weights import objective_state
 
 from .test_microbatch import built, drawn
@@ -28,7 +28,7 @@ LAUNCH = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"
 def stepped(folder: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """A checkpoint that one process wrote after two steps: its tensors, and the optimiser's."""
     objective = built("rc-mae")
-    optimizer = adamw(objective, (0.9, 0.95), 0.05)
+    optimizer = optimizer_of(objective)
     for group in optimizer.param_groups:
         group["lr"] = 1e-3
     for _ in range(2):
@@ -106,7 +106,7 @@ def test_what_one_wrote_two_read_and_what_two_wrote_one_reads(runs: Path, tmp_pa
     assert equal(shard.read_whole(path, lambda name: "/" in name), kept)
     objective = built("rc-mae")
     torch.nn.init.zeros_(objective.encoder.blocks[0].mlp.fc1.weight)
-    optimizer = adamw(objective, (0.9, 0.95), 0.05)
+    optimizer = optimizer_of(objective)
     loaded = checkpoint.restore(runs / "two", objective, optimizer)
     assert loaded is not None
     assert loaded.state == State(2, {"loss": 0.5}, 3, "images")
@@ -199,7 +199,7 @@ def test_a_damaged_part_is_named_and_the_one_before_is_taken(runs: Path, tmp_pat
 def test_of_another_network(runs: Path) -> None:
     objective = built("mae")
     with pytest.raises(ValueError, match="does not belong to the network"):
-        checkpoint.restore(runs / "two", objective, adamw(objective, (0.9, 0.95), 0.05))
+        checkpoint.restore(runs / "two", objective, optimizer_of(objective))
 
 
 def test_alone_nothing_can_be_shared_out(scene_folder: Path, tmp_path: Path) -> None:

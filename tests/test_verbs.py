@@ -13,7 +13,6 @@ from torch.nn.functional import interpolate
 
 import maskery
 from maskery.cli import MISUSED, VERBS, main
-from maskery.data import scenes
 from maskery.exports import to_timm
 from maskery.nn.vit import ViT, ViTConfig
 from maskery.weights import load_encoder
@@ -25,55 +24,6 @@ def run(scene_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("verbs") / "run"
     maskery.pretrain(data=scene_folder, out=out, steps=6, **TINY)
     return out
-
-
-def test_knn(run: Path, scene_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    args = ["eval", "knn", str(run), "--data", str(scene_folder), "--json", str(tmp_path / "knn.json"), "--k", "5"]
-    assert main(args) == 0
-    facts = json.loads((tmp_path / "knn.json").read_text())
-    assert facts["counts"] == {"bank": 100, "queries": 20, "classes": 10}
-    assert "weighted 5-NN" in facts["protocol"]
-    numbers, said = facts["numbers"], capsys.readouterr().out
-    assert f"knn mean patch            {numbers['knn_mean_patch']:.2%}" in said
-    assert {f"knn_{t}{s}" for t in ("mean_patch", "class_token", "both") for s in ("", "_top5", "_balanced")} < set(
-        numbers
-    )
-    kept = list((run / "evals").glob("knn-*.json"))
-    assert len(kept) == 1
-    assert json.loads(kept[0].read_text())["numbers"] == numbers
-
-
-def test_knn_of_few_labels(run: Path, scene_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    args = ["eval", "knn", str(run), "--data", str(scene_folder), "--tokens", "both", "--no-overlap"]
-    assert main([*args, "--shots", "2", "--draws", "3", "--json", str(tmp_path / "few.json")]) == 0
-    facts, said = json.loads((tmp_path / "few.json").read_text()), capsys.readouterr()
-    assert facts["counts"]["bank"] == 20
-    assert "2 labels a class, 3 draws" in facts["protocol"]
-    assert facts["by_seed"].keys() == {"0", "1", "2"}
-    assert np.mean([d["knn_both"] for d in facts["by_seed"].values()]) == pytest.approx(facts["numbers"]["knn_both"])
-    assert " ± " in said.out
-    assert main([*args, "--labels", "1%"]) == 0
-    assert "only 10 images vote: fewer than k = 20" in capsys.readouterr().err
-    assert main([*args, "--shots", "200"]) == 1
-    assert "200 labelled training images of each class are wanted, but" in capsys.readouterr().err
-    assert main([*args, "--labels", "1%", "--shots", "1"]) == 1
-    assert "not both" in capsys.readouterr().err
-
-
-def test_knn_warns_of_held_out_images_that_vote(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    folder = scenes.write_folder(tmp_path / "images", 120, size=32)
-    seen = sorted((folder / "train").glob("*/*.png"))[0]
-    copy = folder / "val" / seen.parent.name / "again.png"
-    copy.write_bytes(seen.read_bytes())
-    assert main(["eval", "knn", str(run), "--data", str(folder), "--json", str(tmp_path / "k.json")]) == 0
-    warning = "1 of 21 test images (4.8%) are training images too, byte for byte"
-    assert warning in capsys.readouterr().err
-    assert warning in json.loads((tmp_path / "k.json").read_text())["notes"][0]
-
-
-def test_knn_needs_labels(run: Path, shared_data: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["eval", "knn", str(run), "--data", str(shared_data / "photos")]) == 1
-    assert "it has no labels" in capsys.readouterr().err
 
 
 def test_before_and_after_stand_side_by_side(run: Path) -> None:

@@ -13,7 +13,7 @@ from maskery import checkpoint, shard
 from maskery.checkpoint import CheckpointError, State
 from maskery.dist import World, world
 from maskery.methods import METHODS
-from maskery.optim import adamw
+from maskery.optim import optimizer_of
 
 from .test_checkpoint import little_room
 from .test_microbatch import TRIED, Tight, built
@@ -60,7 +60,7 @@ def other_number_of_processes(out: Path, here: World) -> None:
     """What one process wrote, read into shared-out parameters and written by two; then a write that one cannot do."""
     objective = built("rc-mae")
     shard.over(here, objective, torch.float32, compiled=False)
-    optimizer = adamw(objective, (0.9, 0.95), 0.05)
+    optimizer = optimizer_of(objective)
     loaded = checkpoint.restore(out / "alone", objective, optimizer, here)
     assert loaded is not None
     checkpoint.save(out / "two", objective, optimizer, loaded.state, "seed: 0\n", 2, here)

@@ -39,7 +39,7 @@ def look(
     objective.eval()
     numbers: dict[str, float] = {}
 
-    if len(data.held_out):  # the batch is fixed too: masks are drawn for a whole batch
+    if len(data.held_out) and not objective.labelled:  # the batch is fixed too: masks are drawn for a whole batch
         torch.manual_seed(MASK_SEED)
         total, count = 0.0, 0
         for part in centred(data.images, spread(data.held_out, watch.held_out), size, 64, workers, device):
@@ -64,7 +64,10 @@ def look(
             samples.mkdir(exist_ok=True)
             strip(objective.picture(batch), samples / f"step-{step:08d}.png", title)
 
-    numbers |= knn_of(objective, data, watch, precision, workers)
+    if objective.labelled:
+        numbers |= objective.measure(data, watch.held_out, precision, workers)
+    else:
+        numbers |= knn_of(objective, data, watch, precision, workers)
     objective.train(was_training)
     return numbers
 

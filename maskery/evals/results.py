@@ -35,8 +35,10 @@ class Result:
     weights: str  # the file, directory or model that was evaluated
     of: str = END  # which side of a comparison these weights are
     seed: int = 0  # of everything that was drawn: the head, the labelled images, corruptions
+    drawn: bool = True  # False: nothing was drawn, every seed would give these numbers
     by_seed: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # when repeated; `numbers` are the means
     counts: Mapping[str, int] = field(default_factory=dict)  # images, classes
+    shown: str = ""  # what the network saw: channels x height x width
     notes: Sequence[str] = ()  # warnings: overlap, long tails, images left out
     tables: Mapping[str, Any] = field(default_factory=dict)  # per class, per corruption; None for what is not defined
     command: Sequence[str] = ()  # empty: this process's
@@ -67,10 +69,6 @@ def write(result: Result, run: Path | None, file: Path | None = None) -> list[Pa
 
     Files in a run are named by evaluation and time, and none is overwritten.
     """
-    facts = asdict(result)
-    facts["command"] = list(result.command or sys.argv)
-    facts["versions"] = dict(result.versions or versions())
-    facts["made"] = result.made or time.strftime("%Y-%m-%dT%H:%M:%S%z")
     targets = [file] if file else []
     if run and (run / "config.yaml").exists() and (run / "checkpoints").is_dir():
         stem = f"{result.evaluation}-{time.strftime('%Y%m%d-%H%M%S')}"
@@ -78,17 +76,35 @@ def write(result: Result, run: Path | None, file: Path | None = None) -> list[Pa
         targets.append(next(run / "evals" / name for name in names if not (run / "evals" / name).exists()))
     for target in targets:
         target.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(target, json.dumps(facts, indent=1, allow_nan=False).encode())
+        write_whole(target, _text(_facts(result)))
     return targets
 
 
+def write_all(results: Sequence[Result], file: Path) -> Path:
+    """Write results that belong together as a list into one file; `read_all` reads it."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(file, _text([_facts(result) for result in results]))
+    return file
+
+
 def read(path: Path) -> Result:
-    """A result from its file. ValueError in one line when it is not one."""
+    """A result from its file. ValueError in one line when it is not one, or holds several."""
+    found = read_all(path)
+    if len(found) > 1:
+        raise ValueError(f"{path}: {len(found)} results side by side, not one: read_all reads them")
+    return found[0]
+
+
+def read_all(path: Path) -> list[Result]:
+    """The results of a file, one or several. ValueError in one line when it holds none."""
     try:
         facts = json.loads(path.read_text())
-        return Result(**facts)
+        found = [Result(**each) for each in (facts if isinstance(facts, list) else [facts])]
     except (OSError, UnicodeDecodeError, json.JSONDecodeError, TypeError, AttributeError) as e:
         raise ValueError(f"{path}: not a result of `maskery eval`: {e}") from e
+    if not found:
+        raise ValueError(f"{path}: not a result of `maskery eval`: an empty list")
+    return found
 
 
 def fingerprint(source: Source, train: np.ndarray, test: np.ndarray) -> str:
@@ -98,6 +114,8 @@ def fingerprint(source: Source, train: np.ndarray, test: np.ndarray) -> str:
         for i in side.tolist():
             label = "" if source.labels is None else source.labels[i]
             digest.update(raw(str(source.names[i])) + f"\0{label}\n".encode())
+            if source.tags is not None:
+                digest.update(source.tags[i].tobytes())
         digest.update(b"\n")
     digest.update("\n".join(source.classes).encode())
     return digest.hexdigest()
@@ -112,3 +130,16 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found | ({"cuda": torch.version.cuda} if torch.cuda.is_available() and torch.version.cuda else {})
+
+
+def _facts(result: Result) -> dict[str, Any]:
+    """What stands in a file, with what the result left empty."""
+    facts = asdict(result)
+    facts["command"] = list(result.command or sys.argv)
+    facts["versions"] = dict(result.versions or versions())
+    facts["made"] = result.made or time.strftime("%Y-%m-%dT%H:%M:%S%z")
+    return facts
+
+
+def _text(facts: Any) -> bytes:
+    return json.dumps(facts, indent=1, allow_nan=False).encode()

@@ -5,7 +5,6 @@
 b images of a batch, S severities, C channels, h x w pixels of the network's input, M classes
 """
 
-import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ..data.images import Images
-from ..data.loader import Centred
+from ..data.loader import Centred, begin_worker
 from ..data.names import hashes
 from ..data.source import open_source
 from ..data.views import to_float
@@ -36,8 +35,8 @@ class Corrupted(Dataset[dict[str, Any]]):
     Corruption after corruption ("" first: S = 1, the clean images), so that only one batch is ever held.
     """
 
-    def __init__(self, clean: Centred, size: tuple[int, int], names: Sequence[str], seed: int):
-        self.clean, self.size, self.names, self.seed = clean, size, ("", *names), seed
+    def __init__(self, clean: Centred, names: Sequence[str], seed: int):
+        self.clean, self.names, self.seed = clean, ("", *names), seed
 
     def __len__(self) -> int:
         return len(self.names) * len(self.clean)
@@ -46,7 +45,7 @@ class Corrupted(Dataset[dict[str, Any]]):
         name, batch = self.names[k // len(self.clean)], self.clean[k % len(self.clean)]
         if batch["images"] is None:
             return batch | {"name": name}
-        plain = middle(batch["images"], self.size)[None]
+        plain = batch["images"][None]
         return batch | {"name": name, "images": self._corrupted(plain[0], batch["indices"], name) if name else plain}
 
     def _corrupted(self, images: Tensor, indices: np.ndarray, name: str) -> Tensor:
@@ -85,9 +84,9 @@ def robustness(
     assert labels is not None
     wrong = {name: np.zeros(1 if not name else len(SEVERITIES), np.int64) for name in ("", *names)}
     seen, skipped = dict.fromkeys(wrong, 0), []
-    data = Corrupted(Centred(images, indices, larger(size, share), batch), size, names, seed)
+    data = Corrupted(Centred(images, indices, size, batch, share=share), names, seed)
     with corruptions.one_thread():
-        for done, part in enumerate(DataLoader(data, batch_size=None, num_workers=workers), 1):
+        for done, part in enumerate(_loader(data, workers), 1):
             if not part["name"]:
                 skipped += part["skipped"]
             if part["images"] is not None:
@@ -129,12 +128,10 @@ def folder_error(
     target = shared.position[source.labels]
     images = Images(source, channels=channels, bits=8, pages="first", min_side=2 * max(size))
     wrong = seen = 0
-    loader = DataLoader(
-        Centred(images, np.flatnonzero(target >= 0), larger(size, share), batch), batch_size=None, num_workers=workers
-    )
+    loader = _loader(Centred(images, np.flatnonzero(target >= 0), size, batch, share=share), workers)
     for done, part in enumerate(loader, 1):
         if part["images"] is not None:
-            view = middle(part["images"], size)
+            view = part["images"]
             truth = torch.from_numpy(target[np.asarray(part["indices"])])
             found = _predicted(lambda x: shared.logits(classify(x)), view, device)
             wrong, seen = wrong + int((found != truth).sum()), seen + len(truth)
@@ -172,17 +169,9 @@ def imagenet_c_errors(
     return Errors(clean, by, images), note
 
 
-def larger(size: tuple[int, int], share: float) -> tuple[int, int]:
-    """The size to resize to when the cut of `size` is to keep `share` of it."""
-    if not 0.5 <= share <= 1:
-        raise ValueError(f"crop share is {share}: between 0.5 and 1")
-    return math.floor(size[0] / share + 0.5), math.floor(size[1] / share + 0.5)
-
-
-def middle(images: Tensor, size: tuple[int, int]) -> Tensor:
-    """[b, C, H, W] -> [b, C, h, w] at the centre, as torchvision's CenterCrop."""
-    top, left = (round((images.shape[i] - size[i - 2]) / 2) for i in (2, 3))
-    return images[:, :, top : top + size[0], left : left + size[1]]
+def _loader(data: Dataset[dict[str, Any]], workers: int) -> DataLoader[dict[str, Any]]:
+    begin = begin_worker if workers else None
+    return DataLoader(data, batch_size=None, num_workers=workers, worker_init_fn=begin)
 
 
 @torch.no_grad()

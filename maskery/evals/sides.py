@@ -1,9 +1,13 @@
 """Before and after: evaluations of several weights side by side, and whether pretraining paid off.
 
 Differences are paired: between results of the same seed. Their 95 % interval says whether they are more than noise.
+A number that nothing was drawn for, like kNN accuracy of fixed weights, stands beside every seed of the others: the
+spread of such differences is that of the others. Between two such numbers there is no spread. A run has one end, random
+initialisations are drawn: their spread explains a difference that one more of them could have.
 """
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,54 +16,62 @@ from .results import END, RANDOM, START, Result
 
 LESS_IS_BETTER = ("clean_error", "mean_error", "mean_error_extra", "mce", "relative_mce", "calibration_error")
 CONTEXT = ("largest_class", "classes_with_images")  # of the data, not of the weights
-Sides = dict[str, dict[int, Mapping[str, float]]]  # which weights -> seed -> numbers
+EVERY = None  # in place of a seed: a number that nothing was drawn for
+VERDICTS = {
+    "better": "Pretraining paid off",
+    "no better": "Pretraining did not pay off",
+    "not shown": "That pretraining paid off is not shown",
+    "cannot be told": "Whether pretraining paid off cannot be told",
+}
+Sides = dict[str, dict[Any, Mapping[str, float]]]  # which weights -> seed, or EVERY -> numbers
 
 
 @dataclass(frozen=True)
 class SideBySide:
-    rows: tuple[
-        dict[str, Any], ...
-    ]  # label, then {"mean", "std", "seeds"} by number, and "above": other -> number -> same
+    rows: tuple[dict[str, Any], ...]  # label; {"mean", "std", "seeds"} by number; "above": other -> number -> the same
     reading: tuple[str, ...]  # sentences; the first says whether pretraining paid off
     measure: str  # the number they are about
 
     def lines(self) -> list[str]:
         """The table for a console: numbers in percent, +- their standard deviation over seeds, then differences."""
         names = [name for name in self.rows[0] if name not in ("label", "above")]
-        width, cell = max(len(row["label"]) for row in self.rows) + 2, max(16, *(len(name) + 2 for name in names))
-        said = [" " * width + "".join(f"{name.replace('_', ' '):>{cell}}" for name in names)]
-        for row in self.rows:
-            said.append(f"{row['label']:{width}}" + "".join(f"{_percent(row.get(n)):>{cell}}" for n in names))
-        for other in (RANDOM, START):
-            some = [row for row in self.rows if other in row["above"]]
-            if some:
-                said += ["", f"points above {other}, seed by seed"]
-            for row in some:
-                cells = (points(row["above"][other].get(name)) for name in names)
-                said.append(f"{row['label']:{width}}" + "".join(f"{c:>{cell}}" for c in cells))
+        width = max(map(len, names)) + 2
+        cells = [max(16, len(row["label"]) + 2) for row in self.rows]
+
+        def line(first: str, words: Iterable[str]) -> str:
+            return (f"{first:{width}}" + "".join(f"{w:>{c}}" for w, c in zip(words, cells, strict=True))).rstrip()
+
+        said = [line("", (row["label"] for row in self.rows))]
+        said += [line(n.replace("_", " "), (_percent(row.get(n)) for row in self.rows)) for n in names]
+        for other in dict.fromkeys(other for row in self.rows for other in row["above"]):
+            said += ["", f"points above {other}"]
+            for name in names:
+                found = (row["above"].get(other, {}).get(name) for row in self.rows)
+                said.append(line(name.replace("_", " "), (points(d) if d else "" for d in found)))
         return [*said, "", *self.reading]
 
 
 def side_by_side(results: Sequence[Result], measure: str | None = None) -> SideBySide:
     """One row a set of weights, RANDOM and START first, in the order given otherwise.
 
-    `measure` is the number that decides; None: the first. ValueError for results that cannot be compared: of another
-    evaluation, protocol or data, or the same weights and seed twice.
+    Differences are those to RANDOM and START; where there is neither, to the first. `measure` is the number that
+    decides; None: the first. ValueError for results that cannot be compared: of another evaluation, protocol or data,
+    or the same weights and seed twice.
     """
     sides = _gathered(results)
     names = [n for n in results[0].numbers if n not in CONTEXT]
     measure = measure or names[0]
     if measure not in names:
         raise ValueError(f"there is no number {measure!r} in these results; there are: {', '.join(names)}")
-    rows = []
+    rows, before = [], [other for other in (RANDOM, START) if other in sides] or [next(iter(sides))]
     for label, runs in sides.items():
         row: dict[str, Any] = {"label": label}
         for name in names:
             spread = paired(runs, {seed: {name: 0.0} for seed in runs}, name)
             if spread:
                 row[name] = spread
-        others = [other for other in (RANDOM, START) if other in sides and other != label and label != RANDOM]
-        row["above"] = {o: {n: d for n in names if (d := paired(runs, sides[o], n))} for o in others}
+        others = [other for other in before if other != label and label != RANDOM]
+        row["above"] = {o: {n: d for n in names if (d := _paired(runs, sides[o], n))} for o in others}
         rows.append(row)
     return SideBySide(tuple(rows), tuple(_reading(sides, measure)), measure)
 
@@ -79,9 +91,13 @@ def _gathered(results: Sequence[Result]) -> Sides:
                     f"{other!r} ({result.of}, {result.weights})"
                 )
         runs = sides.setdefault(result.of, {})
-        for seed, numbers in result.seeds().items():
+        found = result.seeds() if result.drawn else {EVERY: result.numbers}
+        if runs and (EVERY in runs) == result.drawn:
+            raise ValueError(f"results of {result.of} both with seeds and of none: {result.weights}")
+        for seed, numbers in found.items():
             if seed in runs:
-                raise ValueError(f"two results of {result.of} with seed {seed}: {result.weights}")
+                which = "" if seed is EVERY else f" with seed {seed}"
+                raise ValueError(f"two results of {result.of}{which}: {result.weights}")
             runs[seed] = numbers
     order = [label for label in (RANDOM, START) if label in sides]
     return {label: sides[label] for label in dict.fromkeys([*order, *sides])}
@@ -94,47 +110,54 @@ def _reading(sides: Sides, measure: str) -> list[str]:
     before = START if START in sides else RANDOM if RANDOM in sides else None
     said = []
     if before:
-        difference = _better_by(sides[END], sides[before], measure)
-        good, words = _judged(difference)
-        verdict = {
-            True: "Pretraining paid off",
-            False: "Pretraining did not pay off",
-            None: "Whether pretraining paid off cannot be told",
-        }[good]
-        said.append(f"{verdict}: by {measure.replace('_', ' ')}, {END} is {words} {before}.")
+        found, words = _judged(sides, before, measure)
+        said.append(f"{VERDICTS[found]}: by {measure.replace('_', ' ')}, {END} is {words} {before}.")
     for other in sides:
         if other in (END, before):
             continue
-        good, words = _judged(_better_by(sides[END], sides[other], measure))
+        found, words = _judged(sides, other, measure)
         said.append(
-            f"{END[0].upper()}{END[1:]} is {words} {other}"
-            + ("." if good else ", so it is no better." if good is False else ".")
+            f"{END[0].upper()}{END[1:]} is {words} {other}" + (", so it is no better." if found == "no better" else ".")
         )
     return said
 
 
-def _better_by(runs: Mapping[int, Mapping[str, float]], others: Mapping[int, Mapping[str, float]], name: str) -> Any:
+def _paired(runs: Mapping[Any, Mapping[str, float]], others: Mapping[Any, Mapping[str, float]], name: str) -> Any:
+    """Of the same seed; a number that nothing was drawn for stands beside every seed of the others."""
+    seeds = [seed for seed in (*runs, *others) if seed is not EVERY] or [EVERY]
+    runs, others = (dict.fromkeys(seeds, side[EVERY]) if EVERY in side else side for side in (runs, others))
+    return paired(runs, others, name)
+
+
+def _better_by(runs: Mapping[Any, Mapping[str, float]], others: Mapping[Any, Mapping[str, float]], name: str) -> Any:
     """The paired difference, turned so that more is better."""
-    found = paired(runs, others, name)
+    found = _paired(runs, others, name)
     less = name in LESS_IS_BETTER or name.startswith("error_")
     return found | {"mean": -found["mean"]} if found and less else found
 
 
-def _judged(difference: Mapping[str, Any]) -> tuple[bool | None, str]:
-    """(better; None: cannot be told, words that go between "the run's end is" and the other side)."""
+def _judged(sides: Sides, other: str, name: str) -> tuple[str, str]:
+    """(one of VERDICTS, words that go between "the run's end is" and the other side)."""
+    difference = _better_by(sides[END], sides[other], name)
     if not difference:
-        return None, "not to be compared (no seed that both have) with"
-    n, told = difference["seeds"], exceeds(difference)
-    seeds = f"{n} seed" + ("s" if n > 1 else "")
+        return "cannot be told", "not to be compared (no seed that both have) with"
+    n, drawn = difference["seeds"], [label for label in (END, other) if EVERY not in sides[label]]
+    over = f"{n} seed{'s' if n > 1 else ''}" if drawn else "one number each, nothing was drawn"
+    over += f" of {drawn[0]}" if len(drawn) == 1 else ""
+    told = exceeds(difference)
+    if told and (len(drawn) == 1 or other == RANDOM):  # one end beside n draws: it has to exceed one more of them,
+        told = exceeds({**difference, "std": difference["std"] * math.sqrt(n + 1)})  # not only their mean
     size = points({**difference, "mean": abs(difference["mean"])}).removeprefix("+")
     side = "better" if difference["mean"] > 0 else "worse"
     if difference["mean"] == 0:
-        return (None if told is None else False), f"exactly as good ({seeds}) as"
+        return "cannot be told" if told is None else "no better", f"exactly as good ({over}) as"
     if told is None:
-        return None, f"{size} points {side} ({seeds}: too few to tell) than"
+        return "cannot be told", f"{size} points {side} ({over}: too few to tell) than"
     if told:
-        return side == "better", f"{size} points {side} (more than the spread over {seeds} explains) than"
-    return False, f"{size} points {side} (within the spread over {seeds}: not told apart) than"
+        words = f"{size} points {side} (more than the spread over {over} explains) than"
+        return "better" if side == "better" else "no better", words
+    words = f"{size} points {side} (within the spread over {over}: not told apart) than"
+    return "not shown" if side == "better" else "no better", words
 
 
 def _percent(spread: Mapping[str, Any] | None) -> str:

@@ -3,7 +3,7 @@
 B batch, C channels, N patches, K visible patches, S = 1 + N or 1 + K tokens (class token first), D width
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -134,15 +134,23 @@ class Block(nn.Module):
         self.mlp = Mlp(dim)
         self.recompute = False  # keep the input alone for backward, and compute the rest again
 
-    def forward(self, x: Tensor, mix: Mix = F.scaled_dot_product_attention, first: int = 0) -> Tensor:
-        """[B, S, D] -> [B, S - first, D]: of the tokens before `first` only keys and values are needed."""
-        if self.recompute and torch.is_grad_enabled():
-            return checkpoint(self._forward, x, mix, first, use_reentrant=False, preserve_rng_state=False)
-        return self._forward(x, mix, first)
+    def forward(
+        self, x: Tensor, mix: Mix = F.scaled_dot_product_attention, first: int = 0, paths: Tensor | None = None
+    ) -> Tensor:
+        """[B, S, D] -> [B, S - first, D]: of the tokens before `first` only keys and values are needed.
 
-    def _forward(self, x: Tensor, mix: Mix, first: int) -> Tensor:
-        x = x[:, first:] + self.attn(self.norm1(x), mix, first)
-        return x + self.mlp(self.norm2(x))
+        `paths` [B, 2] scales what attention and MLP add for each image, see `drop_paths`.
+        """
+        if self.recompute and torch.is_grad_enabled():
+            return checkpoint(self._forward, x, mix, first, paths, use_reentrant=False, preserve_rng_state=False)
+        return self._forward(x, mix, first, paths)
+
+    def _forward(self, x: Tensor, mix: Mix, first: int, paths: Tensor | None) -> Tensor:
+        if paths is None:
+            x = x[:, first:] + self.attn(self.norm1(x), mix, first)
+            return x + self.mlp(self.norm2(x))
+        x = x[:, first:] + paths[:, 0, None, None] * self.attn(self.norm1(x), mix, first)
+        return x + paths[:, 1, None, None] * self.mlp(self.norm2(x))
 
 
 class ViT(nn.Module):
@@ -195,6 +203,22 @@ class ViT(nn.Module):
             tokens = block(tokens)
         return self.norm(tokens)
 
+    def layers(self, x: Tensor, wanted: Sequence[int]) -> list[Tensor]:
+        """Normalised images -> tokens [B, 1 + N, D] after the blocks `wanted` (the first is 1), and the last norm."""
+        tokens, found = self.embed(x), {}
+        for i in range(max(wanted)):
+            tokens = self.blocks[i](tokens)
+            if i + 1 in wanted:
+                found[i + 1] = self.norm(tokens)
+        return [found[i] for i in wanted]
+
+    def trunk(self, x: Tensor, paths: Tensor | None = None) -> Tensor:
+        """Normalised images -> tokens before the last norm, [B, 1 + N, D]; `paths` [B, depth, 2] as `drop_paths`."""
+        tokens = self.embed(x)
+        for i, block in enumerate(self.blocks):
+            tokens = block(tokens, paths=None if paths is None else paths[:, i])
+        return tokens
+
     def attend(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """As `encode` without a mask, and where the class token looked in the last block: [B, 1 + N, D], [B, N].
 
@@ -223,6 +247,15 @@ class ViT(nn.Module):
             )
         tokens = self.encode(self.normalise(images), mask)
         return tokens[:, 0], tokens[:, 1:]
+
+
+def drop_paths(images: int, depth: int, rate: float, device: torch.device) -> Tensor:
+    """Stochastic depth, [images, depth, 2]: 0 where what a block adds to an image is dropped, 1 / kept elsewhere.
+
+    The rate grows linearly from 0 in the first block to `rate` in the last (Huang et al. 2016; timm's DropPath).
+    """
+    kept = 1 - torch.linspace(0, rate, depth, device=device)[:, None]  # [depth, 1]
+    return (torch.rand(images, depth, 2, device=device) < kept) / kept
 
 
 def class_attention(q: Tensor, k: Tensor, first: int = 1) -> Tensor:

@@ -7,16 +7,25 @@ from typing import Any
 
 from ..log import whole_lines
 
+ACCURACIES = {  # of looks
+    "knn_mean_patch": "20-NN, mean patch",
+    "knn_class_token": "20-NN, class token",
+    "top1": "held out",
+    "map": "held out",
+    "tune_top1": "to choose by",
+    "tune_map": "to choose by",
+}
+
 
 def learning_curves(run: Path) -> Path | None:
-    """Write RUN/curves.png: losses, learning rate, and kNN where there are labels. None without matplotlib."""
+    """Write RUN/curves.png: losses, learning rate, and accuracy where there are labels. None without matplotlib."""
     if importlib.util.find_spec("matplotlib") is None:
         return None
     from matplotlib.figure import Figure
 
     facts = [json.loads(line) for line in whole_lines(run / "metrics.jsonl")]
     steps, looks = [f for f in facts if "loss" in f], [f for f in facts if "loss" not in f]
-    votes = [name for name in ("knn_mean_patch", "knn_class_token") if any(name in f for f in looks)]
+    votes = [name for name in ACCURACIES if any(name in f for f in looks)]
     figure = Figure(figsize=(5 * (3 if votes else 2), 3.4), layout="constrained")
     axes = figure.subplots(1, 3 if votes else 2)
 
@@ -26,15 +35,16 @@ def learning_curves(run: Path) -> Path | None:
             axis.plot(*zip(*points, strict=True), style, label=label)
 
     draw(axes[0], steps, "loss", "training")
-    draw(axes[0], looks, "held_out_loss", "held out, fixed masks", "o-")
+    draw(axes[0], looks, "held_out_loss", "held out", "o-")
     axes[0].set(title="loss", xlabel="epoch")
     axes[0].legend()
     draw(axes[1], steps, "lr", "lr")
     axes[1].set(title="learning rate", xlabel="epoch")
     if votes:
         for name in votes:
-            draw(axes[2], looks, name, name.removeprefix("knn_").replace("_", " "), "o-")
-        axes[2].set(title="20-NN accuracy on held-out images", xlabel="epoch", ylim=(0, None))
+            draw(axes[2], looks, name, ACCURACIES[name], "o-")
+        what = "mean average precision" if "map" in votes else "accuracy"
+        axes[2].set(title=f"{what} on held-out images", xlabel="epoch", ylim=(0, None))
         axes[2].legend()
     for axis in axes:
         axis.grid(alpha=0.3)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from maskery.data.source import open_source
-from maskery.evals.results import END, Result, fingerprint, read, write
+from maskery.evals.results import END, Result, fingerprint, read, read_all, write, write_all
 
 FOUND = Result("knn", {"top1": 0.5, "top5": 0.75}, "weighted 20-NN", "photos", "abc", "run", counts={"queries": 4})
 
@@ -50,7 +50,7 @@ def test_a_number_that_is_none_is_refused_and_the_old_file_stays(run: Path, tmp_
     assert [p.name for p in tmp_path.glob("*.json")] == ["a.json"]
 
 
-@pytest.mark.parametrize("text", ["", "[]", "3", "{}", '{"top1": 0.4}', '{"evaluation": "knn"', "\0"])
+@pytest.mark.parametrize("text", ["", "[]", "[3]", "3", "{}", '{"top1": 0.4}', '{"evaluation": "knn"', "\0"])
 def test_another_file_is_no_result(tmp_path: Path, text: str) -> None:
     (tmp_path / "x.json").write_text(text)
     with pytest.raises(ValueError, match=r"x\.json: not a result of `maskery eval`"):
@@ -70,6 +70,20 @@ def test_repeated_means_are_over_seeds(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "r.json").read_text())["by_seed"]["4"]["top1"] == 0.7
 
 
+def test_results_that_belong_together_are_a_list(tmp_path: Path) -> None:
+    both = [FOUND, replace(FOUND, of="random", seed=3, drawn=False, shown="3 x 32 x 32")]
+    file = write_all(both, tmp_path / "deep" / "both.json")
+    again = read_all(file)
+    assert [(r.of, r.seed, r.drawn, r.shown, r.numbers) for r in again] == [
+        (r.of, r.seed, r.drawn, r.shown, r.numbers) for r in both
+    ]
+    assert all(r.command and r.made and r.versions for r in again)
+    with pytest.raises(ValueError, match=r"both\.json: 2 results side by side, not one"):
+        read(file)
+    assert read_all(write(FOUND, None, tmp_path / "one.json")[0])[0].numbers == FOUND.numbers
+    assert read(write_all([FOUND], tmp_path / "list.json")).numbers == FOUND.numbers
+
+
 def test_fingerprints_tell_images_labels_and_sides_apart(scene_folder: Path) -> None:
     source, a, b = open_source(scene_folder), np.arange(5), np.arange(5, 9)
     assert source.labels is not None
@@ -79,3 +93,7 @@ def test_fingerprints_tell_images_labels_and_sides_apart(scene_folder: Path) -> 
     assert len({first, fingerprint(source, b, a), fingerprint(source, a, b[1:]), fingerprint(source, a[::-1], b)}) == 4
     source.labels = (source.labels + 1) % len(source.classes)
     assert fingerprint(source, a, b) != first
+    source.labels, source.tags = None, np.zeros((len(source), len(source.classes)), np.uint8)
+    tagged = fingerprint(source, a, b)
+    source.tags[6, 2] = 1
+    assert fingerprint(source, a, b) != tagged

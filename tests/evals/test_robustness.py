@@ -13,7 +13,7 @@ from maskery.data.loader import Centred
 from maskery.data.names import hashes
 from maskery.data.source import open_source
 from maskery.evals.corruptions import SEVERITIES, corrupt
-from maskery.evals.robustness import Corrupted, folder_error, imagenet_c_errors, larger, middle, robustness
+from maskery.evals.robustness import Corrupted, folder_error, imagenet_c_errors, robustness
 
 CPU, SIZE = torch.device("cpu"), (32, 32)
 NAMES = ("gaussian_noise", "brightness")
@@ -92,8 +92,8 @@ def test_batches_and_workers_change_nothing_and_the_bar_comes_to_its_end(colours
 
 def test_an_image_is_corrupted_the_same_alone(colours: Path) -> None:
     images = open_images(colours)
-    every = Corrupted(Centred(images, np.arange(10), SIZE, 10), SIZE, ["fog"], 0)[1]
-    alone = Corrupted(Centred(images, np.array([7]), SIZE, 10), SIZE, ["fog"], 0)[1]
+    every = Corrupted(Centred(images, np.arange(10), SIZE, 10), ["fog"], 0)[1]
+    alone = Corrupted(Centred(images, np.array([7]), SIZE, 10), ["fog"], 0)[1]
     assert every["images"].shape == (5, 10, 3, 32, 32)
     assert torch.equal(alone["images"][:, 0], every["images"][:, 7])
     assert not torch.equal(every["images"][:, 6], every["images"][:, 7])
@@ -116,16 +116,6 @@ def test_nan_and_small_images_are_refused(colours: Path) -> None:
         robustness(lambda x: x.mean((2, 3)) / 0 * 0, images, np.arange(10), SIZE, CPU, names=("fog",))
     with pytest.raises(ValueError, match="the network sees 16 x 16"):
         robustness(redder, images, np.arange(10), (16, 16), CPU)
-
-
-def test_the_cut_is_torchvisions() -> None:
-    assert larger((224, 224), 0.875) == (256, 256)
-    assert larger((32, 48), 1.0) == (32, 48)
-    image = torch.arange(7 * 9).view(1, 1, 7, 9)
-    assert torch.equal(middle(image, (7, 9)), image)
-    assert torch.equal(middle(image, (3, 5)), image[:, :, 2:5, 2:7])
-    with pytest.raises(ValueError, match=r"crop share is 1\.2"):
-        larger((32, 32), 1.2)
 
 
 # ------------------------------------------------------------------------------------------- published test sets

@@ -26,10 +26,13 @@ def test_rows_and_differences() -> None:
     assert row["above"][RANDOM]["top1"] == {"mean": pytest.approx(0.45), "std": pytest.approx(0.05), "seeds": 3}
     assert "largest_class" not in row
     assert found.rows[0]["above"] == {}
-    said = found.lines()
-    assert "70.0 ± 10.0" in said[2]
-    assert "50.0 %" in said[3]
-    assert any(line.startswith(END) and "+45.0 ± 5.0" in line for line in said)
+    assert found.lines()[:5] == [
+        "        random initialisation   the run's end  other.safetensors",
+        "top1               25.0 ± 5.0     70.0 ± 10.0             50.0 %",
+        "",
+        "points above random initialisation",
+        "top1                              +45.0 ± 5.0              +30.0",
+    ]
 
 
 def test_it_paid_off() -> None:
@@ -43,8 +46,12 @@ def test_it_paid_off() -> None:
 def test_it_did_not_pay_off() -> None:
     worse = side_by_side([*results(RANDOM, 0.6, 0.7, 0.8), *results(END, 0.2, 0.25, 0.3)]).reading[0]
     assert worse.startswith("Pretraining did not pay off: by top1, the run's end is 45.0 ± 5.0 points worse (more than")
-    within = side_by_side([*results(RANDOM, 0.5, 0.6, 0.7), *results(END, 0.6, 0.5, 0.9)]).reading[0]
-    assert within.startswith("Pretraining did not pay off: by top1, the run's end is 6.7 ± 15.3 points better (within")
+    within = side_by_side([*results(RANDOM, 0.6, 0.5, 0.9), *results(END, 0.5, 0.6, 0.7)]).reading[0]
+    assert within.startswith("Pretraining did not pay off: by top1, the run's end is 6.7 ± 15.3 points worse (within")
+    shown = side_by_side([*results(RANDOM, 0.5, 0.6, 0.7), *results(END, 0.6, 0.5, 0.9)]).reading[0]
+    assert shown.startswith(
+        "That pretraining paid off is not shown: by top1, the run's end is 6.7 ± 15.3 points better"
+    )
     same = side_by_side([*results(RANDOM, 0.5, 0.6, 0.7), *results(END, 0.5, 0.6, 0.7)]).reading[0]
     assert (
         same
@@ -64,14 +71,14 @@ def test_too_few_seeds_to_tell() -> None:
 
 def test_a_run_that_started_from_weights_is_measured_by_them() -> None:
     found = side_by_side(
-        [*results(END, 0.70, 0.71, 0.72), *results(RANDOM, 0.2, 0.3, 0.1), *results(START, 0.71, 0.70, 0.73)]
+        [*results(END, 0.70, 0.71, 0.72), *results(RANDOM, 0.2, 0.25, 0.15), *results(START, 0.71, 0.70, 0.73)]
     )
     assert [row["label"] for row in found.rows] == [RANDOM, START, END]
     assert found.rows[2]["above"].keys() == {RANDOM, START}
     assert found.rows[1]["above"].keys() == {RANDOM}
     assert found.reading[0].startswith("Pretraining did not pay off: by top1, the run's end is")
     assert found.reading[0].endswith("than what the run started from.")
-    assert "51.0 ± 10.5 points better" in found.reading[1]
+    assert "51.0 ± 5.6 points better" in found.reading[1]
     assert found.reading[1].endswith("than random initialisation.")
 
 
@@ -97,6 +104,61 @@ def test_repeated_results_count_each_seed() -> None:
     assert side_by_side(both).rows[1]["above"][RANDOM]["top1"]["seeds"] == 3
 
 
+def fixed(of: str, value: float) -> Result:
+    return replace(FACTS, of=of, numbers={"top1": value}, drawn=False)
+
+
+def test_a_number_without_seeds_stands_beside_every_seed() -> None:
+    found = side_by_side([fixed(END, 0.8), *results(RANDOM, 0.20, 0.25, 0.30)])
+    assert found.rows[1]["top1"] == {"mean": 0.8, "std": None, "seeds": 1}
+    assert found.rows[1]["above"][RANDOM]["top1"] == {
+        "mean": pytest.approx(0.55),
+        "std": pytest.approx(0.05),
+        "seeds": 3,
+    }
+    assert found.reading == (
+        "Pretraining paid off: by top1, the run's end is 55.0 ± 5.0 points better (more than the spread over 3 seeds "
+        "of random initialisation explains) than random initialisation.",
+    )
+    turned = side_by_side([fixed(RANDOM, 0.1), *results(END, 0.7, 0.8, 0.9)])
+    assert turned.rows[1]["above"][RANDOM]["top1"]["seeds"] == 3
+    assert "3 seeds of the run's end explains" in turned.reading[0]
+
+
+def test_between_two_numbers_without_seeds_there_is_no_spread() -> None:
+    found = side_by_side([fixed(START, 0.5), fixed(END, 0.6), *results(RANDOM, 0.1, 0.11, 0.12)])
+    assert found.rows[2]["above"][START]["top1"] == {"mean": pytest.approx(0.1), "std": None, "seeds": 1}
+    assert found.reading[0] == (
+        "Whether pretraining paid off cannot be told: by top1, the run's end is 10.0 points better (one number each, "
+        "nothing was drawn: too few to tell) than what the run started from."
+    )
+    assert "49.0 ± 1.0 points better (more than the spread over 3 seeds of random" in found.reading[1]
+
+
+def test_the_runs_one_end_has_to_exceed_one_more_random_initialisation() -> None:
+    """At 3 seeds: 4.303 * sqrt(1 + 1/3) = 4.97 standard deviations, where their mean's own error would give 2.48."""
+    for end, told in ((0.25 + 0.05 * 4.9, False), (0.25 + 0.05 * 5.1, True), (0.25 - 0.05 * 4.9, False)):
+        said = side_by_side([fixed(END, end), *results(RANDOM, 0.20, 0.25, 0.30)]).reading[0]
+        verdict = "paid off: " if told else "paid off is not shown: " if end > 0.25 else "did not pay off: "
+        assert verdict in said, end
+
+
+def test_that_holds_too_where_labels_are_drawn_and_not_for_weights_that_are_fixed() -> None:
+    """A difference of four standard deviations at 3 seeds."""
+    before, after = (0.20, 0.25, 0.30), (0.35, 0.45, 0.55)
+    random = side_by_side([*results(RANDOM, *before), *results(END, *after)]).reading[0]
+    assert random.startswith("That pretraining paid off is not shown: by top1, the run's end is 20.0 ± 5.0 points")
+    start = side_by_side([*results(START, *before), *results(END, *after)]).reading[0]
+    assert start.startswith("Pretraining paid off: by top1, the run's end is 20.0 ± 5.0 points better")
+
+
+def test_differences_are_to_the_first_where_nothing_came_before() -> None:
+    found = side_by_side([*results("a.pth", 0.5, 0.6), *results("b.pth", 0.7, 0.9)])
+    assert [row["above"].keys() for row in found.rows] == [set(), {"a.pth"}]
+    assert found.rows[1]["above"]["a.pth"]["top1"]["mean"] == pytest.approx(0.25)
+    assert found.reading == ()
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -113,6 +175,12 @@ def test_nothing_is_mixed(change: dict[str, str], said: str) -> None:
 def test_what_cannot_be_compared() -> None:
     with pytest.raises(ValueError, match="two results of the run's end with seed 0"):
         side_by_side([FACTS, FACTS])
+    with pytest.raises(ValueError, match=r"two results of the run's end: run"):
+        side_by_side([fixed(END, 0.5), fixed(END, 0.5)])
+    with pytest.raises(ValueError, match="results of the run's end both with seeds and of none: run"):
+        side_by_side([fixed(END, 0.5), FACTS])
+    with pytest.raises(ValueError, match="results of the run's end both with seeds and of none: run"):
+        side_by_side([FACTS, fixed(END, 0.5)])
     with pytest.raises(ValueError, match="no results"):
         side_by_side([])
     with pytest.raises(ValueError, match="no number 'map' in these results; there are: top1"):
@@ -128,5 +196,6 @@ def test_the_page_prints_what_it_says(
         re.findall(rf"^```{kind}\n(.*?)^```$", page, re.DOTALL | re.MULTILINE) for kind in ("python", "text")
     )
     monkeypatch.chdir(tmp_path)
-    exec(compile(code[0], "evaluations.md", "exec"), {})
+    own = next(block for block in code if "side_by_side" in block)
+    exec(compile(own, "evaluations.md", "exec"), {})
     assert capsys.readouterr().out == shown[0]

@@ -13,7 +13,7 @@ from maskery.nn import masking
 from maskery.nn.decoder import DecoderSize
 from maskery.nn.targets import pixels
 from maskery.nn.vit import SIZES, ViTConfig
-from maskery.optim import decay_groups
+from maskery.optim import grouped
 
 REFERENCE = Path(__file__).parents[1] / "fixtures" / "mae_official.safetensors"
 VIT = ViTConfig(48, 3, 3, 8, (64, 64), (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))  # the images are normalised already
@@ -117,7 +117,7 @@ def test_the_order_of_kept_patches_does_not_matter(reference: dict[str, Tensor])
 
 def test_weight_decay_groups(reference: dict[str, Tensor]) -> None:
     method = mae(reference)
-    decayed, plain = decay_groups(method, 0.05)
+    decayed, plain = grouped(method, 0.05)
     names = {id(p): name for name, p in method.named_parameters()}
     assert (decayed["weight_decay"], plain["weight_decay"]) == (0.05, 0.0)
     assert {"encoder.cls_token", "decoder.mask_token"} <= {names[id(p)] for p in decayed["params"]}

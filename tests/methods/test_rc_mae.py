@@ -21,7 +21,7 @@ from maskery.nn.masking import Mask
 from maskery.nn.targets import pixels
 from maskery.nn.vit import ViTConfig
 from maskery.objective import Batch
-from maskery.optim import adamw
+from maskery.optim import optimizer_of
 from maskery.weights import load_encoder
 from tests.methods.test_mae import our_name, relative
 from tests.test_train import TINY, weights
@@ -65,7 +65,7 @@ def test_four_steps_are_the_references() -> None:
     begin = {our_name(k.removeprefix("weights/")): v for k, v in reference.items() if k.startswith("weights/")}
     method.student.load_state_dict(begin)
     method.teacher.net.load_state_dict(begin)
-    optimizer = adamw(method, (0.9, 0.95), 0.05)
+    optimizer = optimizer_of(method)
     for group in optimizer.param_groups:
         group["lr"] = 0.001
 
@@ -101,7 +101,7 @@ def test_without_gamma_it_is_mae_bit_for_bit() -> None:
     torch.manual_seed(0)
     mae = MAE(MAEConfig(decoder=DECODER), VIT).train()
     mine = rc_mae(gamma=0.0, momentum=0.5, momentum_schedule="constant")
-    optimizers = [adamw(mae, (0.9, 0.95), 0.05), adamw(mine, (0.9, 0.95), 0.05)]
+    optimizers = [optimizer_of(mae), optimizer_of(mine)]
     for step in range(4):
         losses = [method(drawn(method, step), step / 4)["loss"] for method in (mae, mine)]
         assert torch.equal(*losses)
@@ -256,7 +256,7 @@ def test_the_teacher_is_not_trained() -> None:
     assert all(p.grad is None and not p.requires_grad for p in method.teacher.parameters())
     assert not any(module.training for module in method.teacher.modules())
     assert all(module.training for module in method.student.modules())
-    trained = {id(p) for group in adamw(method, (0.9, 0.95), 0.05).param_groups for p in group["params"]}
+    trained = {id(p) for group in optimizer_of(method).param_groups for p in group["params"]}
     assert trained == {id(p) for p in method.student.parameters() if p.requires_grad}
 
 

@@ -1,0 +1,7 @@
+"""What is learned from labels, under the same contract and in the same loop: one final class a file."""
+
+from ..objective import Objective
+from .finetune import Finetune
+from .probe import Probe
+
+TASKS: dict[str, type[Objective]] = {"probe": Probe, "finetune": Finetune}

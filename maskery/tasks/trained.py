@@ -1,0 +1,71 @@
+"""A classifier that a task has trained, as others use it."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from ..best import best_of
+from ..config import ImagesConfig, Run
+from ..runs import is_run, objective_state, run_of
+from . import TASKS
+from .classifier import Classifier
+
+CHOSEN = "chosen.json"  # in a run's evals/: which of several heads is the classifier, and how good it is
+
+
+@dataclass(frozen=True)
+class Trained:
+    run: Run
+    task: Classifier  # in eval mode
+    head: int  # of several that were trained side by side
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self.task.labels.names
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of its input in pixels."""
+        return self.run.size
+
+    @property
+    def share(self) -> float:
+        """Of the resized image, what the evaluation's centre crop keeps."""
+        return self.task.config.eval_share
+
+    @property
+    def images(self) -> ImagesConfig:
+        return self.run.images
+
+    def to(self, device: torch.device | str) -> Self:
+        self.task.to(device)
+        return self
+
+    def classify(self, image: Tensor) -> Tensor:
+        """Images [B, C, h, w] in [0, 1] -> logits [B, M]."""
+        with torch.no_grad():
+            return self.task.classify(image)[:, self.head]
+
+
+def load_classifier(where: Path) -> Trained:
+    """The classifier of a run of `eval probe` or `eval finetune`: where it was best, else its end. On the CPU.
+
+    ValueError in one line when there is none.
+    """
+    if not is_run(where):
+        raise ValueError(
+            f"{where}: no classifier: a run of `maskery eval finetune` or `eval probe` is wanted, the directory with "
+            "checkpoints/ in it"
+        )
+    run = run_of(where)
+    if run.method not in TASKS:
+        raise ValueError(f"{where}: a run of {run.method}, which classifies nothing; `maskery eval finetune` makes one")
+    task: Any = TASKS[run.method](run.settings, run.vit())
+    task.load_state_dict(objective_state(best_of(where) or where))
+    file = where / "evals" / CHOSEN
+    head = json.loads(file.read_text())["head"] if file.exists() else 0
+    return Trained(run, task.eval(), head)
