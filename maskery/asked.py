@@ -24,7 +24,7 @@ from .evals.few import draws as few_draws
 from .evals.metrics import refuse_nan
 from .evals.results import Result, fingerprint, write, write_all
 from .evals.sides import CONTEXT, side_by_side
-from .evals.splits import labelled
+from .evals.splits import labelled, refuse_unseen
 from .evals.splits import overlap as find_overlap
 from .log import Terminal
 from .nn.vit import ViT
@@ -90,6 +90,8 @@ def ask(
     else:
         train = labelled(opened.labels, train, opened.classes, f"{data}: training images")
         held_out = labelled(opened.labels, held_out, opened.classes, f"{data}: held-out images", several=False)
+        assert opened.labels is not None
+        refuse_unseen(opened.labels, train, held_out, opened.classes, data)
     training, notes = dict.fromkeys(repeats, train), []
     if few:
         assert opened.labels is not None

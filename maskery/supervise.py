@@ -10,6 +10,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import numpy as np
 import torch
 import tyro
 
@@ -17,10 +18,11 @@ from . import checkpoint, config
 from .beside import Side, sides
 from .comparison import forget, interruptible
 from .config import Run
-from .data.dataset import source_of
+from .data.dataset import Data, source_of
+from .data.images import Images
 from .data.source import split_indices
 from .dist import World, world
-from .evals.few import Few, draw
+from .evals.few import Few
 from .evals.results import END, Result, read
 from .evals.results import write as write_result
 from .evals.sides import SideBySide, side_by_side
@@ -30,6 +32,7 @@ from .nn.vit import SIZES, Size, ViTConfig
 from .options import UsageError, options, parse, value_of
 from .runs import is_run, run_of
 from .tasks import TASKS
+from .tasks.labels import LabelsConfig, prepared
 from .tasks.outcome import RESULT, measure
 from .tasks.recipes import RECIPES
 from .train import train
@@ -90,7 +93,7 @@ def supervise(kind: Kind, args: Sequence[str] = (), **leaves: Any) -> Supervised
         like = network(Path(asked.where))
         runs: dict[Side, Run] = {}
         for side in found:
-            runs[side], reasons = run_of_side(kind, args, asked, side, like, few)
+            runs[side], reasons = run_of_side(kind, args, asked, side, like)
             for reason in reasons if side.label == END or len(found) == 1 else ():
                 say(reason)
         if asked.overwrite and here.main:
@@ -129,7 +132,7 @@ def supervise(kind: Kind, args: Sequence[str] = (), **leaves: Any) -> Supervised
     if asked.json:
         own = next(result for side, result in zip(found, each, strict=True) if side.where == Path(asked.where))
         write_result(own, None, asked.json)
-    for note in notes:
+    for note in dict.fromkeys(note for result in each for note in result.notes):
         say(note)
     print("\n".join(["", *table.lines(), "", each[0].protocol, f"runs     {out}"]))
     return Supervised(out, False, tuple(each), table)
@@ -164,7 +167,7 @@ def network(where: Path) -> ViTConfig:
 
 
 def run_of_side(
-    kind: Kind, args: Sequence[str], asked: Supervise, side: Side, like: ViTConfig, few: Few | None
+    kind: Kind, args: Sequence[str], asked: Supervise, side: Side, like: ViTConfig
 ) -> tuple[Run, Sequence[str]]:
     """The run of one side, with any seed, and why it is as it is. ValueError, UsageError: it cannot be."""
     vit = network(side.where) if side.where is not None else like
@@ -190,13 +193,15 @@ def run_of_side(
         images=images,
         save=asked.save,
     )
-    recipe = RECIPES[kind](start, labelled_images(asked, few), channels=vit.channels, bits=images.bits or 8)
+    count, several, spare = labelled_images(asked)
+    facts = {"channels": vit.channels, "bits": images.bits or 8, "several": several, "spare": spare}
+    recipe = RECIPES[kind](start, count, **facts)
     base = {f.name: getattr(recipe.run, f.name) for f in fields(Run)}
     filled = parse(Supervise, args, f"maskery eval {kind}", replace(asked, **base))
     kept: dict[str, Any] = {f.name: getattr(filled, f.name) for f in fields(Run)}
     if value_of(args, "--epochs") is not None and value_of(args, "--steps") is None:
         kept["steps"] = None
-    if not (kept["steps"] or kept["epochs"]):
+    if (kept["epochs"] or 0 if kept["steps"] is None else kept["steps"]) <= 0:
         raise UsageError(f"--epochs {kept['epochs']} and --steps {kept['steps']}: one of them has to be above 0")
     kept["images"] = replace(filled.images, channels=vit.channels, mean=vit.mean, std=vit.std)
     run = Run(**kept)
@@ -205,14 +210,17 @@ def run_of_side(
     return run, recipe.reasons
 
 
-def labelled_images(asked: Supervise, few: Few | None) -> int:
-    """How many labelled images there are to train on."""
+def labelled_images(asked: Supervise) -> tuple[int, bool, bool]:
+    """(labelled images to train on, whether they may have several labels, whether a class has more than one of them).
+
+    ValueError when nothing can be learned from them.
+    """
     source = source_of(asked.data, asked.images)
-    train = split_indices(source, asked.images.holdout)[0]
-    if source.labels is None:
-        return len(train)
-    own = train[source.labels[train] >= 0]
-    return len(draw(source.labels, own, source.classes, few, asked.seed).indices) if few else len(own)
+    images = Images(source, channels=3, bits=8, pages=asked.images.pages, min_side=1)  # of which none is decoded
+    opened = Data(images, *split_indices(source, asked.images.holdout), asked.images, ())
+    known, data = prepared(LabelsConfig(asked.labels, asked.shots, asked.seed), opened)
+    n = len(data.train)
+    return n, known.several, data.labels is None or n > len(np.unique(data.labels[data.train]))
 
 
 def seeded(run: Run, seed: int, few: Few | None) -> Run:
@@ -240,7 +248,7 @@ def one(run: Run, side: Side, member: Path, here: World, note: str) -> Result | 
         checkpoint.write(written, wanted.encode())
     forget(here)
     notes = [note]
-    if (member / "config.yaml").exists():
+    if checkpoint.complete(member / "checkpoints"):  # without one, there may be weights to start from
         result = train(run_of(member, notes.append), member, here, notes, resume=True)
     else:
         result = train(run, member, here, notes)

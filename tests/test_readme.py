@@ -41,6 +41,8 @@ def test_every_shell_command(place: Path, monkeypatch: pytest.MonkeyPatch) -> No
         if "pretrain" in words:
             shutil.rmtree(words[words.index("--out") + 1], ignore_errors=True)
             words += SHORT
+        if "finetune" in words:
+            words += ["--steps", "2", "--batch-size", "8", "--watch.looks", "1", "--seeds", "1", "--watch.patience", "2"]
         if "profile" in words:
             words += [*SHORT[2:], "--timed", "2"]
         if words[0] == "make":

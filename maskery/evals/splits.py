@@ -91,6 +91,17 @@ def match_classes(train: Sequence[str], test: Sequence[str]) -> np.ndarray:
     return np.array([known[name] for name in test], np.int64)
 
 
+def refuse_unseen(labels: np.ndarray, train: np.ndarray, test: np.ndarray, classes: Sequence[str], where: str) -> None:
+    """ValueError naming classes that have test images and no training images."""
+    strange = np.setdiff1d(labels[test], labels[train])
+    if len(strange):
+        named = ", ".join(classes[int(c)] for c in strange[:5]) + (", ..." if len(strange) > 5 else "")
+        raise ValueError(
+            f"{where}: training and held-out classes differ: {len(strange)} held-out classes have no training image "
+            f"({named})"
+        )
+
+
 def labelled(
     labels: np.ndarray | None, indices: np.ndarray, classes: Sequence[str], what: str, several: bool = True
 ) -> np.ndarray:

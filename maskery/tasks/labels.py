@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..data.dataset import Data
 from ..evals.few import Few, draw
-from ..evals.splits import labelled
+from ..evals.splits import labelled, refuse_unseen
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,7 @@ def prepared(config: LabelsConfig, data: Data) -> tuple[LabelsConfig, Data]:
         train = labelled(labels, train, data.classes, f"{where}: training images")
         held_out = labelled(labels, held_out, data.classes, f"{where}: held-out images", several=False)
         assert labels is not None
+        refuse_unseen(labels, train, held_out, data.classes, where)
         tune = tune[labels[tune] >= 0]
         train = draw(labels, train, data.classes, few, config.draw).indices if few else train
         if not len(tune) and config.tune:

@@ -56,6 +56,9 @@ def measure(where: Path, device: torch.device, of: str, weights: str) -> Result:
         chosen = task.suffixes[head].removeprefix("_lr_")
         how = "best on images kept out of training" if tuned else "the first one; none were kept out to choose by"
         notes.append(f"of {len(heads)} learning rates, the one times {chosen} is reported: {how}")
+        lrs = [float(name) for name in heads]
+        if tuned and float(chosen) in (min(lrs), max(lrs)):
+            notes.append("that is an end of the learning rates there were: --settings.lrs takes others")
     if found.skipped:
         notes.append(f"{found.skipped} of {len(data.held_out)} held-out images could not be read and are left out")
     counts = {"train": len(data.train), "tune": len(data.tune), "held_out": len(found.indices)}

@@ -1,5 +1,7 @@
 """How a task is trained, from the model and the number of labelled images: MAE's recipes, and ours for smaller data.
 
+`several`: an image may have several labels. `spare`: some class has images that can be kept out to choose by.
+
 Stated (He et al. 2022, tables 9 and 10, and the reference code's FINETUNE.md): everything about ViT-B, L and H on
 ImageNet. Ours: smaller models, smaller data, batches for them, the part that training is stopped by.
 """
@@ -8,6 +10,7 @@ from dataclasses import replace
 
 from ..config import OptimConfig, Run, WatchConfig
 from ..data.views import Crop
+from ..evals.classify import headline
 from ..recipes import Suggestion
 from .finetune import FinetuneConfig
 from .labels import LabelsConfig
@@ -16,6 +19,7 @@ from .probe import ProbeConfig
 SMALL = 50_000  # images below which training is stopped by a tenth of them
 LARS_NEEDS = 500_000  # images from which MAE's linear probe is taken as it is
 RATES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)  # of SGD, times the learning rate
+NOTHING_SPARE = "no class has a second image that could be kept out to choose by"
 CROP = Crop(scale=(0.08, 1.0))
 LARGE = {
     "vit-large": (50, 1e-3, 0.75, 0.2),
@@ -24,7 +28,9 @@ LARGE = {
 USUAL = (100, 5e-4, 0.65, 0.1)  # of vit-base
 
 
-def probe(run: Run, images: int, *, channels: int = 3, bits: int = 8) -> Suggestion:
+def probe(
+    run: Run, images: int, *, channels: int = 3, bits: int = 8, several: bool = False, spare: bool = True
+) -> Suggestion:
     """MAE's linear probe: LARS, 90 epochs, base lr 0.1 per 256 images, no weight decay, no augmentation but crops.
 
     A step of LARS moves the head by lr x 0.001 of its size: in 90 epochs of MAE's million images it goes 225 times its
@@ -38,6 +44,8 @@ def probe(run: Run, images: int, *, channels: int = 3, bits: int = 8) -> Suggest
     else:
         batch = batch_for(images, 1024, steps=16)
         optim = OptimConfig("sgd", base_lr=0.1, warmup=10 / 90, weight_decay=0.0)
+        why = [f"SGD, batch {batch}: {NOTHING_SPARE}"]
+    if images < LARS_NEEDS and spare:
         settings = replace(settings, lrs=RATES, labels=LabelsConfig(tune=0.1))
         why = [
             f"SGD, batch {batch}, {len(RATES)} learning rates side by side: LARS as MAE has it hardly moves in 90 "
@@ -48,7 +56,9 @@ def probe(run: Run, images: int, *, channels: int = 3, bits: int = 8) -> Suggest
     return Suggestion(run, (*why, *said))
 
 
-def finetune(run: Run, images: int, *, channels: int = 3, bits: int = 8) -> Suggestion:
+def finetune(
+    run: Run, images: int, *, channels: int = 3, bits: int = 8, several: bool = False, spare: bool = True
+) -> Suggestion:
     """MAE's fine-tuning: AdamW, layer decay, drop path, RandAugment, mixup and cutmix, erasing, smoothing."""
     epochs, lr, decay, drop = LARGE.get(run.model, USUAL)
     batch = batch_for(images, 1024, steps=64)
@@ -67,9 +77,11 @@ def finetune(run: Run, images: int, *, channels: int = 3, bits: int = 8) -> Sugg
         settings = replace(settings, augment=None)
         why.append(f"no RandAugment: it is not defined for {channels} channels of {bits} bits")
     watch = WatchConfig(looks=20)
-    if images < SMALL:
+    if images < SMALL and not spare:
+        why.append(NOTHING_SPARE)
+    elif images < SMALL:
         settings = replace(settings, labels=LabelsConfig(tune=0.1))
-        watch = replace(watch, best="tune_top1", patience=8)
+        watch = replace(watch, best=f"tune_{headline(several)}", patience=8)
         why.append("a tenth of the training images is kept out, and says which epoch was best and when to stop")
     run = replace(
         run,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from maskery.data.source import open_source
-from maskery.evals.splits import labelled, match_classes, overlap
+from maskery.evals.splits import labelled, match_classes, overlap, refuse_unseen
 
 
 def write(where: Path, *contents: bytes) -> np.ndarray:
@@ -60,3 +60,10 @@ def test_labels_that_are_missing_or_all_the_same() -> None:
     with pytest.raises(ValueError, match=r"photos are all of one class \(bee\)"):
         labelled(labels, np.array([1, 2, 3]), classes, "photos")
     assert labelled(labels, np.array([1, 2, 3]), classes, "photos", several=False).tolist() == [1, 3]
+
+
+def test_held_out_classes_without_training_images_are_named() -> None:
+    labels = np.array([0, 0, 1, 2, 3, -1])
+    refuse_unseen(labels, np.array([0, 2]), np.array([1]), ("a", "b", "c", "d"), "photos")
+    with pytest.raises(ValueError, match=r"photos: .* 2 held-out classes have no training image \(c, d\)"):
+        refuse_unseen(labels, np.array([0, 2]), np.array([1, 3, 4]), ("a", "b", "c", "d"), "photos")

@@ -1,0 +1,89 @@
+"""What a classifier answers on many images: in order, from the centre, with what could not be read left out."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from maskery.config import ImagesConfig
+from maskery.data.dataset import Data, open_data
+from maskery.data.loader import centred
+from maskery.data.views import to_float
+from maskery.evals.classify import answers, headline, numbers, truth
+from maskery.evals.metrics import multilabel, scores
+from maskery.log import Quiet
+
+CPU, SIZE = torch.device("cpu"), (32, 32)
+
+
+def opened(where: Path) -> Data:
+    return open_data(str(where), ImagesConfig(memory=0), SIZE, Quiet())
+
+
+def colours(image: Tensor) -> Tensor:
+    return image.mean((2, 3))
+
+
+def test_answers_are_those_of_the_images_in_order(scene_folder: Path) -> None:
+    data, seen = opened(scene_folder), []
+    which = data.train[::-1][:70]
+    found = answers(colours, data, which, SIZE, CPU, progress=lambda done, of: seen.append((done, of)))
+    pixels = [np.asarray(Image.open(scene_folder / str(data.images.source.names[i]))) for i in which]
+    expected = torch.tensor(np.stack(pixels)).double().mean((1, 2)) / 255
+    torch.testing.assert_close(found.logits.double(), expected, rtol=1e-4, atol=1e-5)
+    assert found.indices.tolist() == which.tolist()
+    assert (seen, found.skipped) == ([(64, 70), (70, 70)], [])
+
+
+def test_the_cut_keeps_the_share_that_is_asked_for(scene_folder: Path) -> None:
+    data = opened(scene_folder)
+    part = answers(colours, data, data.held_out, SIZE, CPU, share=0.75)
+    cut = next(iter(centred(data.images, data.held_out, SIZE, 64, share=0.75)))["images"]
+    torch.testing.assert_close(part.logits, colours(to_float(cut, CPU)))
+    assert not torch.equal(part.logits, answers(colours, data, data.held_out, SIZE, CPU).logits)
+
+
+def test_several_heads_answer_at_once(scene_folder: Path) -> None:
+    data = opened(scene_folder)
+    found = answers(lambda x: torch.stack([colours(x), -colours(x)], 1), data, data.held_out, SIZE, CPU)
+    assert found.logits.shape == (20, 2, 3)
+    assert torch.equal(found.logits[:, 0], -found.logits[:, 1])
+
+
+def test_what_cannot_be_read_is_left_out_by_name(tmp_path: Path) -> None:
+    for i in range(30):
+        Image.new("RGB", (32, 32), (8 * i, 0, 0)).save(tmp_path / f"{i:02d}.png")
+    (tmp_path / "07.png").write_bytes(b"no image")
+    data = opened(tmp_path)
+    found = answers(colours, data, np.array([6, 7, 8]), SIZE, CPU)
+    assert found.indices.tolist() == [6, 8]
+    assert [name for name, _ in found.skipped] == ["07.png"]
+    torch.testing.assert_close(found.logits[:, 0], torch.tensor([48.0, 64.0]) / 255)
+    with pytest.raises(ValueError, match="none of the 1 images can be read"):
+        answers(colours, data, np.array([7]), SIZE, CPU)
+
+
+def test_what_is_no_number_is_named(tmp_path: Path) -> None:
+    for i in range(3):
+        Image.new("RGB", (32, 32), (100 * i, 0, 0)).save(tmp_path / f"{i}.png")
+    with pytest.raises(ValueError, match=r"logits of 1 of 3 images hold NaN or infinity; the first is 0\.png"):
+        answers(lambda x: colours(x).log()[:, :1], opened(tmp_path), np.arange(3), SIZE, CPU)
+
+
+def test_the_truth_and_its_numbers(tmp_path: Path) -> None:
+    logits = torch.tensor([[0.2, 0.9], [0.8, 0.1], [0.3, 0.4]])
+    assert numbers(logits, torch.tensor([1, 0, 0])) == scores(logits, torch.tensor([1, 0, 0]))
+    many = torch.tensor([[0, 1], [1, 1], [1, 0]])
+    assert numbers(logits, many) == multilabel(logits, many)[0]
+    assert (headline(False), headline(True)) == ("top1", "map")
+    assert headline(False) in numbers(logits, torch.tensor([1, 0, 0]))
+    assert headline(True) in numbers(logits, many)
+    for i in range(3):
+        Image.new("RGB", (32, 32)).save(tmp_path / f"{i}.png")
+    (tmp_path / "one.csv").write_text("path,label\n0.png,b\n1.png,a\n2.png,b\n")
+    (tmp_path / "many.csv").write_text("path,label\n0.png,b|a\n1.png,a\n2.png,|\n")
+    assert truth(opened(tmp_path / "one.csv"), np.array([0, 1])).tolist() == [1, 0]
+    assert truth(opened(tmp_path / "many.csv"), np.array([0, 2])).tolist() == [[1, 1], [0, 0]]
