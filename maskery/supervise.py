@@ -23,7 +23,7 @@ from .data.images import Images
 from .data.source import split_indices
 from .dist import World, world
 from .evals.few import Few
-from .evals.results import END, Result, read
+from .evals.results import END, Result, read, write_all
 from .evals.results import write as write_result
 from .evals.sides import SideBySide, side_by_side
 from .evals.splits import overlap
@@ -53,7 +53,7 @@ class Supervise(Run):
     seeds: int = 1  # so many times: with --seed, the seed after it ...
     labels: str | None = None  # learn from this share of the labels only, like 1%; another draw for every seed
     shots: int | None = None  # learn from so many labelled images of each class only
-    json: Path | None = None  # write the result there as well
+    json: Path | None = None  # write the result there as well; with --beside a list
     overlap: bool = True  # look for held-out images that are training images too
     overwrite: bool = False  # remove what is in `out`
     method: Annotated[str, tyro.conf.Suppress] = ""
@@ -130,8 +130,7 @@ def supervise(kind: Kind, args: Sequence[str] = (), **leaves: Any) -> Supervised
     for result in each:
         write_result(result, Path(asked.where))
     if asked.json:
-        own = next(result for side, result in zip(found, each, strict=True) if side.where == Path(asked.where))
-        write_result(own, None, asked.json)
+        write_all(each, asked.json) if len(each) > 1 else write_result(each[0], None, asked.json)
     for note in dict.fromkeys(note for result in each for note in result.notes):
         say(note)
     print("\n".join(["", *table.lines(), "", each[0].protocol, f"runs     {out}"]))
@@ -248,7 +247,7 @@ def one(run: Run, side: Side, member: Path, here: World, note: str) -> Result | 
         checkpoint.write(written, wanted.encode())
     forget(here)
     notes = [note]
-    if checkpoint.complete(member / "checkpoints"):  # without one, there may be weights to start from
+    if (member / "config.yaml").exists():
         result = train(run_of(member, notes.append), member, here, notes, resume=True)
     else:
         result = train(run, member, here, notes)

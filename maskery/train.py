@@ -98,7 +98,8 @@ def train(
     # ------------------------------------------------------------------------------------------------- method
     torch.manual_seed(run.seed)
     objective = OBJECTIVES[run.method](run.settings, run.vit())
-    if run.init and not resume:
+    checkpoints = out / "checkpoints"
+    if run.init and not (resume and checkpoint.complete(checkpoints)):
         say(weights.start_from(objective, Path(run.init)))
     objective.train()
     if run.recompute:
@@ -176,7 +177,7 @@ def train(
 
     # ------------------------------------------------------------------------------------------------- resume
     step, sums = 0, Sums(device)
-    checkpoints, trained_on = out / "checkpoints", f"{n} images, digest {data.fingerprint()}"
+    trained_on = f"{n} images, digest {data.fingerprint()}"
     loaded = checkpoint.restore(checkpoints, objective, optimizer, world) if resume else None
     if loaded:
         step = loaded.state.step
@@ -196,6 +197,8 @@ def train(
         checkpoint.write(out / "environment.json", json.dumps(environment(world), indent=1).encode())
         log.skipped.add(data.unreadable)
 
+    tell = log.say if log else say
+
     def save_now() -> None:
         totals, count = sums.gather(world) if sums.count else ({}, 0)
         if not all(map(math.isfinite, totals.values())):
@@ -208,7 +211,7 @@ def train(
 
     def look_now() -> bool:
         """Look; keep the best checkpoint. Whether there is nothing more to wait for."""
-        new, enough = False, False
+        new, enough, saved_already = False, False, False
         if sharded:
             shard.gather(objective, shown)
         if log and shown:
@@ -220,9 +223,10 @@ def train(
             epoch = round(step * run.batch_size / n, 4)
             log.look({"step": step, "epoch": epoch} | numbers, picture if picture.exists() else None)
             new, enough = best.verdict(log.looks(), run.watch)
+            saved_already = (checkpoints / f"step-{step:08d}").exists()
         if run.watch.best is not None:
-            new, enough = world.gather((new, enough))[0]
-            if new and not (checkpoints / f"step-{step:08d}").exists():
+            new, enough, saved_already = world.gather((new, enough, saved_already))[0]
+            if new and not saved_already:
                 save_now()
             if new and log:
                 best.keep(checkpoints, step)
@@ -250,7 +254,7 @@ def train(
                 aside += time.perf_counter() - began
                 if enough:
                     save_now()
-                    say(f"stopped after step {step}: {run.watch.patience} looks without a better {run.watch.best}")
+                    tell(f"stopped after step {step}: {run.watch.patience} looks without a better {run.watch.best}")
                     break
 
             t = step / steps
@@ -325,7 +329,7 @@ def train(
                 saved = time.monotonic()
                 aside += time.perf_counter() - began
             if stopped and step < steps:
-                say(f"stopped by a signal after step {step}; go on with: maskery resume {out}")
+                tell(f"stopped by a signal after step {step}; go on with: maskery resume {out}")
                 return Result(step, steps, True, log.looks() if log else (), True)
 
         if step == steps and step in looks:

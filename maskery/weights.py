@@ -41,7 +41,7 @@ def start_from(objective: Objective, where: Path) -> str:
     A student begins as the student there, a teacher as the teacher; where there is but one network, all begin as that.
     """
     weights, own, to = open_weights(where), objective.state_dict(), objective.encoder.config
-    given = dict(weights.networks[weights.part].others)
+    given = {} if objective.labelled else dict(weights.networks[weights.part].others)  # heads of labels are new
     changed, odd, used = [], {}, set()
     for prefix in objective.encoders:
         part = part_of(prefix)

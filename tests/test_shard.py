@@ -16,11 +16,12 @@ from maskery import checkpoint, shard
 from maskery.checkpoint import State
 from maskery.methods import METHODS
 from maskery.optim import optimizer_of
+from maskery.supervise import supervise
 from maskery.weights import objective_state
 
 from .test_microbatch import built, drawn
 from .test_train import metrics
-from .two_processes import STEPS, interrupted
+from .two_processes import PROBE, STEPS, interrupted
 
 LAUNCH = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "tests.two_processes"]
 
@@ -205,3 +206,19 @@ def test_of_another_network(runs: Path) -> None:
 def test_alone_nothing_can_be_shared_out(scene_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="--shard needs several processes: torchrun"):
         maskery.pretrain(data=scene_folder, out=tmp_path / "run", shard=True, steps=1)
+
+
+def test_a_probe_normalises_by_the_whole_batch_wherever_its_images_are(
+    runs: Path, scene_folder: Path, tmp_path: Path
+) -> None:
+    supervise("probe", where=runs / "mae-copies", data=scene_folder, out=tmp_path, **PROBE)
+    (name,) = (p.name for p in (runs / "probed").iterdir())
+    assert json.loads((runs / "probed" / name / "environment.json").read_text())["processes"] == 2
+    one, two = objective_state(tmp_path / name), objective_state(runs / "probed" / name)
+    assert float((one["var"] - 1).abs().max()) > 0.1
+    for part, value in one.items():
+        torch.testing.assert_close(two[part], value, rtol=1e-4, atol=1e-6, msg=part)
+    results = [
+        json.loads((place / name / "evals" / "result.json").read_text()) for place in (tmp_path, runs / "probed")
+    ]
+    assert results[0]["numbers"] == pytest.approx(results[1]["numbers"], abs=1e-4)

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from maskery.methods import METHODS
+from maskery.objectives import OBJECTIVES
 
 ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / "maskery").rglob("*.py"))
 
 
-def test_the_loop_names_no_method() -> None:
+def test_the_loop_names_no_method_and_no_task() -> None:
     words = set(re.findall(r"\w+", (ROOT / "maskery" / "train.py").read_text()))
-    names = {name.replace("-", "_") for name in METHODS} | {m.__name__ for m in METHODS.values()} | set(METHODS)
+    names = {name.replace("-", "_") for name in OBJECTIVES} | {o.__name__ for o in OBJECTIVES.values()}
     assert not words & names
 
 
@@ -32,9 +32,9 @@ def test_most_files_are_short() -> None:
     assert lengths[len(lengths) // 2] <= 130
 
 
-def test_methods_are_final() -> None:
-    for method in METHODS.values():
-        assert not method.__subclasses__()
+def test_methods_and_tasks_are_final() -> None:
+    for objective in OBJECTIVES.values():
+        assert not objective.__subclasses__()
 
 
 def test_the_command_line_starts_without_torch() -> None:

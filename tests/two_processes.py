@@ -14,6 +14,7 @@ from maskery.checkpoint import CheckpointError, State
 from maskery.dist import World, world
 from maskery.methods import METHODS
 from maskery.optim import optimizer_of
+from maskery.supervise import supervise
 
 from .test_checkpoint import little_room
 from .test_microbatch import TRIED, Tight, built
@@ -21,6 +22,7 @@ from .test_train import TINY, settings_of
 
 STEPS = 3
 WATCH = {"log_every": 1, "looks": 0}
+PROBE = {"steps": STEPS, "batch_size": 8, "watch": WATCH, "settings": {"lrs": [1.0, 3.0]}, "overlap": False}
 
 
 def leaves_of(method: str, data: str) -> dict[str, Any]:
@@ -98,6 +100,11 @@ def room_on_one_of_two(out: Path, data: str, here: World) -> None:
         (out / "tried.json").write_text(json.dumps(tried))
 
 
+def probed(out: Path, data: str) -> None:
+    """A probe that normalises by the whole batch, of a run that is there."""
+    supervise("probe", where=out / "mae-copies", data=data, out=out / "probed", **PROBE)
+
+
 def exchanges(out: Path, data: str, here: World) -> None:
     """How often two processes add something up in a run, by the number of its micro-batches."""
     counts: dict[int, int] = {}
@@ -119,4 +126,5 @@ if __name__ == "__main__":
         ways_of_one_run(folder, images, two)
         other_number_of_processes(folder, two)
         room_on_one_of_two(folder, images, two)
+        probed(folder, images)
         exchanges(folder, images, two)

@@ -115,7 +115,8 @@ class Finetune(Classifier):
         mix = Mixup(self.config.mixup, self.config.cutmix, label_smoothing=0.0, num_classes=B)
         # Asked for whose image is in whose place, it says how much of each image is where: labels of any kind follow.
         image, share = mix(image.clone(), torch.arange(B, device=image.device))
-        return {"image": image, "y": share @ y}
+        with torch.autocast(image.device.type, enabled=False):  # shares of labels are not rounded to 8 bits
+            return {"image": image, "y": share @ y}
 
     def forward(self, batch: Batch, t: float) -> Losses:
         batch = batch if "y" in batch else self.draw(batch, t)

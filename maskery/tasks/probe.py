@@ -104,7 +104,7 @@ class Probe(Classifier):
             return {"image": batch["image"], "h_n": self.normalised(h), "y": y}
         if self.config.pooling == "attentive":
             return {"h_n": h, "y": y}
-        self.seen = statistics(h)
+        self.seen = statistics(h, together="label" in batch)  # a trial on noise waits for nobody
         return {"h_n": (h - self.seen[0]) * (self.seen[1] + EPS).rsqrt(), "y": y}
 
     def normalised(self, h: Tensor) -> Tensor:
@@ -164,9 +164,10 @@ def pooled(tokens: Tensor, pooling: Pooling) -> Tensor:
     return torch.cat(list(parts.values()), dim=1) if pooling == "both" else parts[pooling]
 
 
-def statistics(h: Tensor) -> Tensor:
-    """Mean, variance and unbiased variance of each feature over the batches of all processes, [3, D]."""
-    sums = summed(torch.stack([h.double().sum(0), h.double().square().sum(0), torch.full_like(h[0], len(h)).double()]))
+def statistics(h: Tensor, together: bool = True) -> Tensor:
+    """Mean, variance and unbiased variance of each feature [3, D], over the batches of all processes `together`."""
+    sums = torch.stack([h.double().sum(0), h.double().square().sum(0), torch.full_like(h[0], len(h)).double()])
+    sums = summed(sums) if together else sums
     n = sums[2]
     mean = sums[0] / n
     var = (sums[1] / n - mean.square()).clamp_min(0)

@@ -1,0 +1,30 @@
+"""Small runs of tasks, without weights to start from."""
+
+from pathlib import Path
+from typing import Any
+
+from maskery.config import ImagesConfig, OptimConfig, Run, SaveConfig, WatchConfig
+from maskery.dist import ALONE
+from maskery.tasks import TASKS
+from maskery.tasks.labels import LabelsConfig
+from maskery.train import Result, train
+
+
+def task(kind: str, data: Path, **leaves: Any) -> Run:
+    settings = {"labels": LabelsConfig(**leaves.pop("labels", {})), "eval_share": 1.0} | leaves.pop("settings", {})
+    watch = {"log_every": 1, "looks": 4, "pictures": 1} | leaves.pop("watch", {})
+    small = {"model": "vit-micro", "patch_size": 8, "image_size": 32, "steps": 8, "batch_size": 8}
+    return Run(
+        TASKS[kind].Config(**settings),
+        data=str(data),
+        method=kind,
+        images=ImagesConfig(workers=0),
+        watch=WatchConfig(**watch),
+        save=SaveConfig(every=1, keep=leaves.pop("keep", 0)),
+        optim=OptimConfig(**{"name": "sgd" if kind == "probe" else "adamw"} | leaves.pop("optim", {})),
+        **small | leaves,
+    )
+
+
+def done(kind: str, data: Path, out: Path, **leaves: Any) -> Result:
+    return train(task(kind, data, **leaves), out, ALONE)
