@@ -81,6 +81,7 @@ def finetune(args: Sequence[str] = (), **leaves: Any) -> Supervised:
 
 
 def supervise(kind: Kind, args: Sequence[str] = (), **leaves: Any) -> Supervised:
+    """Train and measure every side with every seed, print the table. What is finished already is taken as it is."""
     args = [*args, *options(leaves)]
     asked = understood(kind, args, Supervise(settings=TASKS[kind].Config()))
     out, few = place_of(kind, asked), Few.of(asked.labels, asked.shots)
