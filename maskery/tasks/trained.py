@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..best import best_of
 from ..config import ImagesConfig, Run
+from ..objective import Objective
 from ..runs import is_run, objective_state, run_of
 from . import TASKS
 from .classifier import Classifier
@@ -62,10 +63,16 @@ def load_classifier(where: Path) -> Trained:
             "checkpoints/ in it"
         )
     run = run_of(where)
-    if run.method not in TASKS:
+    if run.method not in TASKS or not issubclass(TASKS[run.method], Classifier):
         raise ValueError(f"{where}: a run of {run.method}, which classifies nothing; `maskery eval finetune` makes one")
-    task: Any = TASKS[run.method](run.settings, run.vit())
-    task.load_state_dict(objective_state(best_of(where) or where))
+    task: Any = load_task(where, run)
     file = where / "evals" / CHOSEN
     head = json.loads(file.read_text())["head"] if file.exists() else 0
-    return Trained(run, task.eval(), head)
+    return Trained(run, task, head)
+
+
+def load_task(where: Path, run: Run) -> Objective:
+    """What a run of a task has trained, where it was best, else its end. In eval mode, on the CPU."""
+    task = TASKS[run.method](run.settings, run.vit())
+    task.load_state_dict(objective_state(best_of(where) or where))
+    return task.eval()
