@@ -24,8 +24,8 @@ POOLS = (1, 2, 3, 6)  # cells along a side
 
 
 def norm(width: int) -> nn.GroupNorm:
-    """32 groups, or as many as share the width equally."""
-    return nn.GroupNorm(math.gcd(32, width), width)
+    """32 groups, or fewer: one of a single channel would be all zeros where the image is averaged to one place."""
+    return nn.GroupNorm(math.gcd(32, max(1, width // 8)), width)
 
 
 class ConvNorm(nn.Sequential):

@@ -88,16 +88,16 @@ class Segment(Objective):
         self.auxiliary: nn.Module | None = None  # a, U
         if config.head == "upernet":
             self.width = config.width or vit.dim
-            self.decoder = nn.ModuleList([Pyramid(vit.dim), UPerNet(vit.dim, self.width)])  # d
+            self.pixel_decoder = nn.ModuleList([Pyramid(vit.dim), UPerNet(vit.dim, self.width)])  # d
             if config.auxiliary:
                 self.auxiliary = nn.ModuleList([ConvNorm(vit.dim, AUXILIARY, 3), classifier(AUXILIARY, M)])
         elif config.head == "mlp":
             width = config.width or MLP
             if width % 4:
                 raise ValueError(f"--settings.width is {width}: a multiple of 4, the enlarged maps have a quarter of it")
-            self.width, self.decoder = width // 4, nn.ModuleList([AllMLP(vit.dim, width, len(self.depths))])
+            self.width, self.pixel_decoder = width // 4, nn.ModuleList([AllMLP(vit.dim, width, len(self.depths))])
         else:
-            self.decoder = nn.ModuleList()
+            self.pixel_decoder = nn.ModuleList()
         self.classifier = classifier(self.width, M)  # V
         self.normalises = config.head == "linear" and config.freeze
         self.register_buffer("mean", torch.zeros(vit.dim if self.normalises else 0))
@@ -215,7 +215,7 @@ class Segment(Objective):
             conv, last = self.auxiliary
             second = last(thinned(conv(maps[2]), other))
         d: Any = maps[-1] if len(maps) == 1 else maps
-        for part in self.decoder:
+        for part in self.pixel_decoder:
             d = part(d)
         return self.classifier(thinned(d, own)), second
 
