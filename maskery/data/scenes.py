@@ -152,7 +152,7 @@ def write_masks(
             place.parent.mkdir(parents=True, exist_ok=True)
             image = Image.fromarray(picture)
             if kind == "masks":
-                image.putpalette(palette)
+                image.putpalette(palette + [255] * (768 - len(palette)))  # whole: there is room for a void of 255
             image.save(place)
     names = ("background", *SHAPES) if shapes else ("background", "object")
     (root / "classes.txt").write_text("\n".join(names) + "\n")
