@@ -52,9 +52,7 @@ class Objective(nn.Module, abc.ABC):
     ) -> Draws:
         """What its batches are cut from: a view for each crop, and labels where it is `labelled`."""
         augment = Augment(self.augment, self.encoder.config.mean, size) if self.augment else None
-        return Draws(
-            data.images, data.train, crops, size, seed, plan, device, labelled=self.labelled, augment=augment
-        )
+        return Draws(data.images, data.train, crops, size, seed, plan, device, labelled=self.labelled, augment=augment)
 
     def truth(self, data: Data, indices: np.ndarray) -> Batch:
         """What pictures of these images need beside them, each cut as the centre crop."""

@@ -1,4 +1,4 @@
-"""`maskery eval probe`, `eval finetune` and `eval segment`: train on labels, measure on held-out images, set side by side.
+"""`maskery eval probe`, `finetune` and `segment`: train on labels, measure on held-out images, set side by side.
 
 Seed by seed, all sides of a seed before the next one. OUT/<side>-seed<seed>/ is an ordinary run directory; its result
 is in its evals/, written once. Called again, what is finished is taken as it is and what was interrupted goes on.

@@ -14,7 +14,7 @@ def distorted(x: Tensor) -> Tensor:
 
     Stated (mmsegmentation's PhotoMetricDistortion): brightness by up to 32 of 255, contrast by 0.5 to 1.5 (of the
     values, not around their mean), saturation by 0.5 to 1.5, hue by up to 18 degrees, contrast before the colours or
-    after them. Here values stay within [0, 1] after every part. Images that are not of three channels keep their colours.
+    after them. Values stay within [0, 1] after every part. Images that are not of three channels keep their colours.
     """
     B = len(x)
     u, on = torch.rand(4, B, 1, 1, 1, device=x.device), torch.rand(5, B, 1, 1, 1, device=x.device) < 0.5

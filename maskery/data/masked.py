@@ -62,7 +62,7 @@ class Scaling:
 
     def draw(self, mask: np.ndarray, size: tuple[int, int], u: np.ndarray) -> tuple[Box, bool, np.ndarray]:
         """(box, flip, its mask [h', w'], not flipped) for class numbers [H, W]."""
-        shape, flip, boxes = self.places(*mask.shape, size, u)
+        shape, flip, boxes = self.places(mask.shape[0], mask.shape[1], size, u)
         box, cut = (0.0, 0.0, 0.0, 0.0), mask
         for box in boxes:
             cut = nearest(mask, box, shape)

@@ -49,8 +49,8 @@ class Meaning:
         void = ", ".join(map(str, self.void)) or "nothing"
         lows, highs = min(self.ids), max(self.ids)
         return (
-            f"the mask of {name} has the value {value}: the {len(self.ids)} classes have values from {lows} to {highs}, "
-            f"and void is {void} (--settings.ignore-index)"
+            f"the mask of {name} has the value {value}: the {len(self.ids)} classes have values from {lows} to "
+            f"{highs}, and void is {void} (--settings.ignore-index)"
         )
 
 
@@ -61,12 +61,11 @@ def decode_mask(data: bytes, name: str) -> np.ndarray:
     """
     if data[:2] == b"\xff\xd8":
         raise ValueError(f"the mask of {name} is a JPEG, which does not keep class values: PNG does")
-    with reading("mask"):
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            mode, values = image.mode, np.array(image)
+    with reading("mask"), Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        mode, values = image.mode, np.array(image)
     if mode not in ("1", "L", "P", "I", "I;16", "I;16B"):
         raise ValueError(
-            f"the mask of {name} is a picture of colours ({mode}): one value a pixel is read, from a palette or grey image"
+            f"the mask of {name} is a picture of colours ({mode}): one value a pixel is read, as palette or grey"
         )
     if values.min() < 0 or values.max() >= _VALUES:
         raise ValueError(f"the mask of {name} has the value {int(values.max())}: up to {_VALUES - 1} are read")
@@ -94,7 +93,9 @@ def values_of(source: Source, i: int) -> np.ndarray:
 
 
 def other_size(name: str, mask: tuple[int, ...], image: tuple[int, int]) -> str:
-    return f"the mask of {name} has {mask[1]} x {mask[0]} pixels, the image {image[1]} x {image[0]} (as seen, by its EXIF)"
+    return (
+        f"the mask of {name} has {mask[1]} x {mask[0]} pixels, the image {image[1]} x {image[0]} (as its EXIF turns it)"
+    )
 
 
 def nearest(mask: np.ndarray, box: Box, size: tuple[int, int]) -> np.ndarray:
@@ -117,7 +118,7 @@ class MaskSurvey:
 def survey_masks(
     source: Source, indices: Sequence[int] | np.ndarray, progress: Callable[[int, int], None] | None = None
 ) -> MaskSurvey:
-    """Read every mask, and the size of every image. ValueError in one line, the first in order, for what does not fit."""
+    """Read every mask, and the size of every image. ValueError in one line for the first that does not fit."""
     pixels, first = np.zeros(_VALUES, np.int64), np.full(_VALUES, -1, np.int64)
     unreadable = []
 

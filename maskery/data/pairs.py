@@ -1,6 +1,6 @@
 """A folder of images and masks: images/ beside masks/, annotations/ or labels/, or CamVid's train/ beside trainannot/.
 
-A mask has its image's name with any ending. Splits are folders above or below: images/train/, train/images/, images/training/.
+A mask has its image's name with any ending. Splits are folders above or below: images/train/, train/images/.
 """
 
 import os
@@ -77,7 +77,7 @@ def _split(folders: tuple[str, ...]) -> str:
 
 
 def _is_ade(images: dict[str, tuple[tuple[str, ...], str]], masks: dict[tuple[tuple[str, ...], str], str]) -> bool:
-    """images/training/ and annotations/training/: ADE20K's challenge, whose 0 is void and whose classes count from 1."""
+    """images/training/ beside annotations/training/: ADE20K's challenge, where 0 is void and classes count from 1."""
     return any(path.startswith("images/training/") for path in images) and any(
         path.startswith("annotations/training/") for path in masks.values()
     )

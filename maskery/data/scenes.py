@@ -129,13 +129,11 @@ def write_folder(
     return root
 
 
-def write_masks(
-    root: Path, n: int, size: int = 64, seed: int = 0, holdout: float = 0.2, shapes: bool = True
-) -> Path:
+def write_masks(root: Path, n: int, size: int = 64, seed: int = 0, holdout: float = 0.2, shapes: bool = True) -> Path:
     """Write scenes 0..n-1 as `root/images/<split>/scene-000012.png` with `root/masks/<split>/...`; returns `root`.
 
-    Masks have a palette; 0 is background, then SHAPES, or with `shapes` False 1 for any object. `root/classes.txt` names
-    them. The last `holdout` of the scenes goes to `val`. ValueError: a bad number, or `root` is not empty.
+    Masks have a palette; 0 is background, then SHAPES, or with `shapes` False 1 for any object. `root/classes.txt` has
+    their names. The last `holdout` of the scenes goes to `val`. ValueError: a bad number, or `root` is not empty.
     """
     from PIL import Image
 
@@ -147,7 +145,8 @@ def write_masks(
     palette = [0, 0, 0, *(value for colour in COLOURS.values() for value in colour)]
     for i in range(n):
         one, split = scene(seed, i, size), "train" if i < train else "val"
-        for kind, picture in (("images", one.image), ("masks", one.mask if shapes else (one.mask > 0).astype(np.uint8))):
+        mask = one.mask if shapes else (one.mask > 0).astype(np.uint8)
+        for kind, picture in (("images", one.image), ("masks", mask)):
             place = root / kind / split / f"scene-{i:06d}.png"
             place.parent.mkdir(parents=True, exist_ok=True)
             image = Image.fromarray(picture)

@@ -79,11 +79,11 @@ class TableSource(Source):
             notes.append(f"splits from column {split}")
         self._masks = _Cells(files, [table[mask] for table in tables]) if mask is not None else None
         if self._masks:
-            self.masks = self._masks.filled()
-            notes.append(f"{int(self.masks.sum()):,} images with masks, from column {mask}")
-            if not self.masks.all():
-                notes.append(f"{int((~self.masks).sum()):,} images have no mask and are left out")
-            self.mask_classes = mask_classes(os.path.dirname(files[0]))
+            self.masks = filled = self._masks.filled()
+            notes.append(f"{int(filled.sum()):,} images with masks, from column {mask}")
+            if not filled.all():
+                notes.append(f"{int((~filled).sum()):,} images have no mask and are left out")
+            self.mask_classes = mask_classes(where if os.path.isdir(where) else os.path.dirname(where))
         if split is None and (len(files) > 1 or os.path.isdir(where)):
             named = [_split_of(os.path.relpath(file, where)) for file in files]
             if None not in named:
@@ -108,8 +108,8 @@ class _Cells:
     def __init__(self, files: Sequence[str], columns: Sequence[pa.ChunkedArray]):
         self.chunks: list[pa.Array] = []
         self._folder: list[str] = []  # of each chunk: where its paths begin
-        for file, column in zip(files, columns, strict=True):
-            chunks = [chunk for chunk in column.chunks if len(chunk)]
+        for file, cells in zip(files, columns, strict=True):
+            chunks = [chunk for chunk in cells.chunks if len(chunk)]
             self.chunks += chunks
             self._folder += [os.path.dirname(file)] * len(chunks)
         self._starts = [0, *itertools.accumulate(map(len, self.chunks))]

@@ -108,7 +108,8 @@ def _windows(
     """Logits [M, h, w] of every window, as many at once as make sense."""
     most = AT_ONCE.get(device.type, 4)
     for start in range(0, len(places), most):
-        cut = [images[k][:, top : top + size[0], left : left + size[1]] for k, top, left in places[start : start + most]]
+        part = places[start : start + most]
+        cut = [images[k][:, top : top + size[0], left : left + size[1]] for k, top, left in part]
         with torch.autocast(device.type, precision, enabled=precision != torch.float32):
             logits = segment(to_float(torch.stack(cut), device))
         yield from logits.float()
@@ -125,7 +126,7 @@ def windows(image: Sequence[int], size: tuple[int, int]) -> list[tuple[int, int]
 
 
 def labelled(logits: Tensor, size: tuple[int, ...]) -> Tensor:
-    """Logits [M, h', w'] -> the class of every pixel at `size`, [H, W]: bilinear, then the highest, the first of equals."""
+    """Logits [M, h', w'] -> the class of every pixel at `size`, [H, W]: enlarged, then the first of the highest."""
     best: Tensor | None = None
     label = torch.zeros(size, dtype=torch.int64, device=logits.device)
     for start in range(0, len(logits), CLASSES_AT_ONCE):

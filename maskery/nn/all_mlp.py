@@ -4,7 +4,7 @@ B batch, D width of the encoder, W width of the decoder, h x w patches
 
 SegFormer fuses four scales of a hierarchical encoder. A plain transformer has one scale: what differs is the depth, and
 every depth gets a norm of its own, since its tokens come before the encoder's last one. The result, of one vector a
-patch, is enlarged by two transposed convolutions as in SAM's mask decoder (Kirillov et al. 2023). Both choices are ours;
+patch, is enlarged by two transposed convolutions as in SAM's mask decoder (Kirillov et al. 2023). Both are our choice;
 the fusion is held against transformers' by a test, with GroupNorm in place of BatchNorm (see `upernet.py`).
 """
 

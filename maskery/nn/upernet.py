@@ -32,8 +32,9 @@ class ConvNorm(nn.Sequential):
     """Convolution that keeps the size, norm, ReLU."""
 
     def __init__(self, before: int, after: int, size: int):
-        super().__init__(nn.Conv2d(before, after, size, padding=size // 2, bias=False), norm(after), nn.ReLU())
-        nn.init.kaiming_normal_(self[0].weight, nonlinearity="relu")
+        conv = nn.Conv2d(before, after, size, padding=size // 2, bias=False)
+        nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
+        super().__init__(conv, norm(after), nn.ReLU())
 
 
 class Pyramid(nn.Module):
@@ -65,7 +66,8 @@ class UPerNet(nn.Module):
 
     def forward(self, levels: Sequence[Tensor]) -> Tensor:
         *finer, last = levels
-        cells = [enlarged(conv(F.adaptive_avg_pool2d(last, n)), last) for n, conv in zip(POOLS, self.pooled, strict=True)]
+        pools = zip(POOLS, self.pooled, strict=True)
+        cells = [enlarged(conv(F.adaptive_avg_pool2d(last, n)), last) for n, conv in pools]
         found = [conv(x) for conv, x in zip(self.lateral, finer, strict=True)]
         found.append(self.bottleneck(torch.cat([last, *cells], dim=1)))
         for i in (2, 1, 0):

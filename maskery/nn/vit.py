@@ -208,7 +208,7 @@ class ViT(nn.Module):
         return [self.norm(tokens) for tokens in self.after(x, wanted)]
 
     def after(self, x: Tensor, wanted: Sequence[int], paths: Tensor | None = None) -> list[Tensor]:
-        """Normalised images -> tokens [B, 1 + N, D] after the blocks `wanted`; `paths` [B, depth, 2] as `drop_paths`."""
+        """Normalised images -> tokens [B, 1 + N, D] after blocks `wanted`; `paths` [B, depth, 2] as `drop_paths`."""
         tokens, found = self.embed(x), {}
         for i in range(max(wanted)):
             tokens = self.blocks[i](tokens, paths=None if paths is None else paths[:, i])

@@ -43,7 +43,7 @@ def prepared(
     nobody = np.zeros(len(source), np.int64)  # images are of no class here
     if few:
         if few.shots is not None:
-            raise ValueError("--shots counts images of a class, and masks have many classes: --labels 10% takes a share")
+            raise ValueError("--shots counts images of a class, and a mask has many: --labels 10% takes a share")
         train = draw(nobody, train, ("",), few, config.draw).indices
     if not len(tune) and config.tune and len(train) > 1:
         train, tune = apart(train, nobody[train], config.tune, config.draw)
@@ -90,7 +90,7 @@ def classes(
 def weights(counts: np.ndarray) -> tuple[float, ...]:
     """[M] of the loss: by the inverse of how many pixels a class has, 1 in the mean over pixels.
 
-    Ours: none is above ten times that of a class of average size, or a few pixels of a rare class would be all there is.
+    Ours: none is above ten times that of a class of average size, or the few pixels of a rare class would be all.
     """
     inverse = np.divide(counts.sum() / len(counts), counts, out=np.zeros(len(counts)), where=counts > 0)
     inverse = inverse.clip(max=MOST_WEIGHT)

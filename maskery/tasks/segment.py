@@ -1,4 +1,4 @@
-"""Semantic segmentation: a class for every pixel, from the tokens of a plain transformer (MAE, appendix A.4; BEiT's code).
+"""Semantic segmentation: a class for every pixel, from a plain transformer's tokens (MAE, appendix A.4; BEiT's code).
 
 f          the encoder, trained with layer decay, or frozen                                     [B, 1 + N, D]
 f_1 .. f_4 its patch tokens after a third, a half, two thirds and all of the blocks, as maps    [B, D, h, w]
@@ -85,7 +85,7 @@ class Segment(Objective):
         self.encoder.pos_embed.requires_grad_(not config.freeze)
         self.encoder.norm.requires_grad_(config.head == "linear" and not config.freeze)
         self.width = vit.dim
-        self.auxiliary: nn.Module | None = None  # a, U
+        self.auxiliary: nn.ModuleList | None = None  # a, U
         if config.head == "upernet":
             self.width = config.width or vit.dim
             self.pixel_decoder = nn.ModuleList([Pyramid(vit.dim), UPerNet(vit.dim, self.width)])  # d
@@ -94,7 +94,7 @@ class Segment(Objective):
         elif config.head == "mlp":
             width = config.width or MLP
             if width % 4:
-                raise ValueError(f"--settings.width is {width}: a multiple of 4, the enlarged maps have a quarter of it")
+                raise ValueError(f"--settings.width is {width}: a multiple of 4, enlarged maps have a quarter")
             self.width, self.pixel_decoder = width // 4, nn.ModuleList([AllMLP(vit.dim, width, len(self.depths))])
         else:
             self.pixel_decoder = nn.ModuleList()
@@ -255,6 +255,7 @@ def classifier(width: int, classes: int) -> nn.Conv2d:
     """Of the vector at every place; initial weights as mmsegmentation has them."""
     conv = nn.Conv2d(width, classes, 1)
     nn.init.normal_(conv.weight, std=0.01)
+    assert conv.bias is not None
     nn.init.zeros_(conv.bias)
     return conv
 

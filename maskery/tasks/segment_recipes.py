@@ -1,6 +1,6 @@
 """How a segmenter is trained, from the model and the number of images with masks.
 
-Stated (MAE's configuration in mmsegmentation, of ViT-B on ADE20K): 160,000 steps of 16 crops of 512, AdamW (0.9, 0.999),
+Stated (MAE's configuration in mmsegmentation, ViT-B on ADE20K): 160,000 steps of 16 crops of 512, AdamW (0.9, 0.999),
 learning rate 1e-4 after 1,500 steps of warm-up, weight decay 0.05, layer decay 0.65, drop path 0.1. MAE itself says 100
 epochs, which are 126,000 steps. Ours: a cosine instead of a straight line down to 0, all other models, small data,
 everything frozen.

@@ -32,7 +32,7 @@ def test_each_part_happens_to_half_of_the_images() -> None:
     assert 0.22 < same.double().mean() < 0.28  # neither brightness nor contrast
     kept = ((saturation - 0.6).abs() < 1e-3) & same
     assert 0.45 < kept.double().sum() / same.double().sum() < 0.55
-    assert 0.29 < saturation[same].min()  # half of 0.6
+    assert saturation[same].min() > 0.29  # half of 0.6
     assert saturation[same].max() < 0.91
     assert abs(float(value.median()) - 0.6) < 0.02
 

@@ -20,6 +20,7 @@ from maskery.data.source import open_source
 
 GREY = (0.0, 80.0, 160.0, 240.0)  # of an image, where its mask is 0, 1, 2, 3
 MEANING = Meaning((0, 1, 2, 3))
+ONE = Plan(20, 0, 1)
 
 
 def blocky(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
@@ -53,7 +54,7 @@ def images_of(data: Path, bits: int = 8) -> Images:
     return Images(open_source(data, masks=True), channels=1, bits=bits, pages="first", min_side=64)
 
 
-def drawn(data: Path, plan: Plan = Plan(20, 0, 1), seed: int = 0, bits: int = 8, **scaling: float) -> MaskedDraws:
+def drawn(data: Path, plan: Plan = ONE, seed: int = 0, bits: int = 8, **scaling: float) -> MaskedDraws:
     how = {"scaling": Scaling(**scaling), "meaning": MEANING, "mean": (0.5,)}  # type: ignore[arg-type]
     return MaskedDraws(images_of(data, bits), np.arange(20), (32, 40), seed, plan, **how)  # type: ignore[arg-type]
 

@@ -18,7 +18,7 @@ VALUES = np.array([[0, 1, 2], [3, 255, 1]])
 def encoded(array: np.ndarray, kind: str = "PNG", palette: bool = False) -> bytes:
     image, out = Image.fromarray(array), io.BytesIO()
     if palette:
-        image.putpalette([7, 7, 7, 200, 0, 0, 0, 0, 9] + [5] * 759)  # colours say nothing: the same one may be there twice
+        image.putpalette([7, 7, 7, 200, 0, 0, 0, 0, 9] + [5] * 759)  # the same colour may be there twice
     image.save(out, kind)
     return out.getvalue()
 

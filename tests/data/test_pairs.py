@@ -37,7 +37,10 @@ def pairs(source: Source) -> dict[str, str]:
         ({"images/train/a.png": "masks/train/a.png", "images/val/a.png": "masks/val/a.png"}, ["train", "val"]),
         ({"train/images/a.png": "train/masks/a.png", "test/images/a.png": "test/masks/a.png"}, ["test", "train"]),
         (
-            {"images/training/a.jpg": "annotations/training/a.png", "images/validation/b.jpg": "annotations/validation/b.png"},
+            {
+                "images/training/a.jpg": "annotations/training/a.png",
+                "images/validation/b.jpg": "annotations/validation/b.png",
+            },
             ["train", "val"],
         ),
         ({"train/a.png": "trainannot/a.png", "val/b.png": "valannot/b.png", "test/a.png": "testannot/a.png"}, None),
@@ -133,7 +136,7 @@ def test_a_table_with_a_column_of_masks(tmp_path: Path, kind: str) -> None:
 
 def test_a_table_without_masks(tmp_path: Path) -> None:
     pq.write_table(pa.table({"image": [png(1)], "other": [png(1)]}), tmp_path / "t.parquet")
-    with pytest.raises(ValueError, match="has no column of masks named mask, annotation.*--images.mask-column names it"):
+    with pytest.raises(ValueError, match=r"no column of masks named mask, annotation.*--images\.mask-column names it"):
         opened(tmp_path / "t.parquet")
     assert opened(tmp_path / "t.parquet", mask_column="other").read_mask(0) == png(1)
 
