@@ -23,7 +23,7 @@ from maskery.report.segments import colours, painted
 from maskery.tasks import pixels
 from maskery.tasks.labels import LabelsConfig
 from maskery.tasks.segment import Segment, SegmentConfig, depths_of
-from maskery.tasks.segmented import fitted
+from maskery.tasks.segmented import scaled, together
 from tests.test_train import assert_same_run
 
 VIT = ViTConfig(48, 2, 3, 8, (32, 32))
@@ -71,6 +71,7 @@ def test_training_beats_random_weights(learned: Path) -> None:
     assert found["numbers"]["miou"] == pytest.approx(after)  # all held-out images are few
     assert list(found["numbers"]) == ["miou", "pixel_accuracy", "mean_accuracy"]
     assert [row["class"] for row in found["tables"]["classes"]] == ["background", "object"]
+    assert all(re.fullmatch("#[0-9a-f]{6}", row["colour"]) for row in found["tables"]["classes"])
     assert found["counts"] == {"train": 43, "tune": 5, "held_out": 12, "classes": 2}
     assert "all-MLP decoder: 40 steps, batch 8" in found["protocol"]
     assert json.loads((learned.parent / "own.json").read_text())["numbers"] == found["numbers"]
@@ -185,6 +186,13 @@ def test_a_frozen_encoder_stays_and_its_features_are_normalised() -> None:
     torch.testing.assert_close(measured, trained, atol=2e-3, rtol=0)
 
 
+def test_blocks_that_nothing_looks_at_do_not_learn() -> None:
+    objective = built(depths=(1, 1, 1, 1))
+    objective(batch_of(), 0.0)["loss"].backward()
+    assert not any(p.requires_grad for p in objective.encoder.blocks[1].parameters())
+    assert all(p.grad is not None for p in objective.parameters() if p.requires_grad)
+
+
 @pytest.mark.parametrize("head", ["mlp", "upernet"])
 def test_any_head_may_be_all_that_learns(head: str) -> None:
     objective = built(head=head, freeze=True)
@@ -249,8 +257,11 @@ def test_overlays() -> None:
     assert found[0, :, 1, 1].tolist() == pytest.approx([0.2] * 3)
     assert painted(torch.rand(2, 5, 4, 4), torch.zeros(2, 4, 4, dtype=torch.long), 3).shape == (2, 3, 4, 4)
     assert len(set(map(tuple, colours(150).tolist()))) == 150
-    assert fitted(torch.zeros(1, 3, 20, 10))[0, :, :, 79].min() == 1
-    assert fitted(torch.zeros(1, 3, 20, 10))[0, :, :, 80].max() == 0
+    tall, wide = scaled(torch.zeros(1, 3, 20, 10)), scaled(torch.zeros(1, 3, 5, 10))
+    both = together([tall, wide])
+    assert both.shape == (2, 3, 320, 320)
+    assert both[0, 0].sum(0).tolist() == [320.0] * 80 + [0.0] * 160 + [320.0] * 80
+    assert both[1, 0].sum(1).tolist() == [320.0] * 80 + [0.0] * 160 + [320.0] * 80
 
 
 # ------------------------------------------------------------------------------------------------------- bad input

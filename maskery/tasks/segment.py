@@ -83,6 +83,8 @@ class Segment(Objective):
         M = config.labels.count
         self.encoder = ViT(vit).requires_grad_(not config.freeze)  # f
         self.encoder.pos_embed.requires_grad_(not config.freeze)
+        for unused in self.encoder.blocks[max(self.depths) if config.head != "linear" else vit.depth :]:
+            unused.requires_grad_(False)
         self.encoder.norm.requires_grad_(config.head == "linear" and not config.freeze)
         self.width = vit.dim
         self.auxiliary: nn.ModuleList | None = None  # a, U

@@ -1,5 +1,6 @@
 """What a segmenter that a task has trained says about all held-out images: numbers, tables, pictures."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -13,11 +14,11 @@ from ..evals.segment import iou, numbers, rows
 from ..evals.segment import segmented as ask
 from ..log import Terminal
 from ..report.pictures import strip
-from ..report.segments import painted
+from ..report.segments import colours, painted
 from .found import Found, length_of, said_of_labels
 from .segment import Segment
 
-SHOWN, SIDE = 8, 320  # held-out images in segments.png, and the size of the squares they are shown in
+SHOWN, SIDE = 8, 320  # held-out images in segments.png, and their long side there
 
 
 def segmented(task: Segment, run: Run, data: Data, evals: Path, precision: torch.dtype, workers: int) -> Found:
@@ -31,7 +32,7 @@ def segmented(task: Segment, run: Run, data: Data, evals: Path, precision: torch
             image = to_float(torch.from_numpy(array.copy()).permute(2, 0, 1)[None], torch.device("cpu"))
             image = F.interpolate(image, truth.shape, mode="area")
             columns = (image, painted(image, truth[None], M), painted(image, predicted[None], M))
-            seen.append([fitted(column) for column in columns])
+            seen.append([scaled(column) for column in columns])
 
     with Terminal().bar("held-out images") as tick:
         found = ask(
@@ -48,24 +49,31 @@ def segmented(task: Segment, run: Run, data: Data, evals: Path, precision: torch
             each=show,
         )
     captions = ("image", "truth", "prediction")
-    columns = {caption: torch.cat(images) for caption, images in zip(captions, zip(*seen, strict=True), strict=True)}
+    columns = {caption: together(images) for caption, images in zip(captions, zip(*seen, strict=True), strict=True)}
     strip(columns, evals / "segments.png", "held-out images, dark where nobody named a class")
     notes, unseen = [], [name for name, value in zip(names, iou(found.matrix).tolist(), strict=True) if value != value]
     if unseen:
         named = ", ".join(unseen[:5]) + (", ..." if len(unseen) > 5 else "")
         notes.append(f"{len(unseen)} of {M} classes are nowhere in the held-out images and left out of means: {named}")
-    tables = {"classes": rows(found.matrix, names)}
+    shades = ["#" + bytes((colour * 255).byte().tolist()).hex() for colour in colours(M)]
+    tables = {"classes": [row | {"colour": c} for row, c in zip(rows(found.matrix, names), shades, strict=True)]}
     return Found(numbers(found.matrix), tables, notes, found.indices, len(found.skipped))
 
 
-def fitted(image: Tensor) -> Tensor:
-    """Images [1, C, H, W] in the middle of a white square, [1, C, SIDE, SIDE]."""
-    height, width = image.shape[2:]
-    h, w = (max(1, round(n * SIDE / max(height, width))) for n in (height, width))
-    square = image.new_ones(1, image.shape[1], SIDE, SIDE)
-    top, left = (SIDE - h) // 2, (SIDE - w) // 2
-    square[:, :, top : top + h, left : left + w] = F.interpolate(image, (h, w), mode="nearest")
-    return square
+def scaled(image: Tensor) -> Tensor:
+    """An image [1, C, H, W] with a long side of SIDE; no colours are mixed."""
+    longest = max(image.shape[2:])
+    return F.interpolate(image, [max(1, round(n * SIDE / longest)) for n in image.shape[2:]], mode="nearest")
+
+
+def together(images: Sequence[Tensor]) -> Tensor:
+    """Images [1, C, H_i, W_i] in the middle of white ones of one size, [B, C, H, W]."""
+    height, width = (max(image.shape[axis] for image in images) for axis in (2, 3))
+    padded = []
+    for image in images:
+        down, right = height - image.shape[2], width - image.shape[3]
+        padded.append(F.pad(image, (right // 2, right - right // 2, down // 2, down - down // 2), value=1.0))
+    return torch.cat(padded)
 
 
 def protocol(run: Run) -> str:
