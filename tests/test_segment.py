@@ -2,9 +2,10 @@
 
 import json
 import re
+import shlex
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -388,3 +389,24 @@ def test_the_street_scenes(shared_data: Path) -> None:
     settings, data = Segment.prepared(SegmentConfig(ignore_index=11), data)
     assert settings.ids == tuple(range(11))
     assert (len(data.train), len(data.held_out)) == (367, 101)
+
+
+# -------------------------------------------------------------------------------------------------------- the page
+def test_the_page(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its Python and its commands, in order, shortened by options at their end; the settings it names exist."""
+    text = (Path(__file__).parents[1] / "docs" / "segmentation.md").read_text()
+    python = re.findall(r"^```python\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    commands = "".join(re.findall(r"^```sh\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)).splitlines()
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(run, "run")
+    names: dict[str, Any] = {}
+    exec(python[0], names)
+    short = [*QUICK, "--steps", "1", "--watch.looks", "1", "--watch.held-out", "2", "--batch-size", "2"]
+    for words in [shlex.split(command.partition("#")[0]) for command in commands]:
+        less = ["--seeds", "1"] if "--seeds" in words else []
+        assert main([*words[1:], *short, *less]) == 0, words
+    assert len(commands) == 4
+    exec(python[1], names)
+    assert names["logits"].shape == (2, 8, 32, 32)
+    known = {f.name.replace("_", "-") for f in fields(SegmentConfig)}
+    assert set(re.findall(r"--settings\.(?:no-)?([a-z-]+)", text)) <= known

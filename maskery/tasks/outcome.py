@@ -25,7 +25,7 @@ OF: dict[str, Any] = {  # task -> (its answers as `Found`, its protocol in words
 def measure(where: Path, device: torch.device, of: str, weights: str) -> Result:
     """Measure the run of a task where it was best, and write its evals/: result.json, tables' pictures, curves.png."""
     run = run_of(where)
-    task: Any = load_task(where, run).to(device)
+    task = load_task(where, run).to(device)
     opened = open_data(run.data, replace(run.images, memory=0.0), run.size, Quiet())
     _, data = task.prepared(run.settings, opened)
     precision = torch.bfloat16 if run.precision == "bf16" else torch.float32

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from ..best import best_of
 from ..config import ImagesConfig, Run
-from ..objective import Objective
 from ..runs import is_run, objective_state, run_of
 from . import TASKS
 from .classifier import Classifier
@@ -65,14 +64,15 @@ def load_classifier(where: Path) -> Trained:
     run = run_of(where)
     if run.method not in TASKS or not issubclass(TASKS[run.method], Classifier):
         raise ValueError(f"{where}: a run of {run.method}, which classifies nothing; `maskery eval finetune` makes one")
-    task: Any = load_task(where, run)
+    task = load_task(where, run)
     file = where / "evals" / CHOSEN
     head = json.loads(file.read_text())["head"] if file.exists() else 0
     return Trained(run, task, head)
 
 
-def load_task(where: Path, run: Run) -> Objective:
+def load_task(where: Path, run: Run | None = None) -> Any:
     """What a run of a task has trained, where it was best, else its end. In eval mode, on the CPU."""
+    run = run or run_of(where)
     task = TASKS[run.method](run.settings, run.vit())
     task.load_state_dict(objective_state(best_of(where) or where))
     return task.eval()
