@@ -102,8 +102,9 @@ class Segment(Objective):
             self.pixel_decoder = nn.ModuleList()
         self.classifier = classifier(self.width, M)  # V
         self.normalises = config.head == "linear" and config.freeze
-        self.register_buffer("mean", torch.zeros(vit.dim if self.normalises else 0))
-        self.register_buffer("var", torch.ones(vit.dim if self.normalises else 0))
+        if self.normalises:
+            self.register_buffer("mean", torch.zeros(vit.dim))
+            self.register_buffer("var", torch.ones(vit.dim))
         self.seen: Tensor | None = None  # of this step's features, until `after_step`
 
     # ------------------------------------------------------------------------------------------------ data
