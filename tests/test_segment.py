@@ -220,9 +220,15 @@ def test_another_void_and_classes_without_names(few: Path) -> None:
     assert settings.labels.names[:3] == ("0", "1", "2")
 
 
-def test_classes_that_count_from_one(few: Path) -> None:
+@pytest.mark.parametrize("layout", ["as asked for", "ade20k"])
+def test_classes_that_count_from_one(layout: str, few: Path) -> None:
     (few / "classes.txt").write_text("\n".join(scenes.SHAPES))
-    settings, data = opened_as(few, reduce_zero_label=True)
+    if layout == "ade20k":
+        for kind in ("images", "masks"):
+            (few / kind / "train").rename(few / kind / "training")
+            (few / kind / "val").rename(few / kind / "validation")
+        (few / "masks").rename(few / "annotations")
+    settings, data = opened_as(few, reduce_zero_label=None if layout == "ade20k" else True)
     assert settings.ids == (1, 2, 3, 4, 5, 6, 7)
     label = Segment(settings, VIT).truth(data, data.held_out)["label"]
     mask = scenes.scene(0, int(data.held_out[0]), 16).mask
