@@ -21,9 +21,11 @@ class ImagesConfig:
     mean: tuple[float, ...] | None = None  # per channel, in [0, 1]; None: ImageNet's for 8-bit RGB, else measured
     std: tuple[float, ...] | None = None  # likewise
     labels: bool = True  # use labels when the data has them (for evaluation only; pretraining never sees them)
+    masks: bool = False  # every image has a mask beside it, a class a pixel; masks are no images then
     image_column: str | None = None  # of a table; None: the usual names are tried
     label_column: str | None = None
     split_column: str | None = None
+    mask_column: str | None = None
     holdout: float = 0.05  # share kept out of training, by a hash of the name; a "val" or "test" split takes its place
     unreadable: float = 0.05  # stop when more than this share of the images cannot be read
     memory: float = 8.0  # GB of this machine (at most half of what it has) to keep decoded images in; 0: none

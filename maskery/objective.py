@@ -1,13 +1,17 @@
 """The contract between the loop and everything that can be trained."""
 
 import abc
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from . import optim
+from .data.augment import Augment
 from .data.dataset import Data
+from .data.loader import Draws, Plan
 from .data.views import Crop
 from .nn.vit import ViT
 
@@ -42,6 +46,17 @@ class Objective(nn.Module, abc.ABC):
     @abc.abstractmethod
     def views(self, crop: Crop) -> dict[str, Crop]:
         """The images that `forward` finds in its batch, by name. Views with the *same* `Crop` object share it."""
+
+    def draws(
+        self, data: Data, crops: Sequence[Crop], size: tuple[int, int], seed: int, plan: Plan, device: torch.device
+    ) -> Draws:
+        """What its batches are cut from: a view for each crop, and labels where it is `labelled`."""
+        augment = Augment(self.augment, self.encoder.config.mean, size) if self.augment else None
+        return Draws(data.images, data.train, crops, size, seed, plan, device, labelled=self.labelled, augment=augment)
+
+    def truth(self, data: Data, indices: np.ndarray) -> Batch:
+        """What pictures of these images need beside them, each cut as the centre crop."""
+        return {}
 
     def draw(self, batch: Batch, t: float) -> Batch:
         """The batch with this step's random choices added (masks), and what they are drawn from (frozen teachers).

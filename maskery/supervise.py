@@ -1,4 +1,4 @@
-"""`maskery eval probe` and `eval finetune`: train on labels, measure on held-out images, set side by side.
+"""`maskery eval probe`, `finetune` and `segment`: train on labels, measure on held-out images, set side by side.
 
 Seed by seed, all sides of a seed before the next one. OUT/<side>-seed<seed>/ is an ordinary run directory; its result
 is in its evals/, written once. Called again, what is finished is taken as it is and what was interrupted goes on.
@@ -17,7 +17,7 @@ import tyro
 from . import checkpoint, config
 from .beside import Side, sides
 from .comparison import forget, interruptible
-from .config import Run
+from .config import ImagesConfig, Run
 from .data.dataset import Data, source_of
 from .data.images import Images
 from .data.source import split_indices
@@ -32,13 +32,18 @@ from .nn.vit import SIZES, Size, ViTConfig
 from .options import UsageError, options, parse, value_of
 from .runs import is_run, run_of
 from .tasks import TASKS
-from .tasks.labels import LabelsConfig, prepared
+from .tasks.labels import LabelsConfig
 from .tasks.outcome import RESULT, measure
 from .tasks.recipes import RECIPES
 from .train import train
 from .weights import images_of, load_encoder
 
-Kind = Literal["probe", "finetune"]
+Kind = Literal["probe", "finetune", "segment"]
+WANTED = {  # what --data has to be
+    "probe": "images with labels: class folders, a list (.csv) or a table",
+    "finetune": "images with labels: class folders, a list (.csv) or a table",
+    "segment": "images with masks: images/ beside masks/ or annotations/, or a table with a column of masks",
+}
 ASKED = "asked.yaml"
 
 
@@ -80,10 +85,16 @@ def finetune(args: Sequence[str] = (), **leaves: Any) -> Supervised:
     return supervise("finetune", args, **leaves)
 
 
+def segment(args: Sequence[str] = (), **leaves: Any) -> Supervised:
+    """`maskery eval segment`, likewise."""
+    return supervise("segment", args, **leaves)
+
+
 def supervise(kind: Kind, args: Sequence[str] = (), **leaves: Any) -> Supervised:
     """Train and measure every side with every seed, print the table. What is finished already is taken as it is."""
     args = [*args, *options(leaves)]
-    asked = understood(kind, args, Supervise(settings=TASKS[kind].Config()))
+    images = ImagesConfig(masks=kind == "segment")
+    asked = understood(kind, args, Supervise(settings=TASKS[kind].Config(), images=images))
     out, few = place_of(kind, asked), Few.of(asked.labels, asked.shots)
     say, results = Terminal().say, {}
     with world() as here, interruptible():
@@ -93,8 +104,9 @@ def supervise(kind: Kind, args: Sequence[str] = (), **leaves: Any) -> Supervised
         found = sides(Path(asked.where), asked.beside)
         like = network(Path(asked.where))
         runs: dict[Side, Run] = {}
+        known = labelled_images(kind, asked)
         for side in found:
-            runs[side], reasons = run_of_side(kind, args, asked, side, like)
+            runs[side], reasons = run_of_side(kind, args, asked, side, like, known)
             for reason in reasons if side.label == END or len(found) == 1 else ():
                 say(reason)
         if asked.overwrite and here.main:
@@ -144,7 +156,7 @@ def understood(kind: Kind, args: Sequence[str], default: Supervise) -> Supervise
     if not asked.where:
         raise UsageError(f"maskery eval {kind} WHERE: a run or weights are missing")
     if not asked.data:
-        raise UsageError("--data is missing: images with labels: class folders, a list (.csv) or a table")
+        raise UsageError(f"--data is missing: {WANTED[kind]}")
     if asked.seeds < 1:
         raise UsageError(f"--seeds is {asked.seeds}: it has to be at least 1")
     return asked
@@ -167,7 +179,7 @@ def network(where: Path) -> ViTConfig:
 
 
 def run_of_side(
-    kind: Kind, args: Sequence[str], asked: Supervise, side: Side, like: ViTConfig
+    kind: Kind, args: Sequence[str], asked: Supervise, side: Side, like: ViTConfig, known: "Known"
 ) -> tuple[Run, Sequence[str]]:
     """The run of one side, with any seed, and why it is as it is. ValueError, UsageError: it cannot be."""
     vit = network(side.where) if side.where is not None else like
@@ -184,7 +196,7 @@ def run_of_side(
         images = replace(images, bits=images.bits or trained.bits, pages=trained.pages)
     given = value_of(args, "--image-size") is not None
     start = Run(
-        settings=None,
+        settings=known.settings,
         data=asked.data,
         model=model,
         patch_size=vit.patch_size,
@@ -193,9 +205,8 @@ def run_of_side(
         images=images,
         save=asked.save,
     )
-    count, several, spare = labelled_images(asked)
-    facts = {"channels": vit.channels, "bits": images.bits or 8, "several": several, "spare": spare}
-    recipe = RECIPES[kind](start, count, **facts)
+    facts = {"channels": vit.channels, "bits": images.bits or 8, "several": known.several, "spare": known.spare}
+    recipe = RECIPES[kind](start, known.images, **facts)
     base = {f.name: getattr(recipe.run, f.name) for f in fields(Run)}
     filled = parse(Supervise, args, f"maskery eval {kind}", replace(asked, **base))
     kept: dict[str, Any] = {f.name: getattr(filled, f.name) for f in fields(Run)}
@@ -210,17 +221,26 @@ def run_of_side(
     return run, recipe.reasons
 
 
-def labelled_images(asked: Supervise) -> tuple[int, bool, bool]:
-    """(labelled images to train on, whether they may have several labels, whether a class has more than one of them).
+@dataclass(frozen=True)
+class Known:
+    """What the data say before there is a recipe."""
 
-    ValueError when nothing can be learned from them.
-    """
+    images: int  # labelled ones, to train on
+    several: bool  # they may have several labels each
+    spare: bool  # some class has more than one of them
+    settings: Any  # of the task, as asked for, with what the data decide
+
+
+def labelled_images(kind: Kind, asked: Supervise) -> Known:
+    """The labels there are. ValueError when nothing can be learned from them."""
     source = source_of(asked.data, asked.images)
     images = Images(source, channels=3, bits=8, pages=asked.images.pages, min_side=1)  # of which none is decoded
     opened = Data(images, *split_indices(source, asked.images.holdout), asked.images, ())
-    known, data = prepared(LabelsConfig(asked.labels, asked.shots, asked.seed), opened)
+    settings = replace(asked.settings, labels=LabelsConfig(asked.labels, asked.shots, asked.seed))
+    settings, data = TASKS[kind].prepared(settings, opened)
     n = len(data.train)
-    return n, known.several, data.labels is None or n > len(np.unique(data.labels[data.train]))
+    spare = n > 1 if data.labels is None else n > len(np.unique(data.labels[data.train]))
+    return Known(n, settings.labels.several, spare, settings)
 
 
 def seeded(run: Run, seed: int, few: Few | None) -> Run:

@@ -22,9 +22,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from . import best, checkpoint, config, microbatch, shard, weights
 from .config import Run
-from .data.augment import Augment
 from .data.dataset import open_data, refuse_unreadable
-from .data.loader import Draws, Plan, batches
+from .data.loader import Plan, batches
 from .data.views import to_float
 from .dist import ALONE, World, data_parallel
 from .evals.look import look
@@ -238,10 +237,7 @@ def train(
     crops = list({id(crop): crop for crop in views.values()}.values())  # views that share a crop object are cut once
     place = {name: [crop is c for c in crops].index(True) for name, crop in views.items()}
     workers = data.workers(world.local_size)
-    augment = Augment(objective.augment, objective.encoder.config.mean, run.size) if objective.augment else None
-    draws = Draws(
-        data.images, data.train, crops, run.size, run.seed, plan, device, labelled=objective.labelled, augment=augment
-    )
+    draws = objective.draws(data, crops, run.size, run.seed, plan, device)
     loader = batches(draws, step, steps, workers)
     looks = {round(steps * k / run.watch.looks) for k in range(run.watch.looks + 1)} if run.watch.looks else set()
     saved, aside, waited, clock, since = time.monotonic(), 0.0, 0.0, time.perf_counter(), step

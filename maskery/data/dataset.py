@@ -79,7 +79,9 @@ def source_of(where: str, config: ImagesConfig, progress: Callable[[int], None] 
         image_column=config.image_column,
         label_column=config.label_column,
         split_column=config.split_column,
+        mask_column=config.mask_column,
         labels=config.labels,
+        masks=config.masks,
         remote_cache=config.cache,
         progress=progress,
     )

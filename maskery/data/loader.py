@@ -107,10 +107,14 @@ class Draws(Dataset[dict[str, Any]]):
         blocks = images.source.blocks
         self.blocks = None if blocks is None else blocks[indices].tobytes()
 
-    def __getitem__(self, k: int) -> dict[str, Any]:
+    def span(self, k: int) -> tuple[int, int]:
+        """(the first global position of piece k, how many there are)."""
         step, piece = divmod(k, self.pieces)
         first, end = (p * self.plan.share // self.pieces for p in (piece, piece + 1))
-        start, count, n = self.plan.start(step) + first, end - first, len(self.indices)
+        return self.plan.start(step) + first, end - first
+
+    def __getitem__(self, k: int) -> dict[str, Any]:
+        (start, count), n = self.span(k), len(self.indices)
         skipped: Skips = []
         slots = self.slots.of(k).unbind() if self.slots else [None] * len(self.crops)
         views = [_batch(self.images, self.size, count, self.resized_on, slot) for slot in slots]
@@ -176,7 +180,7 @@ def batches(draws: Draws, start_step: int, steps: int, workers: int) -> Iterator
         slots = Slots(AHEAD * workers + 1, len(draws.crops), room)
         draws = copy.copy(draws)
         draws.slots = slots
-        parts = zip(numbers, _loader(draws, numbers, workers, CPU), strict=True)
+        parts = zip(numbers, loader(draws, numbers, workers, CPU), strict=True)
 
         def piece() -> dict[str, Any]:
             k, part = next(parts)
@@ -184,9 +188,9 @@ def batches(draws: Draws, start_step: int, steps: int, workers: int) -> Iterator
 
         yield from ahead(lambda: _joined([piece() for _ in range(draws.pieces)]), steps - start_step)
     else:
-        loader = iter(_loader(draws, numbers, workers, draws.device))
+        pieces = iter(loader(draws, numbers, workers, draws.device))
         for _ in range(start_step, steps):
-            yield _joined([next(loader) for _ in range(draws.pieces)])
+            yield _joined([next(pieces) for _ in range(draws.pieces)])
 
 
 def _joined(parts: list[dict[str, Any]]) -> dict[str, Any]:
@@ -197,7 +201,7 @@ def _joined(parts: list[dict[str, Any]]) -> dict[str, Any]:
     return whole | ({"label": torch.cat([part["label"] for part in parts])} if "label" in parts[0] else {})
 
 
-def _loader(
+def loader(
     dataset: Dataset[dict[str, Any]], sampler: Iterable[int], workers: int, device: torch.device
 ) -> DataLoader[dict[str, Any]]:
     return DataLoader(
@@ -281,4 +285,4 @@ def centred(
 ) -> DataLoader[dict[str, Any]]:
     """All of `indices` once, in order, without augmentation; what cannot be read is left out and named."""
     dataset = Centred(images, indices, size, batch, device, share)
-    return _loader(dataset, range(len(dataset)), workers, device)
+    return loader(dataset, range(len(dataset)), workers, device)

@@ -129,6 +129,35 @@ def write_folder(
     return root
 
 
+def write_masks(root: Path, n: int, size: int = 64, seed: int = 0, holdout: float = 0.2, shapes: bool = True) -> Path:
+    """Write scenes 0..n-1 as `root/images/<split>/scene-000012.png` with `root/masks/<split>/...`; returns `root`.
+
+    Masks have a palette; 0 is background, then SHAPES, or with `shapes` False 1 for any object. `root/classes.txt` has
+    their names. The last `holdout` of the scenes goes to `val`. ValueError: a bad number, or `root` is not empty.
+    """
+    from PIL import Image
+
+    _check(seed, 0, size, n)
+    root = Path(root)
+    if root.exists() and any(root.iterdir()):
+        raise ValueError(f"{root} exists and is not an empty folder")
+    train = n - round(holdout * n)
+    palette = [0, 0, 0, *(value for colour in COLOURS.values() for value in colour)]
+    for i in range(n):
+        one, split = scene(seed, i, size), "train" if i < train else "val"
+        mask = one.mask if shapes else (one.mask > 0).astype(np.uint8)
+        for kind, picture in (("images", one.image), ("masks", mask)):
+            place = root / kind / split / f"scene-{i:06d}.png"
+            place.parent.mkdir(parents=True, exist_ok=True)
+            image = Image.fromarray(picture)
+            if kind == "masks":
+                image.putpalette(palette + [255] * (768 - len(palette)))  # whole: there is room for a void of 255
+            image.save(place)
+    names = ("background", *SHAPES) if shapes else ("background", "object")
+    (root / "classes.txt").write_text("\n".join(names) + "\n")
+    return root
+
+
 def _check(seed: int, index: int, size: int, n: int = 1) -> None:
     if size < _MIN_SIZE:
         raise ValueError(f"size is {size}; it must be at least {_MIN_SIZE} pixels")

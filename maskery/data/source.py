@@ -38,6 +38,10 @@ class Source(abc.ABC):
     # Where an image may have several labels: uint8 [n, M], 1 where it has the label `classes[m]`, a row of 255 where
     # nobody said. `labels` is None then. None when images have at most one label.
     tags: np.ndarray | None = None
+    # Where images have masks, and somebody asked for them: bool [n], those that have one. None otherwise.
+    masks: np.ndarray | None = None
+    mask_classes: tuple[str, ...] = ()  # names of what masks tell apart, () where nobody wrote them down
+    zero_is_void: bool = False  # in masks, by what is known of the data set: classes count from 1
     full_sizes: np.ndarray | None = None  # int32 [n, 2], (height, width) before packing, (0, 0) = unreadable
     blocks: np.ndarray | None = None  # int32 [n], ascending: images best read together; None: any order will do
 
@@ -47,6 +51,10 @@ class Source(abc.ABC):
     @abc.abstractmethod
     def read(self, i: int) -> bytes:
         """The encoded bytes of image `i`; b"" for an empty cell. Raises OSError when its file cannot be read."""
+
+    def read_mask(self, i: int) -> bytes:
+        """The encoded mask of image `i`; b"" when it has none. Raises OSError when its file cannot be read."""
+        return b""
 
     def expect(self, indices: np.ndarray) -> None:
         """These images are read next: what has to come from far away may be fetched together."""
@@ -71,7 +79,9 @@ def open_source(
     image_column: str | None = None,
     label_column: str | None = None,
     split_column: str | None = None,
+    mask_column: str | None = None,
     labels: bool = True,
+    masks: bool = False,
     cache: bool = True,
     remote_cache: float = 50.0,
     progress: Callable[[int], None] | None = None,
@@ -80,19 +90,23 @@ def open_source(
     folder of tables, or a pack (`maskery pack`), which may lie at a URL (s3://, gs://, https://, ...).
 
     The columns are those of a .csv, .tsv or table; None: by their usual names. `labels` False leaves classes aside.
+    `masks`: every image has a mask beside it (`pairs.py`), or in a column of the table; classes are left aside then.
     `cache`: a folder that has not changed since the last time is not scanned again. `remote_cache`: GB of local disk
     for a pack at a URL. `progress` is called now and then with the number of files found so far. Raises ValueError when
     there is nothing to read, naming what was looked for.
     """
     path = absolute(where)
     columns = {"image_column": image_column, "label_column": label_column, "split_column": split_column}
-    given = [c for c in columns.values() if c is not None]
+    given = [c for c in (*columns.values(), mask_column) if c is not None]
+    labels = labels and not masks
     # Imported here because those files import this one, and because pyarrow takes a third of a second to load.
     if "://" in path or os.path.exists(os.path.join(path, "pack.json")):
         from .packed import PackedSource
 
         if given:
             raise ValueError(f"{path} is a packed data set: it has no column {given[0]!r}")
+        if masks:
+            raise ValueError(f"{path} is a packed data set, which has no masks: the data it was made of has")
         return PackedSource(path, labels=labels, remote_cache=remote_cache if "://" in path else None)
     if os.path.exists(os.path.join(path, "packing.json")):
         raise ValueError(f"{path}: a pack that is not finished; the `maskery pack` that began it goes on with it")
@@ -104,24 +118,30 @@ def open_source(
         if len(found.names):
             if given:
                 raise ValueError(f"{path} is a folder of images: it has no column {given[0]!r}")
+            if masks:
+                from .pairs import PairSource
+
+                return PairSource(path, found)
             return FolderSource(path, found, labels=labels)
         if not found.tables:
             raise ValueError(no_images(path, found))
         from .table import TableSource
 
         files = tuple(os.path.join(path, os.fsdecode(table)) for table in found.tables)
-        return TableSource(path, files, **columns, labels=labels)
+        return TableSource(path, files, **columns, mask_column=mask_column, labels=labels, masks=masks)
     if not os.path.exists(path):
         raise ValueError(f"{path}: no such file or folder")
     kind = os.path.splitext(path)[1].lower()
     if kind in LISTS:
         from .listing import ListSource
 
+        if masks:
+            raise ValueError(f"{path} is a list, which has no masks: folders of images and masks, or a table, have")
         return ListSource(path, **columns, labels=labels)
     if kind in TABLES:
         from .table import TableSource
 
-        return TableSource(path, (path,), **columns, labels=labels)
+        return TableSource(path, (path,), **columns, mask_column=mask_column, labels=labels, masks=masks)
     raise ValueError(f"{path}: not a folder, and no file of a kind that is read ({', '.join(LISTS + TABLES)})")
 
 

@@ -5,6 +5,7 @@ import itertools
 import json
 import os
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,18 +14,20 @@ from .arrow import holds_images, is_list, is_text, read_columns, read_schema, te
 from .labels import index_labels, index_tags, split_names
 from .listing import LABELS, PATHS, SPLIT
 from .names import Names, raw, unique
+from .pairs import mask_classes
 from .source import SPLITS, Source, column, read_file
 
 _IMAGES = ("image", "img", "bytes", "image_bytes", "jpg", "png", *PATHS)
 _NAMES = ("name", *PATHS)
+_MASKS = ("mask", "annotation", "segmentation", "seg", "label_map", "label")
 
 
 class TableSource(Source):
     """Images in a column of a table: as encoded bytes, as Hugging Face's struct {bytes, path}, or as paths.
 
     Encoded bytes stay in Arrow's memory: mapped from the disk for uncompressed Arrow files, read into RAM otherwise.
-    Paths are relative to the table's folder. A label column of lists gives several labels an image. A pickled
-    TableSource opens its files again where it is unpickled.
+    Paths are relative to the table's folder. A label column of lists gives several labels an image. Masks are a second
+    column of images. A pickled TableSource opens its files again where it is unpickled.
     """
 
     def __init__(
@@ -35,10 +38,12 @@ class TableSource(Source):
         image_column: str | None = None,
         label_column: str | None = None,
         split_column: str | None = None,
+        mask_column: str | None = None,
         labels: bool = True,
+        masks: bool = False,
     ):
         self.where = where
-        self._arguments = (where, files, image_column, label_column, split_column, labels)
+        self._arguments = (where, files, image_column, label_column, split_column, mask_column, labels, masks)
         schema = read_schema(files[0])
         image = column(where, image_column, _IMAGES, schema.names) or _only_image(schema)
         if image is None:
@@ -51,23 +56,18 @@ class TableSource(Source):
             )
         label = column(where, label_column, LABELS, schema.names) if labels else None
         split = column(where, split_column, SPLIT, schema.names)
+        mask = _mask_column(where, mask_column, schema, image) if masks else None
         name = column(where, None, [n for n in _NAMES if n != image], text_columns(schema))
-        wanted = list(dict.fromkeys(c for c in (image, label, split, name) if c is not None))
+        wanted = list(dict.fromkeys(c for c in (image, label, split, name, mask) if c is not None))
         tables = [read_columns(file, schema, wanted) for file in files]
-        self._cells: list[pa.Array] = []
-        self._folder: list[str] = []  # of each chunk of cells: where its paths begin
-        for file, table in zip(files, tables, strict=True):
-            chunks = [chunk for chunk in table[image].chunks if len(chunk)]
-            self._cells += chunks
-            self._folder += [os.path.dirname(file)] * len(chunks)
-        self._starts = [0, *itertools.accumulate(map(len, self._cells))]
-        if not self._cells:
+        self._images = _Cells(files, [table[image] for table in tables])
+        if not self._images.chunks:
             raise ValueError(f"no images in {where}: the table has no rows")
 
         def values(of: str) -> list:
             return [value for table in tables for value in table[of].to_pylist()]
 
-        self.names = _names(self._cells, values(name) if name else None)
+        self.names = _names(self._images.chunks, values(name) if name else None)
         self.labels, self.classes, self.splits = None, (), None
         notes = [f"{len(files)} files of a table"] if len(files) > 1 else []
         if label is not None:
@@ -77,7 +77,14 @@ class TableSource(Source):
         if split is not None:
             self.splits = split_names(values(split))
             notes.append(f"splits from column {split}")
-        elif len(files) > 1 or os.path.isdir(where):
+        self._masks = _Cells(files, [table[mask] for table in tables]) if mask is not None else None
+        if self._masks:
+            self.masks = filled = self._masks.filled()
+            notes.append(f"{int(filled.sum()):,} images with masks, from column {mask}")
+            if not filled.all():
+                notes.append(f"{int((~filled).sum()):,} images have no mask and are left out")
+            self.mask_classes = mask_classes(where if os.path.isdir(where) else os.path.dirname(where))
+        if split is None and (len(files) > 1 or os.path.isdir(where)):
             named = [_split_of(os.path.relpath(file, where)) for file in files]
             if None not in named:
                 lengths = [len(table) for table in tables]
@@ -86,8 +93,35 @@ class TableSource(Source):
         self.notes = tuple(notes)
 
     def read(self, i: int) -> bytes:
+        return self._images.read(i)
+
+    def read_mask(self, i: int) -> bytes:
+        return self._masks.read(i) if self._masks else b""
+
+    def __reduce__(self) -> tuple:
+        return _reopen, self._arguments
+
+
+class _Cells:
+    """One column of encoded images, chunk by chunk."""
+
+    def __init__(self, files: Sequence[str], columns: Sequence[pa.ChunkedArray]):
+        self.chunks: list[pa.Array] = []
+        self._folder: list[str] = []  # of each chunk: where its paths begin
+        for file, cells in zip(files, columns, strict=True):
+            chunks = [chunk for chunk in cells.chunks if len(chunk)]
+            self.chunks += chunks
+            self._folder += [os.path.dirname(file)] * len(chunks)
+        self._starts = [0, *itertools.accumulate(map(len, self.chunks))]
+
+    def filled(self) -> np.ndarray:
+        """bool [n]: there is something in the cell."""
+        each = [chunk.flatten() if pa.types.is_struct(chunk.type) else [chunk] for chunk in self.chunks]
+        return np.concatenate([np.any([part.is_valid().to_numpy(False) for part in parts], axis=0) for parts in each])
+
+    def read(self, i: int) -> bytes:
         chunk = bisect.bisect_right(self._starts, i) - 1
-        cell = self._cells[chunk][i - self._starts[chunk]].as_py()
+        cell = self.chunks[chunk][i - self._starts[chunk]].as_py()
         path = None
         if isinstance(cell, dict):
             cell, path = cell.get("bytes"), cell.get("path")
@@ -97,14 +131,23 @@ class TableSource(Source):
             return cell or b""
         return read_file(self._folder[chunk], raw(path))
 
-    def __reduce__(self) -> tuple:
-        return _reopen, self._arguments
+
+def _reopen(where: str, files: tuple[str, ...], *rest: Any) -> TableSource:
+    image, label, split, mask, labels, masks = rest
+    columns = {"image_column": image, "label_column": label, "split_column": split, "mask_column": mask}
+    return TableSource(where, files, **columns, labels=labels, masks=masks)
 
 
-def _reopen(
-    where: str, files: tuple[str, ...], image: str | None, label: str | None, split: str | None, labels: bool
-) -> TableSource:
-    return TableSource(where, files, image_column=image, label_column=label, split_column=split, labels=labels)
+def _mask_column(where: str, wanted: str | None, schema: pa.Schema, image: str) -> str:
+    """The column of masks. ValueError when there is none."""
+    there = [f.name for f in schema if f.name != image and holds_images(f.type)]
+    found = column(where, wanted, _MASKS, there)
+    if found is None:
+        raise ValueError(
+            f"{where} has no column of masks named {', '.join(_MASKS)}: its columns are "
+            f"{', '.join(map(repr, schema.names))}; --images.mask-column names it"
+        )
+    return found
 
 
 def _only_image(schema: pa.Schema) -> str | None:

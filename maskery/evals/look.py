@@ -58,7 +58,8 @@ def look(
         if part["images"] is not None:
             torch.manual_seed(MASK_SEED)
             image = whole_groups(to_float(part["images"], device), objective.group)
-            batch = objective.draw(dict.fromkeys(names, image), t)
+            beside = objective.truth(data, part["indices"][: len(image)])
+            batch = objective.draw(dict.fromkeys(names, image) | beside, t)
             which = "held-out images" if len(data.held_out) else "training images (nothing is held out)"
             title = f"step {step}: {which}, always the same images and draws"
             samples.mkdir(exist_ok=True)

@@ -205,19 +205,19 @@ class ViT(nn.Module):
 
     def layers(self, x: Tensor, wanted: Sequence[int]) -> list[Tensor]:
         """Normalised images -> tokens [B, 1 + N, D] after the blocks `wanted` (the first is 1), and the last norm."""
+        return [self.norm(tokens) for tokens in self.after(x, wanted)]
+
+    def after(self, x: Tensor, wanted: Sequence[int], paths: Tensor | None = None) -> list[Tensor]:
+        """Normalised images -> tokens [B, 1 + N, D] after blocks `wanted`; `paths` [B, depth, 2] as `drop_paths`."""
         tokens, found = self.embed(x), {}
         for i in range(max(wanted)):
-            tokens = self.blocks[i](tokens)
-            if i + 1 in wanted:
-                found[i + 1] = self.norm(tokens)
+            tokens = self.blocks[i](tokens, paths=None if paths is None else paths[:, i])
+            found[i + 1] = tokens
         return [found[i] for i in wanted]
 
     def trunk(self, x: Tensor, paths: Tensor | None = None) -> Tensor:
-        """Normalised images -> tokens before the last norm, [B, 1 + N, D]; `paths` [B, depth, 2] as `drop_paths`."""
-        tokens = self.embed(x)
-        for i, block in enumerate(self.blocks):
-            tokens = block(tokens, paths=None if paths is None else paths[:, i])
-        return tokens
+        """Normalised images -> tokens before the last norm, [B, 1 + N, D]; `paths` as `drop_paths`."""
+        return self.after(x, (len(self.blocks),), paths)[0]
 
     def attend(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """As `encode` without a mask, and where the class token looked in the last block: [B, 1 + N, D], [B, N].

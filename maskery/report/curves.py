@@ -14,6 +14,8 @@ ACCURACIES = {  # of looks
     "map": "held out",
     "tune_top1": "to choose by",
     "tune_map": "to choose by",
+    "miou": "held out",
+    "tune_miou": "to choose by",
 }
 
 
@@ -43,7 +45,7 @@ def learning_curves(run: Path) -> Path | None:
     if votes:
         for name in votes:
             draw(axes[2], looks, name, ACCURACIES[name], "o-")
-        what = "mean average precision" if "map" in votes else "accuracy"
+        what = {"map": "mean average precision", "miou": "mean IoU"}.get(votes[0], "accuracy")
         axes[2].set(title=f"{what} on held-out images", xlabel="epoch", ylim=(0, None))
         axes[2].legend()
     for axis in axes:

@@ -17,14 +17,13 @@ GAP, INK, PAPER = 6, (40, 40, 40), (255, 255, 255)
 def displayable(columns: dict[str, Tensor]) -> dict[str, Tensor]:
     """Columns [B, C, H, W] in [0, 1] -> [B, 3, H, W] uint8 that a person can see.
 
-    Three channels are shown as they are. Others are stretched, each image to the 1st .. 99th percentile of its first
-    column: one channel as grey, two as red and green, four and more by their first three.
+    Columns of three channels are shown as they are. Others are stretched, each image to the 1st .. 99th percentile of
+    its first column: one channel as grey, two as red and green, four and more by their first three.
     """
     first = next(iter(columns.values()))
-    channels = first.shape[1]
     shown = {}
     for caption, images in columns.items():
-        x = images.float().cpu()
+        x, channels = images.float().cpu(), images.shape[1]
         if channels != 3:
             low, high = (torch.quantile(first.float().cpu().flatten(1), q, dim=1) for q in (0.01, 0.99))
             x = (x - low.view(-1, 1, 1, 1)) / (high - low).clamp_min(1e-6).view(-1, 1, 1, 1)

@@ -3,5 +3,6 @@
 from ..objective import Objective
 from .finetune import Finetune
 from .probe import Probe
+from .segment import Segment
 
-TASKS: dict[str, type[Objective]] = {"probe": Probe, "finetune": Finetune}
+TASKS: dict[str, type[Objective]] = {"probe": Probe, "finetune": Finetune, "segment": Segment}

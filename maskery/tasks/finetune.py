@@ -74,13 +74,7 @@ class Finetune(Classifier):
         return nn.ModuleList([self.encoder, self.norm, self.head])
 
     def lr_scale(self, name: str) -> float:
-        """1 for norm and head, one factor of layer decay more for each block towards the patch embedding."""
-        depth = len(self.encoder.blocks)
-        part = name.split(".")
-        if part[0] != "encoder" or part[1] == "norm":
-            return 1.0
-        block = int(part[2]) + 1 if part[1] == "blocks" else 0
-        return self.config.layer_decay ** (depth + 1 - block)
+        return decayed(name, len(self.encoder.blocks), self.config.layer_decay)
 
     def decays(self, name: str, parameter: Tensor) -> bool:
         return name not in UNDECAYED and super().decays(name, parameter)
@@ -144,6 +138,15 @@ class Finetune(Classifier):
         trained_on = self.draw({"image": image}, 0.0)["image"]
         self.eval()
         return {"image": image, "as trained on": trained_on.clamp(0, 1)}
+
+
+def decayed(name: str, depth: int, factor: float) -> float:
+    """1 for norm and head, one factor of layer decay more for each block towards the patch embedding."""
+    part = name.split(".")
+    if part[0] != "encoder" or part[1] == "norm":
+        return 1.0
+    block = int(part[2]) + 1 if part[1] == "blocks" else 0
+    return factor ** (depth + 1 - block)
 
 
 def smoothed(y: Tensor, config: LabelsConfig, smoothing: float) -> Tensor:

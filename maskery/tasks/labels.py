@@ -42,12 +42,7 @@ class LabelsConfig:
 def prepared(config: LabelsConfig, data: Data) -> tuple[LabelsConfig, Data]:
     """The classes, and the labelled images: to train on, to choose by, held out. ValueError when there are none."""
     where, few = data.images.source.where, Few.of(config.share, config.shots)
-    train, held_out, tune = data.train, data.held_out, np.empty(0, np.int64)
-    if not len(held_out):
-        raise ValueError(f"{where}: nothing is held out, so nothing could be measured; set --images.holdout")
-    splits = data.images.source.splits
-    if splits is not None and (splits == "val").any() and (splits == "test").any():
-        held_out, tune = np.flatnonzero(splits == "test"), np.flatnonzero(splits == "val")
+    train, held_out, tune = parts(data)
     if data.tags is not None:
         known = data.tags[:, 0] != 255  # 255: nobody has looked for labels
         train, held_out, tune = (x[known[x]] for x in (train, held_out, tune))
@@ -76,6 +71,17 @@ def prepared(config: LabelsConfig, data: Data) -> tuple[LabelsConfig, Data]:
         inverse /= (inverse * share).sum()  # the loss keeps its size
         config = replace(config, weights=tuple(round(float(w), 6) for w in inverse))
     return config, replace(data, train=train, held_out=held_out, tune=tune)
+
+
+def parts(data: Data) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(to train on, held out, to choose by): a "val" split is for choosing where there is a "test" split beside it."""
+    splits = data.images.source.splits
+    if not len(data.held_out):
+        where = data.images.source.where
+        raise ValueError(f"{where}: nothing is held out, so nothing could be measured; set --images.holdout")
+    if splits is not None and (splits == "val").any() and (splits == "test").any():
+        return data.train, np.flatnonzero(splits == "test"), np.flatnonzero(splits == "val")
+    return data.train, data.held_out, np.empty(0, np.int64)
 
 
 def apart(indices: np.ndarray, labels: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:

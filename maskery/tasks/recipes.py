@@ -15,6 +15,7 @@ from ..recipes import Suggestion
 from .finetune import FinetuneConfig
 from .labels import LabelsConfig
 from .probe import ProbeConfig
+from .segment_recipes import segment
 
 SMALL = 50_000  # images below which training is stopped by a tenth of them
 LARS_NEEDS = 500_000  # images from which MAE's linear probe is taken as it is
@@ -96,7 +97,7 @@ def finetune(
     return Suggestion(run, (*why, *said))
 
 
-RECIPES = {"probe": probe, "finetune": finetune}
+RECIPES = {"probe": probe, "finetune": finetune, "segment": segment}
 
 
 def batch_for(images: int, most: int, steps: int) -> int:

@@ -62,10 +62,17 @@ def load_classifier(where: Path) -> Trained:
             "checkpoints/ in it"
         )
     run = run_of(where)
-    if run.method not in TASKS:
+    if run.method not in TASKS or not issubclass(TASKS[run.method], Classifier):
         raise ValueError(f"{where}: a run of {run.method}, which classifies nothing; `maskery eval finetune` makes one")
-    task: Any = TASKS[run.method](run.settings, run.vit())
-    task.load_state_dict(objective_state(best_of(where) or where))
+    task = load_task(where, run)
     file = where / "evals" / CHOSEN
     head = json.loads(file.read_text())["head"] if file.exists() else 0
-    return Trained(run, task.eval(), head)
+    return Trained(run, task, head)
+
+
+def load_task(where: Path, run: Run | None = None) -> Any:
+    """What a run of a task has trained, where it was best, else its end. In eval mode, on the CPU."""
+    run = run or run_of(where)
+    task = TASKS[run.method](run.settings, run.vit())
+    task.load_state_dict(objective_state(best_of(where) or where))
+    return task.eval()

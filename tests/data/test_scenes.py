@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from maskery.data.scenes import CLASSES, COLOURS, SHAPES, Scene, images, scene, write_folder
+from maskery.data.scenes import CLASSES, COLOURS, SHAPES, Scene, images, scene, write_folder, write_masks
 
 SOME = [scene(seed, index) for seed in (0, 7) for index in range(60)]
 FIRST_LABELS = [5, 1, 6, 3, 4, 8, 9, 7, 2, 0]
@@ -229,3 +229,19 @@ def test_bad_numbers_are_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="n is -3"):
         write_folder(tmp_path / "x", -3)
     assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize("shapes", [True, False])
+def test_masks_beside_images(tmp_path: Path, shapes: bool) -> None:
+    root = write_masks(tmp_path / "d", 5, size=24, seed=3, holdout=0.4, shapes=shapes)
+    assert [p.name for p in sorted(root.glob("images/val/*"))] == ["scene-000003.png", "scene-000004.png"]
+    for i in range(5):
+        (image,), (mask,) = (list(root.glob(f"{kind}/*/scene-{i:06d}.png")) for kind in ("images", "masks"))
+        expected = scene(3, i, 24)
+        assert image.parent.name == mask.parent.name
+        assert np.array_equal(np.array(Image.open(image)), expected.image)
+        assert np.array_equal(np.array(Image.open(mask)), expected.mask if shapes else expected.mask > 0)
+    names = (root / "classes.txt").read_text().split()
+    assert names == (["background", *SHAPES] if shapes else ["background", "object"])
+    with pytest.raises(ValueError, match="is not an empty folder"):
+        write_masks(root, 1)

@@ -1,0 +1,31 @@
+"""Masks as colours over images.
+
+B images, C channels, H x W pixels, M classes
+"""
+
+import colorsys
+
+import torch
+from torch import Tensor
+
+_TURN = 0.618034  # of the colour circle from one class to the next: neighbours differ, and no colour comes twice
+
+
+def colours(classes: int) -> Tensor:
+    """[M, 3] in [0, 1], always the same; the lightness changes as well."""
+    steps = [((i * _TURN) % 1, 0.45 + 0.2 * (i % 3), 0.9 - 0.25 * (i % 2)) for i in range(classes)]
+    return torch.tensor([colorsys.hls_to_rgb(hue, light, full) for hue, light, full in steps])
+
+
+def painted(images: Tensor, masks: Tensor, classes: int) -> Tensor:
+    """Images [B, C, H, W] in [0, 1] under class numbers [B, H, W] -> [B, 3, H, W]; below 0, the image alone, darker.
+
+    Of images that are not of three channels the first one is shown, grey, stretched to its own range.
+    """
+    x = images.float()
+    if x.shape[1] != 3:
+        x = x[:, :1]
+        low, high = x.amin((1, 2, 3), keepdim=True), x.amax((1, 2, 3), keepdim=True)
+        x = ((x - low) / (high - low).clamp_min(1e-6)).expand(-1, 3, -1, -1)
+    colour = colours(classes).to(x.device)[masks.clamp_min(0)].permute(0, 3, 1, 2)
+    return torch.where(masks[:, None] < 0, 0.4 * x, 0.4 * x + 0.6 * colour).clamp(0, 1)
