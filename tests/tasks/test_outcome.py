@@ -12,9 +12,10 @@ from PIL import Image
 
 from maskery.config import Run
 from maskery.evals.results import read
+from maskery.tasks.classified import protocol
 from maskery.tasks.finetune import FinetuneConfig
 from maskery.tasks.labels import LabelsConfig
-from maskery.tasks.outcome import RESULT, measure, protocol
+from maskery.tasks.outcome import RESULT, measure
 from maskery.tasks.probe import ProbeConfig
 from maskery.tasks.recipes import finetune, probe
 from maskery.tasks.trained import load_classifier
