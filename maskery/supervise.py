@@ -104,6 +104,8 @@ def supervise(kind: Kind, args: Sequence[str] = (), **leaves: Any) -> Supervised
         found = sides(Path(asked.where), asked.beside)
         like = network(Path(asked.where))
         runs: dict[Side, Run] = {}
+        if asked.images.masks:
+            say("reading all masks once: which classes there are, and whether masks fit their images")
         known = labelled_images(kind, asked)
         for side in found:
             runs[side], reasons = run_of_side(kind, args, asked, side, like, known)
