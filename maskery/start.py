@@ -124,6 +124,8 @@ def _given(args: Sequence[str]) -> Pretrain:
         raise unknown("method", method, METHODS)
     if config:
         run = run_from(Path(config))
+        if run.method not in METHODS:
+            raise UsageError(f"{config}: a run of {run.method}, which learns from labels: `maskery eval {run.method}`")
     elif recipe:
         run = recipes.RECIPES[recipe]()
     else:

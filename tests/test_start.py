@@ -170,3 +170,11 @@ def test_changed_images_are_noticed(scene_folder: Path, tmp_path: Path, capsys: 
     capsys.readouterr()
     assert main(["resume", str(out)]) == 0
     assert "the training images are not the ones this run began with" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verb", ["pretrain", "profile"])
+def test_the_config_of_a_task_is_refused(verb: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "config.yaml").write_text("method: finetune\n")
+    given = ["--config", str(tmp_path / "config.yaml"), "--data", str(tmp_path)]
+    assert main([verb, *given, *(["--out", str(tmp_path / "run")] if verb == "pretrain" else [])]) == 2
+    assert "a run of finetune, which learns from labels: `maskery eval finetune`" in capsys.readouterr().err
