@@ -9,8 +9,8 @@ B batch, D width of the encoder, W width of the decoder, h x w patches
 
 transformers 5 has this decoder with BatchNorm, whose averages change in forward, which nothing here does, and which
 wants synchronising where a device has two images of 512 pixels. So it is written out, with GroupNorm (Wu & He 2018, who
-find it as good); a test holds it against transformers' with the norms exchanged. Stated: pools 1, 2, 3, 6; the rescaling
-(BEiT's code). Ours: GroupNorm for SyncBN.
+find it as good); a test holds it against transformers' with the norms exchanged. Stated: pools 1, 2, 3, 6; the
+rescaling (BEiT's code). Ours: GroupNorm for SyncBN.
 """
 
 import math
