@@ -228,7 +228,7 @@ def test_classes_that_count_from_one(layout: str, few: Path) -> None:
             (few / kind / "train").rename(few / kind / "training")
             (few / kind / "val").rename(few / kind / "validation")
         (few / "masks").rename(few / "annotations")
-    settings, data = opened_as(few, reduce_zero_label=None if layout == "ade20k" else True)
+    settings, data = opened_as(few, reduce_zero_label="auto" if layout == "ade20k" else "on")
     assert settings.ids == (1, 2, 3, 4, 5, 6, 7)
     label = Segment(settings, VIT).truth(data, data.held_out)["label"]
     mask = scenes.scene(0, int(data.held_out[0]), 16).mask

@@ -5,6 +5,7 @@ B batch, M classes, H x W pixels
 
 import json
 from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 import torch.nn.functional as F
@@ -20,14 +21,17 @@ MOST = 1000  # classes: beyond that they are instances, or no classes at all
 MOST_WEIGHT = 10.0  # of a class when they are balanced, before all are scaled
 
 
-def void(source: Source, ignore: int | None, zero: bool | None) -> tuple[int, ...]:
+Zero = Literal["auto", "on", "off"]  # whether 0 is void; auto: in ADE20K's layout
+
+
+def void(source: Source, ignore: int | None, zero: Zero) -> tuple[int, ...]:
     """The values of void in the masks of a source."""
-    zero = source.zero_is_void if zero is None else zero
-    return tuple(dict.fromkeys([*([] if ignore is None else [ignore]), *([0] if zero else [])]))
+    too = zero == "on" or (zero == "auto" and source.zero_is_void)
+    return tuple(dict.fromkeys([*([] if ignore is None else [ignore]), *([0] if too else [])]))
 
 
 def prepared(
-    config: LabelsConfig, ids: tuple[int, ...], data: Data, ignore: int | None, zero: bool | None
+    config: LabelsConfig, ids: tuple[int, ...], data: Data, ignore: int | None, zero: Zero
 ) -> tuple[LabelsConfig, tuple[int, ...], Data]:
     """The classes and the values they have in masks, and the images with masks: to train on, to choose by, held out.
 

@@ -19,7 +19,7 @@ from .segment_recipes import segment
 
 SMALL = 50_000  # images below which training is stopped by a tenth of them
 LARS_NEEDS = 500_000  # images from which MAE's linear probe is taken as it is
-RATES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)  # of SGD, times the learning rate
+RATES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)  # of SGD, times the learning rate
 NOTHING_SPARE = "no class has a second image that could be kept out to choose by"
 CROP = Crop(scale=(0.08, 1.0))
 LARGE = {

@@ -61,7 +61,7 @@ class SegmentConfig:
     cat_max_ratio: float = 0.75  # share of a crop that one class may cover
     distortion: bool = True  # brightness, contrast, saturation and hue are changed at random
     ignore_index: int | None = 255  # value of void in masks
-    reduce_zero_label: bool | None = None  # 0 is void too, classes count from 1; None: as ADE20K's layout says
+    reduce_zero_label: Literal["auto", "on", "off"] = "auto"  # 0 is void too, classes count from 1; auto: of ADE20K
     inference: Inference = "slide"  # windows at the image's own aspect ratio, or the whole image at the input's size
     labels: LabelsConfig = field(default_factory=LabelsConfig)
     ids: tuple[int, ...] = ()  # of the data: the value of each class in masks
