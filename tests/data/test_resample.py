@@ -171,3 +171,14 @@ def test_a_gpu_gives_the_same_and_nobody_waits_for_it(bits):
     difference = (got.cpu() - want).abs() * 255
     assert float(difference.mean()) < 0.1
     assert float((difference <= 1.01).float().mean()) >= 0.999
+
+
+def test_one_pixel_mirrored_by_its_exif_is_a_picture_like_others() -> None:
+    """Its strides are negative, and NumPy calls it contiguous."""
+    pixel = np.full((1, 1, 3), 7, np.uint8)[:, ::-1]
+    pixel = np.lib.stride_tricks.as_strided(pixel, strides=(3, -3, 1))
+    stack = Stack(1, (4, 4), 3, 8)
+    stack.add(pixel, (0, 0, 1, 1), False)
+    done = stack.done()
+    assert isinstance(done, torch.Tensor)
+    assert (done == 7).all()
