@@ -177,7 +177,7 @@ def test_one_pixel_mirrored_by_its_exif_is_a_picture_like_others() -> None:
     """Its strides are negative, and NumPy calls it contiguous."""
     pixel = np.full((1, 1, 3), 7, np.uint8)[:, ::-1]
     pixel = np.lib.stride_tricks.as_strided(pixel, strides=(3, -3, 1))
-    stack = Stack(1, (4, 4), 3, 8)
+    stack = Stack(1, (4, 4), 3, 8, False)
     stack.add(pixel, (0, 0, 1, 1), False)
     done = stack.done()
     assert isinstance(done, torch.Tensor)
