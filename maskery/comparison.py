@@ -4,15 +4,12 @@ Seed by seed, all methods of a seed before the next one, so that what is there a
 Every run is an ordinary run directory; what was measured of it is in its evals/compare.json.
 """
 
-import contextlib
 import json
 import os
 import shutil
-import signal
 import sys
-import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -32,6 +29,7 @@ from .nn.vit import ViT
 from .options import UsageError, options
 from .report.standings import lines
 from .resolve import resolved
+from .signals import interruptible
 from .start import base_for
 from .train import Diverged, train
 
@@ -54,7 +52,7 @@ def compare(args: Sequence[str] = (), **leaves: Any) -> Compared:
         raise UsageError("maskery compare runs in one process: start it without torchrun")
     plan = understood([*args, *options(leaves)])
     held, say = held_in(plan.out), Terminal().say
-    with world() as here, interruptible():
+    with world() as here, interruptible() as raise_if_signalled:
         # ------------------------------------------------------------------------ check everything, then touch OUT
         common = [arg for group in plan.common for arg in group if not group[0].startswith("--settings.")]
         base, reasons = base_for(plan.placed(common, plan.seeds[0]), here.device)
@@ -100,6 +98,8 @@ def compare(args: Sequence[str] = (), **leaves: Any) -> Compared:
                     left = ledger.left()
                     note = f"run {count} of {len(runs)}: {contender.label}, seed {seed}"
                     note += f", about {duration(left)} left" if left else ""
+                    forget(here)
+                    raise_if_signalled()
                     one(plan, contender, run, data, asked, here, note)
                     ledger.write()
         except KeyboardInterrupt:
@@ -121,7 +121,6 @@ def one(plan: Plan, contender: Contender, run: Run, data: Data, asked: Questions
     """Train one run or go on with it, measure it, write its evals/compare.json. KeyboardInterrupt when stopped."""
     out, began = plan.directory(contender, run.seed), time.monotonic()
     numbers: Facts = {}
-    forget(here)
     try:
         if (out / "config.yaml").exists():
             notes = [note]
@@ -187,20 +186,3 @@ def measured(encoder: ViT, data: Data, asked: Questions) -> dict[str, float]:
     workers = data.workers()
     with Terminal().bar("features") as tick:
         return standing(encoder, data, asked, workers, tick)
-
-
-@contextlib.contextmanager
-def interruptible() -> Iterator[None]:
-    """SIGTERM is a KeyboardInterrupt, as SIGINT is, wherever the loop does not take care of them itself."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def interrupt(number: int, frame: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -5,7 +5,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 
 @contextlib.contextmanager
@@ -31,6 +31,35 @@ def signals() -> Iterator[threading.Event]:
     before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[Callable[[], None]]:
+    """SIGINT and SIGTERM are a KeyboardInterrupt, wherever the loop does not take care of them itself.
+
+    The function raises it once more when a signal has come: Python drops an exception that rises in the callback of a
+    weak reference or in a finalizer, and long work begun after such a moment would never hear of the signal.
+    """
+    stop = threading.Event()
+
+    def again() -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield again
+        return
+
+    def interrupt(number: int, frame: object) -> None:
+        stop.set()
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield again
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -16,7 +16,7 @@ import tyro
 
 from . import checkpoint, config
 from .beside import Side, sides
-from .comparison import forget, interruptible
+from .comparison import forget
 from .config import ImagesConfig, Run
 from .data.dataset import Data, source_of
 from .data.images import Images
@@ -31,6 +31,7 @@ from .log import Quiet, Terminal
 from .nn.vit import SIZES, Size, ViTConfig
 from .options import UsageError, options, parse, value_of
 from .runs import is_run, run_of
+from .signals import interruptible
 from .tasks import TASKS
 from .tasks.labels import LabelsConfig
 from .tasks.outcome import RESULT, measure
@@ -97,7 +98,7 @@ def supervise(kind: Kind, args: Sequence[str] = (), **leaves: Any) -> Supervised
     asked = understood(kind, args, Supervise(settings=TASKS[kind].Config(), images=images))
     out, few = place_of(kind, asked), Few.of(asked.labels, asked.shots)
     say, results = Terminal().say, {}
-    with world() as here, interruptible():
+    with world() as here, interruptible() as raise_if_signalled:
         if not here.main:
             say = Quiet().say
         # ------------------------------------------------------------------------ check everything, then touch OUT
@@ -122,6 +123,8 @@ def supervise(kind: Kind, args: Sequence[str] = (), **leaves: Any) -> Supervised
                 for side in found:
                     run = seeded(runs[side], seed, few)
                     member = out / f"{side.folder}-seed{seed}"
+                    forget(here)
+                    raise_if_signalled()
                     found_now = one(run, side, member, here, f"{kind} of {side.label}, seed {seed}")
                     if found_now:
                         results[side, seed] = found_now
@@ -268,7 +271,6 @@ def one(run: Run, side: Side, member: Path, here: World, note: str) -> Result | 
     if here.main:
         member.mkdir(parents=True, exist_ok=True)
         checkpoint.write(written, wanted.encode())
-    forget(here)
     notes = [note]
     if (member / "config.yaml").exists():
         result = train(run_of(member, notes.append), member, here, notes, resume=True)
