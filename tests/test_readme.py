@@ -42,7 +42,18 @@ def test_every_shell_command(place: Path, monkeypatch: pytest.MonkeyPatch) -> No
             shutil.rmtree(words[words.index("--out") + 1], ignore_errors=True)
             words += SHORT
         if "finetune" in words:
-            words += ["--steps", "2", "--batch-size", "8", "--watch.looks", "1", "--seeds", "1", "--watch.patience", "2"]
+            words += [
+                "--steps",
+                "2",
+                "--batch-size",
+                "8",
+                "--watch.looks",
+                "1",
+                "--seeds",
+                "1",
+                "--watch.patience",
+                "2",
+            ]
         if "profile" in words:
             words += [*SHORT[2:], "--timed", "2"]
         if words[0] == "make":

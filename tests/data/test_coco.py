@@ -136,12 +136,12 @@ def test_damaged_and_missing_files(coco: Path) -> None:
     with pytest.raises(ValueError, match=r"nowhere.json: no such file \(--images.val-json\)"):
         open_source(coco, objects=True, val_json="nowhere.json")
     shutil.copy(coco / TRAIN, coco / "annotations" / "instances_train2014.json")
-    with pytest.raises(ValueError, match="which one\\? --images.train-json names it"):
+    with pytest.raises(ValueError, match=r"which one\? --images.train-json names it"):
         open_source(coco, objects=True)
     (coco / "annotations" / "instances_train2014.json").unlink()
     for file in coco.glob("*/*.png"):
         file.unlink()
-    with pytest.raises(ValueError, match="none of its images exists: looked for scene-000000.png and others"):
+    with pytest.raises(ValueError, match=r"none of its images exists: looked for scene-000000\.png and others"):
         open_source(coco, objects=True)
     (coco / TRAIN).write_text('{"images": [')
     with pytest.raises(ValueError, match="damaged json in line 1"):
