@@ -1,6 +1,7 @@
-"""What a detector finds in whole images, and COCO's average precision of it, by faster-coco-eval (extra: maskery[detect]).
+"""What a detector finds in whole images, and COCO's average precision of it, by faster-coco-eval.
 
-Deterministic. K objects of one image, M classes, C channels, h x w the network's input, H x W of an image
+Deterministic; extra: maskery[detect].
+K objects of one image, M classes, C channels, h x w the network's input, H x W of an image
 """
 
 import math

@@ -2,7 +2,7 @@
 
 B batch, D width of the encoder, W width of the pyramid, h x w patches of p pixels
 
-    strides p/4, p/2, p, 2p   two deconvolutions, one, none, maximum over 2 x 2; then 1 x 1 and 3 x 3 to W, each with a norm
+    strides p/4, p/2, p, 2p   two deconvolutions, one, none, maximum over 2 x 2; then 1 x 1 and 3 x 3 to W, with norms
     stride 4p                 every second place of the last one, for proposals alone
 
 Stated: all of it, for p = 16; the norm is over channels at every place, as in ConvNeXt. Ours: other patch sizes.

@@ -57,7 +57,7 @@ def within(grid: Grid, side: int, device: torch.device) -> Mix:
 
     def mix(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         q, k, v = cut(q), cut(k), cut(v)
-        B, n = q.shape[:2]
+        B = len(q)
         mask = None if there is None else there.expand(B, -1, -1, -1, -1).flatten(0, 1)
         x = F.scaled_dot_product_attention(*(t.flatten(0, 1) for t in (q, k, v)), attn_mask=mask)
         x = x.unflatten(0, (B, rows, columns)).unflatten(4, (s, s))  # [B, rows, columns, heads, s, s, d]

@@ -32,6 +32,7 @@ from ..objective import Batch, Losses, Objective
 from ..report.objects import outlined
 from . import instances
 from .finetune import UNDECAYED, decayed
+from .instances import Masks
 from .labels import LabelsConfig
 from .probe import CHUNK
 
@@ -42,13 +43,13 @@ PARTS = {
     "loss_box_reg": "boxes",
     "loss_mask": "masks",
 }
-KEYS = 2**48
+KEYS = 2**48  # for the draws of an image
 
 
 @dataclass(frozen=True)
 class DetectConfig:
     freeze: bool = False  # the encoder stays as it is: only pyramid and heads are trained
-    masks: bool | None = None  # learn and measure masks; None: where every object to learn from has one
+    masks: Masks = "auto"  # learn and measure masks; auto: where every object has one
     window: int | None = None  # patches along a side of the windows that most blocks look at; None: all look everywhere
     global_blocks: int = 4  # blocks that look everywhere nonetheless
     width: int = 256  # of the pyramid and the heads
@@ -77,7 +78,7 @@ class Detect(Objective):
         if config.window:
             self.encoder.cls_token.requires_grad_(False)  # nor is this
         self.everywhere = global_blocks(vit.depth, config.global_blocks)
-        self.with_masks = config.masks is not False
+        self.with_masks = config.masks != "off"
         self.detector = mask_rcnn(
             vit.dim, config.width, config.labels.count, vit.patch_size, self.with_masks, config.rois
         )

@@ -5,7 +5,7 @@ b images, T objects of one at most, K objects of one, h x w pixels
 
 import json
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from torch import Tensor
@@ -17,10 +17,11 @@ from ..data.rle import mask_api
 from ..evals.few import Few, draw
 from .labels import LabelsConfig, apart, parts
 
+Masks = Literal["auto", "on", "off"]
 SIDE = 4  # objects along a side of a trial's images
 
 
-def prepared(config: LabelsConfig, masks: bool | None, data: Data) -> tuple[LabelsConfig, bool, Data]:
+def prepared(config: LabelsConfig, masks: Masks, data: Data) -> tuple[LabelsConfig, Masks, Data]:
     """The classes, whether masks are learned, and the images: to train on, to choose by, held out.
 
     Images without objects count as well: there is nothing to find in them. ValueError in one line.
@@ -41,10 +42,14 @@ def prepared(config: LabelsConfig, masks: bool | None, data: Data) -> tuple[Labe
         if not source.counts[part].sum():
             raise ValueError(f"{source.where}: there is no object in any of the {len(part)} {what} images")
     bare = source.without_shape(np.concatenate([train, held_out, tune]))
-    if masks and bare:
-        raise ValueError(f"{source.where}: {bare:,} objects have only a box: --settings.masks wants a shape of each")
+    if masks == "on" and bare:
+        raise ValueError(
+            f"{source.where}: {bare:,} objects have only a box, and --settings.masks on wants their shapes"
+        )
+    if masks == "auto":
+        masks = "off" if bare else "on"
     config = replace(config, classes=json.dumps(source.object_classes, ensure_ascii=False))
-    return config, (not bare) if masks is None else masks, replace(data, train=train, held_out=held_out, tune=tune)
+    return config, masks, replace(data, train=train, held_out=held_out, tune=tune)
 
 
 def nothing(size: tuple[int, int]) -> View:
