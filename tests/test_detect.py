@@ -62,9 +62,10 @@ def few(tmp_path: Path) -> Path:
 @pytest.fixture(scope="module")
 def learned(run: Path, coco: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("learned") / "out"
-    args = ["eval", "detect", str(run), "--data", str(coco), "--out", str(out), *QUICK, *SMALL, "--steps", "60"]
-    args += ["--settings.width", "32", "--settings.rois", "32", "--settings.scale", "0.8", "1.25"]
-    args += ["--batch-size", "4", "--watch.looks", "1", "--optim.base-lr", "0.064", "--settings.layer-decay", "1"]
+    args = ["eval", "detect", str(run), "--data", str(coco), "--out", str(out), *QUICK, *SMALL, "--steps", "90"]
+    args += ["--settings.width", "32", "--settings.rois", "32", "--settings.scale", "1", "1"]
+    args += ["--batch-size", "4", "--watch.looks", "1", "--optim.base-lr", "0.096", "--settings.layer-decay", "1"]
+    args += ["--optim.min-lr", "0.0003", "--settings.drop-path", "0"]
     assert main([*args, "--json", str(out.parent / "own.json")]) == 0
     return out
 
@@ -72,7 +73,7 @@ def learned(run: Path, coco: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 def test_training_beats_random_weights(learned: Path) -> None:
     member = learned / "end-seed0"
     looks = [json.loads(line) for line in (member / "metrics.jsonl").read_text().splitlines() if "box_ap50" in line]
-    assert [look["step"] for look in looks] == [0, 60]
+    assert [look["step"] for look in looks] == [0, 90]
     assert looks[0]["box_ap50"] < 0.1
     assert looks[-1]["box_ap50"] > looks[0]["box_ap50"] + 0.12
     assert looks[-1]["mask_ap50"] > looks[0]["mask_ap50"] + 0.08
@@ -83,13 +84,13 @@ def test_training_beats_random_weights(learned: Path) -> None:
     assert [row["class"] for row in found["tables"]["classes"]] == ["object"]
     assert found["tables"]["classes"][0]["box_ap"] == pytest.approx(found["numbers"]["box_ap"])
     assert found["counts"] == {"train": 32, "tune": 0, "held_out": 8, "classes": 1}
-    assert "Mask R-CNN on the simple feature pyramid: 60 steps" in found["protocol"]
+    assert "Mask R-CNN on the simple feature pyramid: 90 steps" in found["protocol"]
     assert json.loads((learned.parent / "own.json").read_text())["numbers"] == found["numbers"]
 
 
 def test_pictures_show_truth_and_prediction(learned: Path) -> None:
     member = learned / "end-seed0"
-    assert sorted(p.name for p in (member / "samples").iterdir()) == ["step-00000000.png", "step-00000060.png"]
+    assert sorted(p.name for p in (member / "samples").iterdir()) == ["step-00000000.png", "step-00000090.png"]
     with Image.open(member / "evals" / "detections.png") as picture:
         assert picture.size[0] > 3 * 160
         shade = tuple((colours(1)[0] * 255).round().int().tolist())
@@ -294,3 +295,25 @@ def test_truth_is_cut_as_pictures_are(few: Path) -> None:
     label = Detect(settings, VIT).truth(data, data.held_out)["label"]
     boxes = data.images.source.objects(int(data.held_out[0])).boxes  # type: ignore[attr-defined]
     assert label.boxes[0, : len(boxes)].tolist() == boxes.tolist()
+
+
+# -------------------------------------------------------------------------------------------------------- the page
+def test_the_page(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its Python and its commands, in order, shortened by options at their end; the settings it names exist."""
+    text = (Path(__file__).parents[1] / "docs" / "detection.md").read_text()
+    python = re.findall(r"^```python\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    lines = "".join(re.findall(r"^```sh\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)).splitlines()
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(run, "run")
+    names: dict[str, Any] = {}
+    exec(python[0], names)
+    short = [*QUICK, *SMALL, "--steps", "1", "--watch.looks", "0", "--batch-size", "2"]
+    commands = [shlex.split(line.partition("#")[0]) for line in lines if line.startswith("maskery ")]
+    for words in commands:
+        less = ["--seeds", "1"] if "--seeds" in words else []
+        assert main([*words[1:], *short, *less]) == 0, words
+    assert len(commands) == 5
+    exec(python[1], names)
+    assert set(names["found"]) == {"boxes", "classes", "scores", "masks"}
+    known = {f.name.replace("_", "-") for f in fields(DetectConfig)}
+    assert set(re.findall(r"--settings\.(?:no-)?([a-z-]+)", text)) <= known
