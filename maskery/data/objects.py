@@ -108,7 +108,7 @@ def view_of(
     if flip:
         boxes = np.stack([shape[1] - boxes[:, 2], boxes[:, 1], shape[1] - boxes[:, 0], boxes[:, 3]], 1)
     boxes = boxes.clip(0, (shape[1], shape[0], shape[1], shape[0]))
-    seen = ((boxes[:, 2:] - boxes[:, :2]) >= SEEN).all(1)
+    seen: np.ndarray = np.all(boxes[:, 2:] - boxes[:, :2] >= SEEN, axis=1)
     pixels = np.zeros((len(boxes), *size), np.uint8) if masks else np.zeros((len(boxes), 0, 0), np.uint8)
     if masks:
         for k, j in enumerate(np.flatnonzero(kept).tolist()):

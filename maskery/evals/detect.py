@@ -170,7 +170,7 @@ def average_precision(seen: Seen, masks: bool) -> Scores:
     return Scores({name: value for name, value in numbers.items() if not math.isnan(value)}, by_class)
 
 
-def tables(truth: dict[str, Any], answers: list[dict[str, Any]], how: str) -> tuple[np.ndarray, np.ndarray]:
+def tables(truth: dict[str, Any], answers: list[dict[str, Any]], how: Any) -> tuple[np.ndarray, np.ndarray]:
     """COCO's precision [10, 101, M, 4 areas, 3 limits] and recall [10, M, 4, 3]; -1 where it is not defined."""
     try:
         from faster_coco_eval import COCO, COCOeval_faster

@@ -117,11 +117,11 @@ def mask_rcnn(dim: int, width: int, classes: int, patch: int, masks: bool, rois:
             "mask_head": MaskRCNNHeads(width, layers, 1, ChannelNorm),
             "mask_predictor": exact(MaskRCNNPredictor)(width, width, classes + 1),
         }
-    detector = (MaskRCNN if masks else FasterRCNN)(pyramid, **facts)
+    detector: Any = (MaskRCNN if masks else FasterRCNN)(pyramid, **facts)
     detector.transform = nn.Identity()
     detector.rpn.fg_bg_sampler = Sampler(256, 0.5, 0)
     detector.roi_heads.fg_bg_sampler = Sampler(rois, 0.25, 1)
-    predictor: Any = detector.roi_heads.box_predictor
+    predictor = detector.roi_heads.box_predictor
     for layer, std in ((predictor.cls_score, 0.01), (predictor.bbox_pred, 0.001)):  # as detectron2
         nn.init.normal_(layer.weight, std=std)
         nn.init.zeros_(layer.bias)

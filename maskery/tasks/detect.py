@@ -178,7 +178,8 @@ class Detect(Objective):
         """
         from ..nn.mask_rcnn import found
 
-        sizes = [tuple(image.shape[2:])] * len(image) if extent is None else [tuple(e) for e in extent.tolist()]
+        h, w = image.shape[2:]
+        sizes = [(h, w)] * len(image) if extent is None else [(h, w) for h, w in extent.tolist()]
         answers = []
         for one in found(self.detector, self.maps({"image": image}), sizes):
             answer = {"boxes": one["boxes"], "classes": one["labels"] - 1, "scores": one["scores"]}
