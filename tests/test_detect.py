@@ -16,7 +16,7 @@ from PIL import Image
 
 import maskery
 from maskery.cli import main
-from maskery.config import ImagesConfig
+from maskery.config import ImagesConfig, Run
 from maskery.data.dataset import open_data
 from maskery.data.objects import Targets
 from maskery.data.scene_objects import write_coco
@@ -27,6 +27,7 @@ from maskery.report.objects import outlined
 from maskery.report.segments import colours
 from maskery.tasks import instances
 from maskery.tasks.detect import Detect, DetectConfig
+from maskery.tasks.detect_recipes import detect
 from maskery.tasks.labels import LabelsConfig
 from tests.test_train import assert_same_run
 
@@ -295,6 +296,22 @@ def test_truth_is_cut_as_pictures_are(few: Path) -> None:
     label = Detect(settings, VIT).truth(data, data.held_out)["label"]
     boxes = data.images.source.objects(int(data.held_out[0])).boxes  # type: ignore[attr-defined]
     assert label.boxes[0, : len(boxes)].tolist() == boxes.tolist()
+
+
+# -------------------------------------------------------------------------------------------------------- recipes
+def test_recipes() -> None:
+    start = Run(settings=DetectConfig(), model="vit-base")
+    large = detect(start, 117_266).run
+    assert large.image_size == 1024
+    assert (large.batch_size, large.epochs, large.lr) == (64, 100.0, pytest.approx(1e-4))
+    assert large.optim.warmup * large.total_steps(117_266) == pytest.approx(250, rel=0.01)
+    assert (large.settings.window, large.settings.scale, large.settings.rois) == (14, (0.1, 2.0), 512)
+    huge = detect(replace(start, model="vit-huge", patch_size=14), 117_266).run
+    assert (huge.image_size, huge.epochs, huge.settings.layer_decay) == (1022, 75.0, 0.9)
+    small = detect(start, 100).run
+    assert (small.image_size, small.batch_size, small.lr) == (224, 4, pytest.approx(2e-4))
+    assert small.watch.best == "tune_box_ap"
+    assert detect(replace(start, settings=DetectConfig(freeze=True)), 100).run.lr == pytest.approx(1e-3)
 
 
 # -------------------------------------------------------------------------------------------------------- the page
