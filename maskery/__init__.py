@@ -5,7 +5,7 @@ maskery.resume("run")
 maskery.compare(data="photos", out="which", methods=["mae", "rc-mae"], budget="epochs:20")
 maskery.pack(data="photos", out="packed")     a faster copy of a data set
 maskery.profile(run="run")                    where the time of a step goes, and what to change
-maskery.knn(where=Path("run"), data="photos")      what it is worth: quick_probe, probe, finetune, segment, robustness
+maskery.knn(where=Path("run"), data="photos")      what it is worth: probe, finetune, segment, detect, robustness
 maskery.load("run")                           the encoder: images in [0, 1] -> class token, patch tokens
 """
 
@@ -17,12 +17,13 @@ if TYPE_CHECKING:
     from .profiling import profile
     from .robust import robustness
     from .start import pretrain, resume
-    from .supervise import finetune, probe, segment
+    from .supervise import detect, finetune, probe, segment
     from .verbs import embed, export, inspect, load, pack
 
 __version__ = "0.1.0"
 __all__ = [
     "compare",
+    "detect",
     "embed",
     "export",
     "finetune",

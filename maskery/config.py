@@ -22,6 +22,9 @@ class ImagesConfig:
     std: tuple[float, ...] | None = None  # likewise
     labels: bool = True  # use labels when the data has them (for evaluation only; pretraining never sees them)
     masks: bool = False  # every image has a mask beside it, a class a pixel; masks are no images then
+    objects: bool = False  # images are those of COCO's json, with boxes and perhaps shapes of what is in them
+    train_json: str | None = None  # of COCO, below the data; None: annotations/instances_train*.json or train.json
+    val_json: str | None = None  # likewise
     image_column: str | None = None  # of a table; None: the usual names are tried
     label_column: str | None = None
     split_column: str | None = None

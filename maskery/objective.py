@@ -31,6 +31,7 @@ class Objective(nn.Module, abc.ABC):
     encoders: ClassVar[tuple[str, ...]] = ("encoder.",)  # where the state dict has encoders; `encoder` is the first
     group: int = 1  # the images of a micro-batch have to be a multiple of this
     whole: bool = False  # the loss compares all images of a process's batch, so there are no micro-batches
+    eager: ClassVar[str] = ""  # why it is no graph of fixed shapes: then the loop does not compile it, and says so
     notes: tuple[str, ...] = ()  # what a person should know before the first step
     labelled: ClassVar[bool] = False  # whether it learns from labels; only then are there any in its batches
     augment: str | None = None  # timm's name of what happens to every crop after it is resized (RandAugment)

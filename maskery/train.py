@@ -105,16 +105,19 @@ def train(
         recompute_blocks(objective)
     for note in objective.notes:
         say(note)
+    compiled = run.compile == "on" and not objective.eager
+    if run.compile == "on" and objective.eager:
+        say(f"not compiled: {objective.eager}")
     sizes = microbatch.sizes(plan.share, objective)
     precision = torch.bfloat16 if run.precision == "bf16" else torch.float32
     shown: Objective | None = objective  # what is looked at: a whole network, and where there is none, a copy
     if sharded:
         shown = copy.deepcopy(objective) if world.main and run.watch.looks else None
-        shard.over(world, objective, precision, run.compile == "on")
+        shard.over(world, objective, precision, compiled)
         model: Any = objective
     else:
         model = objective.to(device)
-        if run.compile == "on":
+        if compiled:
             model = torch.compile(model, dynamic=False)
         if world.size > 1:
             model = data_parallel(model, device)
@@ -150,7 +153,7 @@ def train(
     # ------------------------------------------------------------------------------------------------- micro-batches
     def attempt(size: int) -> None:
         """As a step, on noise, with room for what the optimiser will keep of every parameter."""
-        if run.compile == "on":
+        if compiled:
             torch.compiler.reset()  # a graph a size: after eight of them it would give up compiling
         room = [torch.empty_like(p) for p in objective.parameters() if p.requires_grad for _ in range(2)]
         image = torch.rand(plan.share, objective.encoder.config.channels, *run.size, device=device)

@@ -82,6 +82,9 @@ def source_of(where: str, config: ImagesConfig, progress: Callable[[int], None] 
         mask_column=config.mask_column,
         labels=config.labels,
         masks=config.masks,
+        objects=config.objects,
+        train_json=config.train_json,
+        val_json=config.val_json,
         remote_cache=config.cache,
         progress=progress,
     )

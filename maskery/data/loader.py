@@ -198,7 +198,10 @@ def _joined(parts: list[dict[str, Any]]) -> dict[str, Any]:
         "views": [join(views) for views in zip(*(part["views"] for part in parts), strict=True)],
         "skipped": [skip for part in parts for skip in part["skipped"]],
     }
-    return whole | ({"label": torch.cat([part["label"] for part in parts])} if "label" in parts[0] else {})
+    labels = [part["label"] for part in parts if "label" in part]
+    if not labels:
+        return whole
+    return whole | {"label": torch.cat(labels) if isinstance(labels[0], Tensor) else type(labels[0]).joined(labels)}
 
 
 def loader(

@@ -20,7 +20,18 @@ from ..data.names import raw
 from ..data.source import Source
 
 RANDOM, START, END = "random initialisation", "what the run started from", "the run's end"  # `of`, or any other weights
-PACKAGES = ("maskery", "torch", "timm", "numpy", "pillow", "scikit-learn", "imagecorruptions-imaug", "opencv-python")
+PACKAGES = (
+    "maskery",
+    "torch",
+    "torchvision",
+    "timm",
+    "numpy",
+    "pillow",
+    "scikit-learn",
+    "imagecorruptions-imaug",
+    "opencv-python",
+    "faster-coco-eval",
+)
 
 
 @dataclass(frozen=True)

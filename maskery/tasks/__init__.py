@@ -1,8 +1,9 @@
 """What is learned from labels, under the same contract and in the same loop: one final class a file."""
 
 from ..objective import Objective
+from .detect import Detect
 from .finetune import Finetune
 from .probe import Probe
 from .segment import Segment
 
-TASKS: dict[str, type[Objective]] = {"probe": Probe, "finetune": Finetune, "segment": Segment}
+TASKS: dict[str, type[Objective]] = {"probe": Probe, "finetune": Finetune, "segment": Segment, "detect": Detect}

@@ -11,7 +11,7 @@ from ..evals.results import Result, fingerprint, write
 from ..log import Quiet
 from ..report.curves import learning_curves
 from ..runs import run_of
-from . import classified, segmented
+from . import classified, found_objects, segmented
 from .trained import load_task
 
 RESULT = "result.json"
@@ -19,6 +19,7 @@ OF: dict[str, Any] = {  # task -> (its answers as `Found`, its protocol in words
     "probe": (classified.classified, classified.protocol),
     "finetune": (classified.classified, classified.protocol),
     "segment": (segmented.segmented, segmented.protocol),
+    "detect": (found_objects.found_objects, found_objects.protocol),
 }
 
 

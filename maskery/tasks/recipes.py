@@ -12,6 +12,7 @@ from ..config import OptimConfig, Run, WatchConfig
 from ..data.views import Crop
 from ..evals.classify import headline
 from ..recipes import Suggestion
+from .detect_recipes import detect
 from .finetune import FinetuneConfig
 from .labels import LabelsConfig
 from .probe import ProbeConfig
@@ -97,7 +98,7 @@ def finetune(
     return Suggestion(run, (*why, *said))
 
 
-RECIPES = {"probe": probe, "finetune": finetune, "segment": segment}
+RECIPES = {"probe": probe, "finetune": finetune, "segment": segment, "detect": detect}
 
 
 def batch_for(images: int, most: int, steps: int) -> int:
