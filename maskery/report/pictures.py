@@ -4,6 +4,7 @@ B images, C channels, H x W pixels
 """
 
 import textwrap
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 GAP, INK, PAPER = 6, (40, 40, 40), (255, 255, 255)
+CHIP, LINE = 11, 18  # pixels of a colour of the legend, and from one of its lines to the next
 
 
 def displayable(columns: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -34,8 +36,13 @@ def displayable(columns: dict[str, Tensor]) -> dict[str, Tensor]:
     return shown
 
 
-def strip(columns: dict[str, Tensor], path: Path, title: str = "", tile: int = 160) -> Path:
-    """Write columns {caption: [B, C, H, W] in [0, 1]} as one PNG; small images are enlarged to about `tile` pixels."""
+def strip(
+    columns: dict[str, Tensor], path: Path, title: str = "", tile: int = 160, legend: Mapping[str, str] | None = None
+) -> Path:
+    """Write columns {caption: [B, C, H, W] in [0, 1]} as one PNG; small images are enlarged to about `tile` pixels.
+
+    `legend`: what a colour (#rrggbb) stands for, below them.
+    """
     shown = displayable(columns)
     rows, _, height, width = next(iter(shown.values())).shape
     scale = max(1, round(tile / max(height, width)))
@@ -45,8 +52,10 @@ def strip(columns: dict[str, Tensor], path: Path, title: str = "", tile: int = 1
     captions = {caption: textwrap.wrap(caption, max(10, width // 7)) for caption in shown}
     head = 30 if title else GAP
     caption_height = 15 * max(len(lines) for lines in captions.values()) + GAP
-    size = (GAP + len(shown) * (width + GAP), head + caption_height + rows * (height + GAP))
-    sheet = Image.new("RGB", size, PAPER)
+    across, down = GAP + len(shown) * (width + GAP), head + caption_height + rows * (height + GAP)
+    places = placed(legend or {}, across, small)
+    below = LINE * (1 + max(row for _, _, row in places.values())) if places else 0
+    sheet = Image.new("RGB", (across, down + below), PAPER)
     pen = ImageDraw.Draw(sheet)
     pen.text((GAP, 6), title, INK, font)
     for column, (caption, images) in enumerate(shown.items()):
@@ -56,7 +65,25 @@ def strip(columns: dict[str, Tensor], path: Path, title: str = "", tile: int = 1
             picture = Image.fromarray(np.ascontiguousarray(image.permute(1, 2, 0).numpy()))
             picture = picture.resize((width, height), Image.Resampling.NEAREST)
             sheet.paste(picture, (left, head + caption_height + row * (height + GAP)))
+    for name, (colour, left, row) in places.items():
+        top = down + row * LINE
+        pen.rectangle((left, top, left + CHIP, top + CHIP), colour)
+        pen.text((left + CHIP + 4, top - 2), name, INK, small)
     half = path.with_suffix(".writing")
     sheet.save(half, format="PNG")
     half.replace(path)
     return path
+
+
+def placed(
+    legend: Mapping[str, str], across: int, font: ImageFont.ImageFont | ImageFont.FreeTypeFont
+) -> dict[str, tuple[str, int, int]]:
+    """{name: (colour, pixels from the left, line)}: as many on a line as there is room for."""
+    found, left, row = {}, GAP, 0
+    for name, colour in legend.items():
+        long = CHIP + 4 + round(font.getlength(name)) + 2 * GAP
+        if left > GAP and left + long > across:
+            left, row = GAP, row + 1
+        found[name] = (colour, left, row)
+        left += long
+    return found

@@ -4,6 +4,7 @@ B images, C channels, H x W pixels, M classes
 """
 
 import colorsys
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -15,6 +16,12 @@ def colours(classes: int) -> Tensor:
     """[M, 3] in [0, 1], always the same; the lightness changes as well."""
     steps = [((i * _TURN) % 1, 0.45 + 0.2 * (i % 3), 0.9 - 0.25 * (i % 2)) for i in range(classes)]
     return torch.tensor([colorsys.hls_to_rgb(hue, light, full) for hue, light, full in steps])
+
+
+def legend(names: Sequence[str], shown: Iterable[int]) -> dict[str, str]:
+    """{name: #rrggbb} of the classes that are shown, in their order; what is below 0 has no colour."""
+    shades = colours(len(names))
+    return {names[m]: "#" + bytes((shades[m] * 255).byte().tolist()).hex() for m in sorted(set(shown)) if m >= 0}
 
 
 def painted(images: Tensor, masks: Tensor, classes: int) -> Tensor:

@@ -17,6 +17,7 @@ from ..evals.detect import SCORE, average_precision, pasted
 from ..log import Terminal
 from ..report.objects import outlined
 from ..report.pictures import strip
+from ..report.segments import legend
 from .detect import Detect
 from .found import Found, length_of, said_of_labels
 from .segmented import scaled, together
@@ -28,17 +29,20 @@ def found_objects(task: Detect, run: Run, data: Data, evals: Path, precision: to
     """Its answers. Writes detections.png, whole images with truth and prediction."""
     M, names, columns, source = task.config.labels.count, task.config.labels.names, [], data.images.source
     assert isinstance(source, CocoSource)
-    shown = set(spread(data.held_out, SHOWN).tolist())
+    shown, classes = set(spread(data.held_out, SHOWN).tolist()), set[int]()
 
     def show(i: int, answer: dict[str, Tensor]) -> None:
         if i in shown:
             columns.append([scaled(x[None]) for x in pictures(data, i, answer, M, task.with_masks)])
+            objects = source.objects(i)
+            classes.update(objects.classes[~objects.crowd].tolist())
+            classes.update(answer["classes"][answer["scores"] >= SCORE].tolist())
 
     with Terminal().bar("held-out images") as tick:
         seen = task.seen(data, data.held_out, precision=precision, workers=workers, progress=tick, each=show)
     captions = ("image", "truth", f"found (surer than {SCORE})")
     each = {caption: together(images) for caption, images in zip(captions, zip(*columns, strict=True), strict=True)}
-    strip(each, evals / "detections.png", "held-out images, a colour a class")
+    strip(each, evals / "detections.png", "held-out images, a colour a class", legend=legend(names, classes))
     scores = average_precision(seen, task.with_masks)
     objects = np.bincount([a["category_id"] - 1 for a in seen.truth["annotations"] if not a["iscrowd"]], minlength=M)
     rows: list[dict[str, Any]] = [

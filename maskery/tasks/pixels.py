@@ -15,6 +15,7 @@ from ..data.dataset import Data, refuse_unreadable
 from ..data.masks import VOID, MaskSurvey, Meaning, survey_masks
 from ..data.source import Source
 from ..evals.few import Few, draw
+from ..log import Terminal
 from .labels import LabelsConfig, apart, parts
 
 MOST = 1000  # classes: beyond that they are instances, or no classes at all
@@ -52,8 +53,10 @@ def prepared(
     if not len(tune) and config.tune and len(train) > 1:
         train, tune = apart(train, nobody[train], config.tune, config.draw)
     if not config.classes or (config.balanced and not config.weights):
-        own = survey_masks(source, train)
-        rest = survey_masks(source, np.setdiff1d(whole, train))
+        with Terminal().bar("reading masks") as tick:
+            own = survey_masks(source, train, lambda done, _: tick(done, len(whole)))
+            others = np.setdiff1d(whole, train)
+            rest = survey_masks(source, others, lambda done, _: tick(len(train) + done, len(whole)))
         bad = [*own.unreadable, *rest.unreadable]
         refuse_unreadable(source.where, bad, len(whole), data.config.unreadable)
         names, ids = classes(source, (own, rest), void(source, ignore, zero))

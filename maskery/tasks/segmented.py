@@ -14,7 +14,7 @@ from ..evals.segment import iou, numbers, rows
 from ..evals.segment import segmented as ask
 from ..log import Terminal
 from ..report.pictures import strip
-from ..report.segments import colours, painted
+from ..report.segments import legend, painted
 from .found import Found, length_of, said_of_labels
 from .segment import Segment
 
@@ -24,7 +24,7 @@ SHOWN, SIDE = 8, 320  # held-out images in segments.png, and their long side the
 def segmented(task: Segment, run: Run, data: Data, evals: Path, precision: torch.dtype, workers: int) -> Found:
     """Its answers. Writes segments.png, whole images with truth and prediction."""
     M, names, seen = task.config.labels.count, task.config.labels.names, []
-    shown = set(spread(data.held_out, SHOWN).tolist())
+    shown, classes = set(spread(data.held_out, SHOWN).tolist()), set[int]()
 
     def show(i: int, predicted: Tensor, truth: Tensor) -> None:
         if i in shown:
@@ -33,6 +33,7 @@ def segmented(task: Segment, run: Run, data: Data, evals: Path, precision: torch
             image = F.interpolate(image, truth.shape, mode="area")
             columns = (image, painted(image, truth[None], M), painted(image, predicted[None], M))
             seen.append([scaled(column) for column in columns])
+            classes.update(truth.unique().tolist(), predicted.unique().tolist())
 
     with Terminal().bar("held-out images") as tick:
         found = ask(
@@ -50,13 +51,14 @@ def segmented(task: Segment, run: Run, data: Data, evals: Path, precision: torch
         )
     captions = ("image", "truth", "prediction")
     columns = {caption: together(images) for caption, images in zip(captions, zip(*seen, strict=True), strict=True)}
-    strip(columns, evals / "segments.png", "held-out images, dark where nobody named a class")
+    title = "held-out images, dark where nobody named a class"
+    strip(columns, evals / "segments.png", title, legend=legend(names, classes))
     notes, unseen = [], [name for name, value in zip(names, iou(found.matrix).tolist(), strict=True) if value != value]
     if unseen:
         named = ", ".join(unseen[:5]) + (", ..." if len(unseen) > 5 else "")
         notes.append(f"{len(unseen)} of {M} classes are nowhere in the held-out images and left out of means: {named}")
-    shades = ["#" + bytes((colour * 255).byte().tolist()).hex() for colour in colours(M)]
-    tables = {"classes": [row | {"colour": c} for row, c in zip(rows(found.matrix, names), shades, strict=True)]}
+    shades = legend(names, range(M))
+    tables = {"classes": [row | {"colour": shades[row["class"]]} for row in rows(found.matrix, names)]}
     return Found(numbers(found.matrix), tables, notes, found.indices, len(found.skipped))
 
 
