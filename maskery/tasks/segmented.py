@@ -58,7 +58,7 @@ def segmented(task: Segment, run: Run, data: Data, evals: Path, precision: torch
         named = ", ".join(unseen[:5]) + (", ..." if len(unseen) > 5 else "")
         notes.append(f"{len(unseen)} of {M} classes are nowhere in the held-out images and left out of means: {named}")
     shades = legend(names, range(M))
-    tables = {"classes": [row | {"colour": shades[row["class"]]} for row in rows(found.matrix, names)]}
+    tables = {"classes": [row | {"colour": shades[str(row["class"])]} for row in rows(found.matrix, names)]}
     return Found(numbers(found.matrix), tables, notes, found.indices, len(found.skipped))
 
 
