@@ -20,7 +20,7 @@ from maskery.data import scenes
 from maskery.nn.vit import ViTConfig
 from maskery.tasks.labels import LabelsConfig
 from maskery.tasks.segment import Segment, SegmentConfig
-from tests.test_train import assert_same_run
+from tests.test_train import assert_same_run, launched, metrics
 
 VIT = ViTConfig(48, 2, 3, 8, (32, 32))
 QUICK = ["--images.workers", "0", "--no-overlap", "--watch.log-every", "4"]
@@ -123,6 +123,23 @@ def test_going_on_changes_nothing(head: str, run: Path, pairs: Path, tmp_path: P
     (broken / "checkpoints" / "last").write_text("step-00000002\n")
     maskery.resume(broken)
     assert_same_run(whole, broken)
+
+
+def test_two_processes(run: Path, pairs: Path, tmp_path: Path) -> None:
+    """Replicas stay the same (checked at every checkpoint), and what they learn is what one process learns."""
+    args = ["eval", "segment", str(run), "--data", str(pairs), *QUICK, "--steps", "2", "--batch-size", "8"]
+    args += ["--watch.looks", "1", "--watch.log-every", "1", "--settings.head", "linear", "--settings.freeze"]
+    # Full views, nothing drawn: else each process means over the pixels that it has, and draws for itself.
+    args += ["--settings.scale", "1", "1", "--settings.no-distortion", "--settings.dropout", "0"]
+    launched(*args, "--out", str(tmp_path / "two"))
+    assert main([*args, "--out", str(tmp_path / "one")]) == 0
+    one, two = (metrics(tmp_path / name / "end-seed0") for name in ("one", "two"))
+    assert one[1]["loss"] == pytest.approx(two[1]["loss"], rel=1e-4)
+    assert one[-1]["miou"] == pytest.approx(two[-1]["miou"], abs=1e-3)
+    assert (
+        result_of(tmp_path / "two" / "end-seed0")["fingerprint"]
+        == result_of(tmp_path / "one" / "end-seed0")["fingerprint"]
+    )
 
 
 # ------------------------------------------------------------------------------------------------------- bad input
@@ -234,6 +251,19 @@ def test_classes_that_count_from_one(layout: str, few: Path) -> None:
     mask = scenes.scene(0, int(data.held_out[0]), 16).mask
     shown = np.kron(mask, np.ones((2, 2), int))
     assert label[0].tolist() == (shown.astype(int) - 1).tolist()  # 0 is void, and that is -1
+
+
+def test_another_mask_is_another_evaluation(run: Path, few: Path, tmp_path: Path) -> None:
+    args = ["eval", "segment", str(run), "--data", str(few), *QUICK, "--steps", "1", "--watch.looks", "0"]
+    assert main([*args, "--out", str(tmp_path / "a")]) == 0
+    repaint(
+        few,
+        "scene-000006.png",
+        lambda m: np.where(np.arange(m.size).reshape(m.shape) == 5, 1 - (m > 0), m).astype(np.uint8),
+    )
+    assert main([*args, "--out", str(tmp_path / "b")]) == 0
+    a, b = (result_of(tmp_path / name / "end-seed0")["fingerprint"] for name in "ab")
+    assert a != b
 
 
 def test_images_without_masks_are_left_out_and_counted(few: Path) -> None:

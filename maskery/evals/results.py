@@ -118,8 +118,8 @@ def read_all(path: Path) -> list[Result]:
     return found
 
 
-def fingerprint(source: Source, train: np.ndarray, test: np.ndarray) -> str:
-    """The same for the same images, by name and label, on the same sides in the same order."""
+def fingerprint(source: Source, train: np.ndarray, test: np.ndarray, truth: str = "") -> str:
+    """The same for the same images, by name, label and what else is true of them, on the same sides in one order."""
     digest = hashlib.blake2b(digest_size=8)
     for side in (train, test):
         for i in side.tolist():
@@ -128,7 +128,7 @@ def fingerprint(source: Source, train: np.ndarray, test: np.ndarray) -> str:
             if source.tags is not None:
                 digest.update(source.tags[i].tobytes())
         digest.update(b"\n")
-    digest.update("\n".join(source.classes).encode())
+    digest.update("\n".join(source.classes).encode() + truth.encode())
     return digest.hexdigest()
 
 

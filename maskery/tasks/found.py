@@ -19,6 +19,7 @@ class Found:
     notes: list[str]
     indices: np.ndarray  # [n] of the source
     skipped: int
+    truth: str = ""  # what was there to be found, where labels do not say it: another one is another evaluation
 
 
 def length_of(run: Run) -> list[str]:

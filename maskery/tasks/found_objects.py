@@ -55,7 +55,9 @@ def found_objects(task: Detect, run: Run, data: Data, evals: Path, precision: to
         notes.append(f"{len(unseen)} of {M} classes are nowhere in the held-out images and left out of means: {named}")
     if not task.with_masks:
         notes.append("boxes only: not every object has a shape, or --settings.masks is off")
-    return Found(scores.numbers, {"classes": rows}, notes, seen.indices, len(seen.skipped))
+    area = sum(a["area"] for a in seen.truth["annotations"])
+    truth = f"objects of the classes {objects.tolist()}, {area:.0f} pixels"
+    return Found(scores.numbers, {"classes": rows}, notes, seen.indices, len(seen.skipped), truth)
 
 
 def pictures(data: Data, i: int, answer: dict[str, Tensor], classes: int, masks: bool) -> tuple[Tensor, Tensor, Tensor]:

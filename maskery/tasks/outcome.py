@@ -43,7 +43,7 @@ def measure(where: Path, device: torch.device, of: str, weights: str) -> Result:
         numbers=found.numbers,
         protocol=protocol(run),
         data=run.data,
-        fingerprint=fingerprint(opened.images.source, opened.train, found.indices),
+        fingerprint=fingerprint(opened.images.source, opened.train, found.indices, found.truth),
         weights=weights,
         of=of,
         seed=run.seed,

@@ -59,7 +59,8 @@ def segmented(task: Segment, run: Run, data: Data, evals: Path, precision: torch
         notes.append(f"{len(unseen)} of {M} classes are nowhere in the held-out images and left out of means: {named}")
     shades = legend(names, range(M))
     tables = {"classes": [row | {"colour": shades[str(row["class"])]} for row in rows(found.matrix, names)]}
-    return Found(numbers(found.matrix), tables, notes, found.indices, len(found.skipped))
+    truth = f"pixels of the classes {found.matrix.sum(1).tolist()}"
+    return Found(numbers(found.matrix), tables, notes, found.indices, len(found.skipped), truth)
 
 
 def scaled(image: Tensor) -> Tensor:
