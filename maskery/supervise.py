@@ -1,4 +1,4 @@
-"""`maskery eval probe`, `finetune`, `segment`, `detect`, `vqa`: train on labels, measure what is held out, side by side.
+"""`maskery eval probe`, `finetune`, `segment`, `detect`, `vqa`: train on labels, measure, side by side.
 
 Seed by seed, all sides of a seed before the next one. OUT/<side>-seed<seed>/ is an ordinary run directory; its result
 is in its evals/, written once. Called again, what is finished is taken as it is and what was interrupted goes on.
@@ -45,7 +45,7 @@ WANTED = {  # what --data has to be
     "finetune": "images with labels: class folders, a list (.csv) or a table",
     "segment": "images with masks: images/ beside masks/ or annotations/, or a table with a column of masks",
     "detect": "images with objects: a folder with annotations/instances_train*.json or train.json, COCO's",
-    "vqa": "images with questions: a folder with VQAv2's files, v2_OpenEnded_*_train*_questions.json and its annotations",
+    "vqa": "images with questions: a folder with VQAv2's files, *_train*_questions.json and its annotations",
 }
 ASKED = "asked.yaml"
 

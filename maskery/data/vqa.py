@@ -231,12 +231,13 @@ class Pictures:
     """Files by what json calls them: a number at the end of their name, or their name."""
 
     def __init__(self, paths: Sequence[str]):
+        self.paths = frozenset(paths)
         self.named: dict[int | str, list[str]] = {}
         for path in paths:
             name = os.path.basename(path)
             stem = os.path.splitext(name)[0]
             digits = re.search(r"\d+$", stem)
-            for key in dict.fromkeys((path, name, stem, *([int(digits[0])] if digits else []))):
+            for key in dict.fromkeys((name, stem, *([int(digits[0])] if digits else []))):
                 self.named.setdefault(key, []).append(path)
 
     def of(self, image: int | str, split: str, tree: dict[str, Any], asked: str) -> str | None:
@@ -245,6 +246,8 @@ class Pictures:
         None: there is none, or all are of other splits; COCO's numbers mean the same image wherever it lies.
         ValueError: several are as good.
         """
+        if image in self.paths:
+            return str(image)
         key = int(image) if isinstance(image, str) and image.isdecimal() and image not in self.named else image
         paths, subset = self.named.get(key, []), str(tree.get("data_subtype") or "")
         wanted = "test" if split == UNANSWERED else split

@@ -25,13 +25,13 @@ PERIOD = re.compile(r"\.(?!\d)")
 PERIODS = 32  # so many at most: the official code hands a flag of that value over in the place of the count
 # Words that are given back the one apostrophe that is missing; "somebody'd" loses its own in the official table.
 APOSTROPHES = """
-ain't aren't can't could've couldn't couldn't've didn't doesn't don't hadn't hadn't've hasn't haven't he'd he'd've he's
-how'd how'll how's isn't it'd it'd've it'll ma'am mightn't mightn't've might've mustn't must've needn't not've o'clock
-oughtn't 'ow's'at shan't she'd've should've shouldn't shouldn't've somebody'd've somebody'll somebody's someone'd
-someone'd've someone'll someone's something'd something'd've something'll that's there'd there'd've there're there's
-they'd they'd've they'll they're they've 'twas wasn't we'd've we've weren't what'll what're what's what've when's where'd
-where's where've who'd who'd've who'll who's who've why'll why're why's won't would've wouldn't wouldn't've y'all y'all'll
-y'all'd've you'd you'd've you'll you're you've
+ain't aren't can't could've couldn't couldn't've didn't doesn't don't hadn't hadn't've hasn't haven't he'd he'd've
+he's how'd how'll how's isn't it'd it'd've it'll ma'am mightn't mightn't've might've mustn't must've needn't not've
+o'clock oughtn't 'ow's'at shan't she'd've should've shouldn't shouldn't've somebody'd've somebody'll somebody's
+someone'd someone'd've someone'll someone's something'd something'd've something'll that's there'd there'd've there're
+there's they'd they'd've they'll they're they've 'twas wasn't we'd've we've weren't what'll what're what's what've
+when's where'd where's where've who'd who'd've who'll who's who've why'll why're why's won't would've wouldn't
+wouldn't've y'all y'all'll y'all'd've you'd you'd've you'll you're you've
 """
 CONTRACTIONS = {
     word[:i] + word[i + 1 :]: word for word in APOSTROPHES.split() for i, letter in enumerate(word) if letter == "'"
@@ -75,8 +75,8 @@ class Truth:
 
     @property
     def usual(self) -> str:
-        """What most said; of those that as many said, the first by the alphabet."""
-        return min(self.counts, key=lambda answer: (-self.counts[answer], answer))
+        """What most said; of those that as many said, the first by the alphabet. "" where nothing is left of it."""
+        return most(Counter({answer: n for answer, n in self.counts.items() if answer}))
 
 
 def credit(matches: int, people: int) -> float:
@@ -152,4 +152,4 @@ def asked(q: Question) -> str:
 
 
 def most(counter: Counter[str]) -> str:
-    return min(counter, key=lambda answer: (-counter[answer], answer))
+    return min(counter, key=lambda answer: (-counter[answer], answer), default="")

@@ -25,7 +25,7 @@ PAGE, SHEET, QUESTIONS = 48, 12, 8  # images on the page, in the picture; questi
 
 def answered(task: Vqa, run: Run, data: Data, evals: Path, precision: torch.dtype, workers: int) -> Found:
     """Its answers. Writes predictions.json as VQAv2's server takes them, examples.html and examples.png."""
-    source, names = data.images.source, task.config.labels.names
+    source, names = data.images.source, task.names
     assert isinstance(source, VqaSource)
     with Terminal().bar("held-out images") as tick:
         said = task.answers(data, data.held_out, precision=precision, workers=workers, progress=tick)
@@ -61,7 +61,7 @@ def answered(task: Vqa, run: Run, data: Data, evals: Path, precision: torch.dtyp
 
 def results(said: Answers, task: Vqa, source: VqaSource, path: Path) -> None:
     """[{"question_id", "answer"}], VQAv2's format of results."""
-    names = task.config.labels.names
+    names = task.names
     each = [
         {"question_id": source.question(k).number, "answer": names[m]}
         for k, m in zip(said.numbers, said.best, strict=True)
@@ -71,7 +71,7 @@ def results(said: Answers, task: Vqa, source: VqaSource, path: Path) -> None:
 
 def entries(said: Answers, scores: list[float], task: Vqa, data: Data, most: int) -> list[Entry]:
     """Some of the images, evenly spread, with their first questions."""
-    source, names = data.images.source, task.config.labels.names
+    source, names = data.images.source, task.names
     assert isinstance(source, VqaSource)
     at = {k: j for j, k in enumerate(said.numbers)}
     found = []

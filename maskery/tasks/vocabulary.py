@@ -36,7 +36,8 @@ def prepared(config: Any, data: Data) -> tuple[Any, Data]:
     for k in source.numbers(train):
         question = source.question(k)
         texts.append(question.text)
-        usual[Truth.of(question.answers).usual] += 1
+        if answer := Truth.of(question.answers).usual:
+            usual[answer] += 1
     chosen = tuple(sorted(usual, key=lambda answer: (-usual[answer], answer))[: config.vocabulary])
     forms = Forms(chosen)
     if not any(forms.worth(source.question(k).answers) for k in source.numbers(held_out)):

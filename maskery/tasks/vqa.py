@@ -13,7 +13,6 @@ from words to an encoder's patches (as in METER, Dou et al. 2022; theirs looks b
 Ours: all sizes, a shared look at an image for its questions, the head's first bias (each answer as likely as 1 of M).
 """
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -72,7 +71,8 @@ class Vqa(Objective):
     def __init__(self, config: VqaConfig, vit: ViTConfig):
         super().__init__()
         refuse(config)
-        self.config, M = config, config.labels.count
+        self.config, self.names = config, config.labels.names
+        self.count = M = config.labels.count
         W, L = config.width or vit.dim, config.length or vocabulary.LONGEST
         heads = vit.heads if vit.dim == W else max(1, W // HEAD_WIDTH)
         if W % heads:
@@ -96,12 +96,12 @@ class Vqa(Objective):
         nn.init.normal_(last.weight, std=0.01)
         nn.init.constant_(last.bias, -math.log(max(M - 1, 1)))
         if config.text:
-            self.eager = "how a pretrained encoder of text runs is up to its library"
             self.notes = (f"questions are read by {config.text}, {self.vocabulary.count:,} tokens",)
 
     # ------------------------------------------------------------------------------------------------ data
     @classmethod
     def prepared(cls, settings: Any, data: Data) -> tuple[Any, Data]:
+        refuse(settings)
         return vocabulary.prepared(settings, data)
 
     def views(self, crop: Crop) -> dict[str, Crop]:
@@ -162,7 +162,7 @@ class Vqa(Objective):
         batch = batch if "y" in batch else self.draw(batch, t)
         y, f = batch["y"], batch.get("f")
         f = self.look(batch["image"], batch.get("paths")) if f is None else f
-        s = y.targets(self.config.labels.count)
+        s = y.targets(self.count)
         each = F.binary_cross_entropy_with_logits(self.ask(f, y.tokens), s, reduction="none").sum(-1)  # [B, Q]
         return {"loss": (each * y.real).sum() / (len(each) * self.config.asked)}
 
@@ -186,11 +186,10 @@ class Vqa(Objective):
 
     def answer(self, image: Tensor, questions: Sequence[Sequence[str]]) -> list[list[tuple[str, float]]]:
         """Images [B, C, H, W] in [0, 1], as many questions about each -> the surest answer to each, and how sure."""
-        names = json.loads(self.config.labels.classes)
         tokens = torch.from_numpy(np.stack([self.tokens(each) for each in questions]))
         best = self.ask(self.look(image), tokens).sigmoid().max(-1)
         pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
-        return [[(names[m], sure) for m, sure in zip(*each, strict=True)] for each in pairs]
+        return [[(self.names[m], sure) for m, sure in zip(*each, strict=True)] for each in pairs]
 
     def answers(self, data: Data, indices: np.ndarray, **how: Any) -> Answers:
         """To all questions about these images. In eval mode."""
@@ -200,14 +199,14 @@ class Vqa(Objective):
 
     def measure(self, data: Data, most: int, precision: torch.dtype, workers: int) -> dict[str, float]:
         found: dict[str, float] = {}
-        source, names = data.images.source, self.config.labels.names
+        source = data.images.source
         assert isinstance(source, VqaSource)
         for part, prefix in ((data.held_out, ""), (data.tune, "tune_")):
             if len(part):
                 said = self.answers(data, spread(part, most), precision=precision, workers=workers)
                 questions = [source.question(k) for k in said.numbers]
                 pairs = zip(questions, said.best, strict=True)
-                scores = [Truth.of(q.answers).score(names[m]) for q, m in pairs]
+                scores = [Truth.of(q.answers).score(self.names[m]) for q, m in pairs]
                 found |= {prefix + name: value for name, value in accuracies(questions, scores).items()}
         return found
 
