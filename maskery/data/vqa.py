@@ -237,7 +237,8 @@ class Pictures:
             name = os.path.basename(path)
             stem = os.path.splitext(name)[0]
             digits = re.search(r"\d+$", stem)
-            for key in dict.fromkeys((name, stem, *([int(digits[0])] if digits else []))):
+            keys: list[int | str] = [name, stem] if name != stem else [name]
+            for key in keys + ([int(digits[0])] if digits else []):
                 self.named.setdefault(key, []).append(path)
 
     def of(self, image: int | str, split: str, tree: dict[str, Any], asked: str) -> str | None:

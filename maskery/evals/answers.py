@@ -5,7 +5,7 @@ b images, Q questions of each at a time, L tokens of each, M answers
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -21,11 +21,11 @@ AT_ONCE = {"cuda": 256}  # images; 64 elsewhere
 
 
 class Answering(Protocol):
-    def look(self, image: Tensor) -> Any:
+    def look(self, image: Tensor) -> Tensor:
         """Images [b, C, h, w] in [0, 1] -> what is kept of them."""
         ...
 
-    def ask(self, seen: Any, tokens: Tensor) -> Tensor:
+    def ask(self, f: Tensor, tokens: Tensor) -> Tensor:
         """What was kept of b images, questions [b, Q, L] -> logits [b, Q, M]."""
         ...
 

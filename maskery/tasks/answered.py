@@ -84,7 +84,7 @@ def entries(said: Answers, scores: list[float], task: Vqa, data: Data, most: int
             truth = Truth.of(question.answers)
             people = dict(sorted(truth.counts.items(), key=lambda item: (-item[1], item[0])))
             each.append(Said(question.text, people, names[said.best[j]], said.sure[j], scores[j]))
-        found.append(Entry(source.names[i], image, each))
+        found.append(Entry(str(source.names[i]), image, each))
     return found
 
 
