@@ -414,6 +414,9 @@ def test_a_pretrained_encoder_of_text(run: Path, few: Path, tmp_path: Path) -> N
     first, second = (load_file(member / "checkpoints" / f"step-0000000{i}" / "model.safetensors") for i in (1, 2))
     words = "text.net.embeddings.word_embeddings.weight"
     assert not torch.equal(first[words], second[words])  # fine-tuned together
+    log = (member / "train.log").read_text()
+    assert "at random: text.proj, fusion, head" in log
+    assert f"questions are read by {minilm()}, 30,522 tokens" in log
 
 
 def test_a_pretrained_encoder_is_read_as_it_is() -> None:
@@ -528,7 +531,7 @@ def test_recipes() -> None:
     assert (large.batch_size, large.epochs, large.lr) == (64, 20.0, pytest.approx(1e-4))
     assert large.settings.labels.tune == 0
     small = vqa(start, 1500).run
-    assert (small.batch_size, small.lr, small.watch.best) == (32, pytest.approx(1e-3), "tune_accuracy")
+    assert (small.batch_size, small.lr, small.watch.best) == (16, pytest.approx(1e-3), "tune_accuracy")
     assert (small.settings.questions, small.settings.labels.names) == (12, ("a",))
     assert vqa(start, 8).run.batch_size == 4
 

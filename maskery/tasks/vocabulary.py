@@ -18,7 +18,7 @@ from ..evals.vqa import Truth, normalised, plain
 from ..nn.text import Pieces, Tokens, Words, words_of
 from .labels import apart, parts
 
-LONGEST, MOST_ASKED, MOST_WORDS = 20, 16, 20_000  # tokens of a question, questions of an image, words
+LONGEST, MOST_ASKED, MOST_WORDS = 20, 8, 20_000  # tokens of a question, questions of an image, words
 
 
 def prepared(config: Any, data: Data) -> tuple[Any, Data]:

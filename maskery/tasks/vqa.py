@@ -51,7 +51,7 @@ class VqaConfig:
     layers: int = 2  # in which questions look at the image
     width: int | None = None  # of the questions; None: the image encoder's
     length: int | None = None  # tokens of a question; None: as many as the longest in training has, at most 20
-    questions: int | None = None  # of an image in one step; None: as many as 95 % of the images have, at most 16
+    questions: int | None = None  # of an image in one step; None: as many as 95 % of the images have, at most 8
     vocabulary: int = 3129  # answers that are learned: the most frequent ones of training
     blind: bool = False  # the image is not looked at: what questions alone say
     freeze: bool = False  # the image's encoder stays as it is
@@ -96,6 +96,7 @@ class Vqa(Objective):
         nn.init.normal_(last.weight, std=0.01)
         nn.init.constant_(last.bias, -math.log(max(M - 1, 1)))
         if config.text:
+            self.brought = ("text.net.",)
             self.notes = (f"questions are read by {config.text}, {self.vocabulary.count:,} tokens",)
 
     # ------------------------------------------------------------------------------------------------ data

@@ -29,8 +29,8 @@ def vqa(
             "ours, after ViLT's 10 epochs of batches of 256 questions at 1e-4, which begins with words"
         ]
     else:
-        batch = next((b for b in (32, 16, 8) if images >= 16 * b), 4)
-        epochs, lr, warmup = 60.0, 1e-3, 0.1
+        batch = next((b for b in (16, 8) if images >= 16 * b), 4)
+        epochs, lr, warmup = 40.0, 1e-3, 0.1
         why = [f"{epochs:g} epochs of batches of {batch} images, lr {lr:g}: ours for {images:,} images"]
         if spare and images >= 20:
             settings = replace(settings, labels=replace(settings.labels, tune=0.1))
