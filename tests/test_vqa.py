@@ -137,6 +137,7 @@ def test_pages_and_pictures(learned: Path) -> None:
         assert sheet.size[0] > 600
     names = sorted(p.name for p in (learned / "end-seed0" / "samples").iterdir())
     assert names == ["step-00000000.png", "step-00000110.png"]
+    assert (learned / "end-seed0" / "curves.png").exists()
 
 
 def test_a_trained_one_answers_new_questions_and_is_no_classifier(
