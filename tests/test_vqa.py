@@ -336,6 +336,10 @@ def test_what_is_taken_from_the_data(few: Path) -> None:
     assert prepared(few, questions=2)[0].asked == 2.0
     settings, data = prepared(few, labels=LabelsConfig(share="50%", tune=0.25))
     assert (len(data.train), len(data.tune), len(data.held_out)) == (3, 1, 4)
+    write_files(few, "val", [(0, "what color is it?", ["red"] * 10), (1, "which hue?", ["purple"] * 10)])
+    held_out_says_more, _ = prepared(few)
+    assert held_out_says_more.labels.names == again.labels.names  # what is held out is not looked at
+    assert held_out_says_more.words == again.words
     with pytest.raises(ValueError, match=r"opened without questions: --images\.questions"):
         Vqa.prepared(VqaConfig(), open_data(str(few), ImagesConfig(memory=0.0), (32, 32), Quiet()))
 
