@@ -380,12 +380,17 @@ def test_questions_that_are_only_there_to_be_answered(run: Path, few: Path, tmp_
         file.rename(file.with_name(file.name.replace("val", "test")))
     write_files(few, "test", [(2, "is it <b>blue</b>?", ["no"])])
     (few / "annotations_test.json").unlink()
+    colours = ["blue"] * 6 + ["red"] * 2
+    write_files(few, "train", [(i, "what color is it?", [colour] * 10) for i, colour in enumerate(colours)])
+    write_files(few, "val", [(i, "what color is it?", ["red"] * 10) for i in range(4)])
     args = ["eval", "vqa", str(run), "--data", str(few), "--out", str(tmp_path / "o"), *QUICK, *SMALL]
     assert main([*args, "--steps", "1", "--batch-size", "2", "--watch.looks", "0"]) == 0
     evals = tmp_path / "o" / "end-seed0" / "evals"
     (only,) = json.loads((evals / "predictions-unanswered.json").read_text())
     assert only["question_id"] == 0
-    assert len(json.loads((evals / "predictions.json").read_text())) == 12
+    assert len(json.loads((evals / "predictions.json").read_text())) == 4
+    numbers = json.loads((evals / "result.json").read_text())["numbers"]
+    assert (numbers["prior"], numbers["prior_by_question"]) == (0, 0)  # training says blue, and it alone is asked
 
 
 def test_whatever_the_data_say_is_text_on_the_page(run: Path, few: Path, tmp_path: Path) -> None:
