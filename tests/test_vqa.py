@@ -461,6 +461,19 @@ def test_encoders_of_text_that_do_not_fit(text: str, length: int, said: str, tmp
     assert "\n" not in str(e.value)
 
 
+def test_no_code_of_a_repository_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_MODULES_CACHE", str(tmp_path / "modules"))
+    facts = {"model_type": "odd", "auto_map": {"AutoConfig": "odd.Odd", "AutoTokenizer": ["odd.Odd", None]}}
+    (tmp_path / "repository").mkdir()
+    for file in ("config.json", "tokenizer_config.json"):
+        (tmp_path / "repository" / file).write_text(json.dumps(facts))
+    ran = tmp_path / "ran"
+    (tmp_path / "repository" / "odd.py").write_text(f"open({str(ran)!r}, 'w')\nclass Odd: pass\n")
+    with pytest.raises(ValueError, match=r"--settings\.text .*repository"):
+        built(text=str(tmp_path / "repository"), length=8)
+    assert not ran.exists()
+
+
 def test_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(ValueError, match=r"pip install 'maskery\[vqa\]'"):
