@@ -5,7 +5,7 @@ maskery.resume("run")
 maskery.compare(data="photos", out="which", methods=["mae", "rc-mae"], budget="epochs:20")
 maskery.pack(data="photos", out="packed")     a faster copy of a data set
 maskery.profile(run="run")                    where the time of a step goes, and what to change
-maskery.knn(where=Path("run"), data="photos")      what it is worth: probe, finetune, segment, detect, robustness
+maskery.knn(where=Path("run"), data="photos")      what it is worth: probe, segment, detect, vqa, ...
 maskery.load("run")                           the encoder: images in [0, 1] -> class token, patch tokens
 """
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from .profiling import profile
     from .robust import robustness
     from .start import pretrain, resume
-    from .supervise import detect, finetune, probe, segment
+    from .supervise import detect, finetune, probe, segment, vqa
     from .verbs import embed, export, inspect, load, pack
 
 __version__ = "0.1.0"
@@ -38,6 +38,7 @@ __all__ = [
     "resume",
     "robustness",
     "segment",
+    "vqa",
 ]
 
 

@@ -15,6 +15,7 @@ maskery eval probe RUN --data DIR       a linear classifier on frozen features (
 maskery eval finetune RUN --data DIR    the whole network, trained on the labels
 maskery eval segment RUN --data DIR     a class for every pixel, on images with masks
 maskery eval detect RUN --data DIR      boxes and masks of objects, on COCO's json
+maskery eval vqa RUN --data DIR         answers to questions about images, on VQAv2's json
 maskery eval robustness RUN --data DIR  a classifier on corrupted images
 maskery compare --data DIR --out DIR --methods mae,rc-mae,...   methods on the same images, seeds and budget
 maskery embed RUN --data DIR --out FILE.parquet   features of every image
@@ -29,7 +30,7 @@ maskery demo                            all of it on built-in images, in about t
 Exit codes: 0 done, 1 failed with one line, 2 wrong usage, 75 stopped by a signal with a checkpoint written."""
 
 DONE, FAILED, MISUSED, STOPPED = 0, 1, 2, 75
-EVALUATIONS = ("knn", "probe", "finetune", "segment", "detect", "robustness")
+EVALUATIONS = ("knn", "probe", "finetune", "segment", "detect", "vqa", "robustness")
 
 
 def pretrain(args: Sequence[str]) -> int:
@@ -47,11 +48,11 @@ def resume(args: Sequence[str]) -> int:
 def evaluate(args: Sequence[str]) -> int:
     kind = _choose("evaluation", args[:1], EVALUATIONS)
     rest = _positional(args[1:], "where")
-    if kind in ("probe", "finetune", "segment", "detect") and "--quick" not in rest:
+    if kind in ("probe", "finetune", "segment", "detect", "vqa") and "--quick" not in rest:
         from . import supervise
 
         return STOPPED if getattr(supervise, kind)(rest).stopped else DONE
-    if kind in ("finetune", "segment", "detect"):
+    if kind in ("finetune", "segment", "detect", "vqa"):
         raise UsageError(f"--quick is for `maskery eval probe`: {kind} has no quick form")
     from . import evaluate, robust
 

@@ -23,8 +23,10 @@ class ImagesConfig:
     labels: bool = True  # use labels when the data has them (for evaluation only; pretraining never sees them)
     masks: bool = False  # every image has a mask beside it, a class a pixel; masks are no images then
     objects: bool = False  # images are those of COCO's json, with boxes and perhaps shapes of what is in them
-    train_json: str | None = None  # of COCO, below the data; None: annotations/instances_train*.json or train.json
+    questions: bool = False  # images are those that VQAv2's json asks about
+    train_json: str | None = None  # of COCO, or VQAv2's questions, below the data; None: by their usual names
     val_json: str | None = None  # likewise
+    test_json: str | None = None  # VQAv2's questions that are only answered
     image_column: str | None = None  # of a table; None: the usual names are tried
     label_column: str | None = None
     split_column: str | None = None

@@ -29,6 +29,7 @@ class Objective(nn.Module, abc.ABC):
     Config: ClassVar[type]  # frozen dataclass: the paper's hyper-parameters, each with its source
     encoder: ViT  # what evaluation and export take away
     encoders: ClassVar[tuple[str, ...]] = ("encoder.",)  # where the state dict has encoders; `encoder` is the first
+    brought: tuple[str, ...] = ()  # where the state dict has what is pretrained already, whatever it starts from
     group: int = 1  # the images of a micro-batch have to be a multiple of this
     whole: bool = False  # the loss compares all images of a process's batch, so there are no micro-batches
     eager: ClassVar[str] = ""  # why it is no graph of fixed shapes: then the loop does not compile it, and says so

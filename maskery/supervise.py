@@ -1,4 +1,4 @@
-"""`maskery eval probe`, `finetune`, `segment`, `detect`: train on labels, measure on held-out images, side by side.
+"""`maskery eval probe`, `finetune`, `segment`, `detect`, `vqa`: train on labels, measure, side by side.
 
 Seed by seed, all sides of a seed before the next one. OUT/<side>-seed<seed>/ is an ordinary run directory; its result
 is in its evals/, written once. Called again, what is finished is taken as it is and what was interrupted goes on.
@@ -39,12 +39,13 @@ from .tasks.recipes import RECIPES
 from .train import train
 from .weights import images_of, load_encoder
 
-Kind = Literal["probe", "finetune", "segment", "detect"]
+Kind = Literal["probe", "finetune", "segment", "detect", "vqa"]
 WANTED = {  # what --data has to be
     "probe": "images with labels: class folders, a list (.csv) or a table",
     "finetune": "images with labels: class folders, a list (.csv) or a table",
     "segment": "images with masks: images/ beside masks/ or annotations/, or a table with a column of masks",
     "detect": "images with objects: a folder with annotations/instances_train*.json or train.json, COCO's",
+    "vqa": "images with questions: a folder with VQAv2's files, *_train*_questions.json and its annotations",
 }
 ASKED = "asked.yaml"
 
@@ -97,10 +98,15 @@ def detect(args: Sequence[str] = (), **leaves: Any) -> Supervised:
     return supervise("detect", args, **leaves)
 
 
+def vqa(args: Sequence[str] = (), **leaves: Any) -> Supervised:
+    """`maskery eval vqa`, likewise."""
+    return supervise("vqa", args, **leaves)
+
+
 def supervise(kind: Kind, args: Sequence[str] = (), **leaves: Any) -> Supervised:
     """Train and measure every side with every seed, print the table. What is finished already is taken as it is."""
     args = [*args, *options(leaves)]
-    images = ImagesConfig(masks=kind == "segment", objects=kind == "detect")
+    images = ImagesConfig(masks=kind == "segment", objects=kind == "detect", questions=kind == "vqa")
     asked = understood(kind, args, Supervise(settings=TASKS[kind].Config(), images=images))
     out, few = place_of(kind, asked), Few.of(asked.labels, asked.shots)
     say, results = Terminal().say, {}

@@ -1,6 +1,6 @@
 """Weights in, from anywhere: to look at, to export, to start from. What can be said for WHERE: `places.py`."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +67,8 @@ def start_from(objective: Objective, where: Path) -> str:
 
     fits = {name: t for name, t in given.items() if name in own and own[name].shape == t.shape}
     objective.load_state_dict(fits, strict=False)
-    rest = dict.fromkeys(_part(name, fits) for name in own if name not in fits)
+    there = {name for name in own if name in fits or name.startswith(objective.brought)}
+    rest = dict.fromkeys(_part(name, there) for name in own if name not in there)
     rest = [f"{name} ({odd[name]})" if odd.get(name) else name for name in rest]
     if weights.facts.eps != 1e-6:
         changed.append(f"eps of norms {weights.facts.eps:g} -> 1e-06")
@@ -98,8 +99,8 @@ def _refuse_another_size(weights: Weights, encoder: Mapping[str, Tensor], to: Vi
         )
 
 
-def _part(name: str, fits: Mapping[str, Tensor]) -> str:
-    """The largest part of a model that this tensor is in and none of `fits`."""
+def _part(name: str, there: Collection[str]) -> str:
+    """The largest part of a model that this tensor is in and none of those that are there."""
     steps = name.split(".")
     parts = (".".join(steps[: i + 1]) for i in range(len(steps)))
-    return next((p for p in parts if not any(f.startswith(p + ".") for f in fits)), name)
+    return next((p for p in parts if not any(f.startswith(p + ".") for f in there)), name)

@@ -17,19 +17,23 @@ from maskery.tasks import instances
 from maskery.tasks.detect import Detect
 from maskery.tasks.labels import LabelsConfig
 from maskery.tasks.segment import Segment
+from maskery.tasks.vqa import Vqa
 
 VIT = ViTConfig(48, 2, 3, 8, (32, 32))
 HEADS = {"mlp": {"head": "mlp"}, "linear": {"head": "linear"}, "frozen": {"head": "linear", "freeze": True}}
 DETECTORS = {"frozen": {"freeze": True}, "boxes": {"masks": "off"}, "windows": {"window": 2, "global_blocks": 1}}
-CASES = [*OBJECTIVES, *(f"segment/{head}" for head in HEADS), *(f"detect/{kind}" for kind in DETECTORS)]
+ASKING = {"frozen": {"freeze": True}, "blind": {"blind": True}, "wide": {"width": 64, "questions": 1}}
+KINDS = {"segment": HEADS, "detect": DETECTORS, "vqa": ASKING}
+CASES = [*OBJECTIVES, *(f"{task}/{kind}" for task, kinds in KINDS.items() for kind in kinds)]
 
 
 def built(name: str) -> Objective:
     torch.manual_seed(0)
     name, _, head = name.partition("/")
     method = OBJECTIVES[name]
-    special = DETECTORS if method is Detect else HEADS
-    small: dict[str, Any] = {"decoder": DecoderSize(32, 1, 4), "width": 16, "rois": 16} | special.get(head, {})
+    special = KINDS.get(name, {})
+    small: dict[str, Any] = {"decoder": DecoderSize(32, 1, 4), "width": 16, "rois": 16}
+    small |= {"words": '["how", "many", "moons"]', "length": 5, "questions": 3} | special.get(head, {})
     if name == "cmt-mae":
         small["teacher"] = "random:test_vit"  # its own cannot be had without a network
     if method.labelled:
@@ -47,6 +51,12 @@ def batch_of(objective: Objective, seed: int = 0) -> Batch:
     if isinstance(objective, Detect):
         label = {"label": instances.grid(4, images["image"], objective.with_masks)}
         label["label"].classes[:, ::2] = 2
+    if isinstance(objective, Vqa):
+        asked = objective.blank(4)
+        asked.tokens[:, :, 1:] = torch.randint(6, asked.tokens[:, :, 1:].shape)
+        asked.real[:, 1:] = torch.rand(asked.real[:, 1:].shape) < 0.7
+        asked.answers[:], asked.scores[:] = torch.randint(3, asked.answers.shape), 0.9
+        label = {"label": asked}
     return images | label
 
 
@@ -120,7 +130,7 @@ def test_pictures_are_images_in_range(name: str) -> None:
         assert float(images.max()) <= 1
 
 
-FROZEN = ("probe", "segment/frozen", "detect/frozen")  # whose encoder has no backward
+FROZEN = ("probe", "segment/frozen", "detect/frozen", "vqa/frozen", "vqa/blind")  # whose encoder has no backward
 
 
 @pytest.mark.parametrize("name", [name for name in CASES if name not in FROZEN])
@@ -149,8 +159,8 @@ def test_recomputing_keeps_less_and_changes_nothing(name: str) -> None:
         gradients.append([p.grad for p in objective.parameters() if p.grad is not None])
         objective.zero_grad()
         recompute_blocks(objective)
-    most = {"segment": 0.9, "detect": 0.99}.get(name.removesuffix("/boxes").removesuffix("/windows"), 0.6)
-    assert kept[1] < most * kept[0]  # UPerNet and Mask R-CNN keep more than two small blocks do
+    most = {"segment": 0.9, "detect": 0.99, "vqa": 0.9}.get(name.partition("/")[0], 0.6)
+    assert kept[1] < most * kept[0]  # UPerNet, Mask R-CNN and layers of fusion keep more than two small blocks do
     for i in range(1, len(steps)):
         torch.testing.assert_close(losses[i], losses[0])
         for mine, theirs in zip(gradients[i], gradients[0], strict=True):

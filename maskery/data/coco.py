@@ -153,15 +153,20 @@ def no_json(where: str) -> str:
     return f"{where}: no objects: looked for {', '.join(TRAIN)}; --images.train-json and --images.val-json name others"
 
 
-def read_json(path: str) -> dict[str, list[Any]]:
-    """ValueError in one line for what is no file of instances."""
+def read_tree(path: str) -> Any:
+    """What a file of json holds. ValueError in one line where it is damaged."""
     try:
         with open(path, encoding="utf-8-sig") as file:
-            tree = json.load(file)
+            return json.load(file)
     except json.JSONDecodeError as e:
         raise ValueError(f"{path}: damaged json in line {e.lineno}: {e.msg}") from None
     except (UnicodeDecodeError, RecursionError) as e:
         raise ValueError(f"{path}: damaged json: {e}") from None
+
+
+def read_json(path: str) -> dict[str, list[Any]]:
+    """ValueError in one line for what is no file of instances."""
+    tree = read_tree(path)
     for part, kind in _PARTS:
         if not isinstance(tree, dict) or not isinstance(tree.get(part), kind):
             raise ValueError(f"{path}: it has no list {part!r}: COCO's instances have images, annotations, categories")

@@ -83,8 +83,10 @@ def source_of(where: str, config: ImagesConfig, progress: Callable[[int], None] 
         labels=config.labels,
         masks=config.masks,
         objects=config.objects,
+        questions=config.questions,
         train_json=config.train_json,
         val_json=config.val_json,
+        test_json=config.test_json,
         remote_cache=config.cache,
         progress=progress,
     )

@@ -255,6 +255,10 @@ class Centred(Dataset[dict[str, Any]]):
     def __len__(self) -> int:
         return -(-len(self.indices) // self.batch)
 
+    def boxes(self, height: int, width: int) -> tuple[Box, Box]:
+        """What is resized to `larger`, and the box in it that is cut."""
+        return cut(height, width, self.size, self.share)
+
     def __getitem__(self, k: int) -> dict[str, Any]:
         wanted, read, skipped = self.indices[k * self.batch : (k + 1) * self.batch], [], []
         views = _batch(self.images, self.size, len(wanted), self.device)
@@ -263,7 +267,7 @@ class Centred(Dataset[dict[str, Any]]):
         for i in wanted.tolist():
             try:
                 image = self.images.open(i)
-                outer, box = cut(image.height, image.width, self.size, self.share)
+                outer, box = self.boxes(image.height, image.width)
                 region, place = image.at(detail([outer], self.larger)).part(outer, self.larger)
                 views.add(region, inside(box, outer, place), False)
             except Unreadable as e:

@@ -83,8 +83,10 @@ def open_source(
     labels: bool = True,
     masks: bool = False,
     objects: bool = False,
+    questions: bool = False,
     train_json: str | None = None,
     val_json: str | None = None,
+    test_json: str | None = None,
     cache: bool = True,
     remote_cache: float = 50.0,
     progress: Callable[[int], None] | None = None,
@@ -94,7 +96,8 @@ def open_source(
 
     The columns are those of a .csv, .tsv or table; None: by their usual names. `labels` False leaves classes aside.
     `masks`: every image has a mask beside it (`pairs.py`), or in a column of the table; classes are left aside then.
-    `objects`: those of COCO's json (`coco.py`), whose files may be named relative to `where`.
+    `objects`: those of COCO's json (`coco.py`), `questions`: of VQAv2's (`vqa.py`), whose files may be named relative
+    to `where`.
     `cache`: a folder that has not changed since the last time is not scanned again. `remote_cache`: GB of local disk
     for a pack at a URL. `progress` is called now and then with the number of files found so far. Raises ValueError when
     there is nothing to read, naming what was looked for.
@@ -109,6 +112,12 @@ def open_source(
         if not os.path.isdir(path):
             raise ValueError(no_json(path))
         return CocoSource(path, train_json, val_json)
+    if questions:
+        from .vqa import VqaSource, no_questions
+
+        if not os.path.isdir(path):
+            raise ValueError(no_questions(path))
+        return VqaSource(path, train_json, val_json, test_json)
     # Imported here because those files import this one, and because pyarrow takes a third of a second to load.
     if "://" in path or os.path.exists(os.path.join(path, "pack.json")):
         from .packed import PackedSource

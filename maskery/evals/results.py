@@ -31,6 +31,7 @@ PACKAGES = (
     "imagecorruptions-imaug",
     "opencv-python",
     "faster-coco-eval",
+    "transformers",
 )
 
 

@@ -15,7 +15,8 @@ from ..report.standings import exceeds, paired, points
 from .results import END, RANDOM, START, Result
 
 LESS_IS_BETTER = ("clean_error", "mean_error", "mean_error_extra", "mce", "relative_mce", "calibration_error")
-CONTEXT = ("largest_class", "classes_with_images")  # of the data, not of the weights
+# Of the data, not of the weights.
+CONTEXT = ("largest_class", "classes_with_images", "reachable", "prior", "prior_by_type", "prior_by_question")
 EVERY = None  # in place of a seed: a number that nothing was drawn for
 VERDICTS = {
     "better": "Pretraining paid off",

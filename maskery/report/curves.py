@@ -15,6 +15,8 @@ ACCURACIES = {  # of looks
     "tune_top1": "to choose by",
     "tune_map": "to choose by",
     "miou": "held out",
+    "accuracy": "held out",
+    "tune_accuracy": "to choose by",
     "tune_miou": "to choose by",
 }
 

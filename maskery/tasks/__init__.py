@@ -5,5 +5,12 @@ from .detect import Detect
 from .finetune import Finetune
 from .probe import Probe
 from .segment import Segment
+from .vqa import Vqa
 
-TASKS: dict[str, type[Objective]] = {"probe": Probe, "finetune": Finetune, "segment": Segment, "detect": Detect}
+TASKS: dict[str, type[Objective]] = {
+    "probe": Probe,
+    "finetune": Finetune,
+    "segment": Segment,
+    "detect": Detect,
+    "vqa": Vqa,
+}

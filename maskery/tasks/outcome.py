@@ -11,7 +11,7 @@ from ..evals.results import Result, fingerprint, write
 from ..log import Quiet
 from ..report.curves import learning_curves
 from ..runs import run_of
-from . import classified, found_objects, segmented
+from . import answered, classified, found_objects, segmented
 from .trained import load_task
 
 RESULT = "result.json"
@@ -20,6 +20,7 @@ OF: dict[str, Any] = {  # task -> (its answers as `Found`, its protocol in words
     "finetune": (classified.classified, classified.protocol),
     "segment": (segmented.segmented, segmented.protocol),
     "detect": (found_objects.found_objects, found_objects.protocol),
+    "vqa": (answered.answered, answered.protocol),
 }
 
 

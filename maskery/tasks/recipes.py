@@ -17,6 +17,7 @@ from .finetune import FinetuneConfig
 from .labels import LabelsConfig
 from .probe import ProbeConfig
 from .segment_recipes import segment
+from .vqa_recipes import vqa
 
 SMALL = 50_000  # images below which training is stopped by a tenth of them
 LARS_NEEDS = 500_000  # images from which MAE's linear probe is taken as it is
@@ -98,7 +99,7 @@ def finetune(
     return Suggestion(run, (*why, *said))
 
 
-RECIPES = {"probe": probe, "finetune": finetune, "segment": segment, "detect": detect}
+RECIPES = {"probe": probe, "finetune": finetune, "segment": segment, "detect": detect, "vqa": vqa}
 
 
 def batch_for(images: int, most: int, steps: int) -> int:
