@@ -392,6 +392,14 @@ def test_questions_that_are_only_there_to_be_answered(run: Path, few: Path, tmp_
     numbers = json.loads((evals / "result.json").read_text())["numbers"]
     assert (numbers["prior"], numbers["prior_by_question"]) == (0, 0)  # training says blue, and it alone is asked
 
+    write_files(few, "val", [(i, "what color is it?", ["blue" if i else "red"] * 10) for i in range(4)])
+    args[args.index("--out") + 1] = str(tmp_path / "other")
+    assert main([*args, "--steps", "1", "--batch-size", "2", "--watch.looks", "0"]) == 0
+    prints = [
+        json.loads((tmp_path / o / "end-seed0/evals/result.json").read_text())["fingerprint"] for o in ("o", "other")
+    ]
+    assert prints[0] != prints[1]  # other answers are another evaluation
+
 
 def test_whatever_the_data_say_is_text_on_the_page(run: Path, few: Path, tmp_path: Path) -> None:
     asked = [(i, "<script>alert(1)</script>?", ["<b>&"] * 10) for i in range(4)]

@@ -50,14 +50,16 @@ def strip(
     font, small = ImageFont.load_default(15), ImageFont.load_default(12)
 
     captions = {caption: textwrap.wrap(caption, max(10, width // 7)) for caption in shown}
-    head = 30 if title else GAP
+    across = GAP + len(shown) * (width + GAP)
+    titles = textwrap.wrap(title, max(10, across // 8))
+    head = 30 + LINE * (len(titles) - 1) if titles else GAP
     caption_height = 15 * max(len(lines) for lines in captions.values()) + GAP
-    across, down = GAP + len(shown) * (width + GAP), head + caption_height + rows * (height + GAP)
+    down = head + caption_height + rows * (height + GAP)
     places = placed(legend or {}, across, small)
     below = LINE * (1 + max(row for _, _, row in places.values())) if places else 0
     sheet = Image.new("RGB", (across, down + below), PAPER)
     pen = ImageDraw.Draw(sheet)
-    pen.text((GAP, 6), title, INK, font)
+    pen.text((GAP, 6), "\n".join(titles), INK, font, spacing=2)
     for column, (caption, images) in enumerate(shown.items()):
         left = GAP + column * (width + GAP)
         pen.text((left, head), "\n".join(captions[caption]), INK, small)

@@ -56,7 +56,8 @@ def answered(task: Vqa, run: Run, data: Data, evals: Path, precision: torch.dtyp
         "answer_types": rows([q.answer_type for q in questions], scores, "answer_type"),
         "question_types": rows([q.question_type for q in questions], scores, "question_type"),
     }
-    return Found(numbers | context, tables, notes, said.indices, len(said.skipped))
+    asked = "\n".join(f"{q.number} {q.text} {sorted(q.answers)}" for q in questions)
+    return Found(numbers | context, tables, notes, said.indices, len(said.skipped), asked)
 
 
 def results(said: Answers, task: Vqa, source: VqaSource, path: Path) -> None:
