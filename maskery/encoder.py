@@ -143,7 +143,7 @@ def _floats(name: str, image: Tensor, c: int, size: tuple[int, int]) -> Tensor:
         raise ValueError(f"{name}: floats from {low:g} to {high:g}: they have to lie in [0, 1], not normalised")
     image = image.expand(3, -1, -1) if len(image) == 1 and c == 3 else image
     _refuse_channels(name, len(image), c)
-    left, top, right, bottom = (int(edge) for edge in centre(*image.shape[1:], size))
+    left, top, right, bottom = (int(edge) for edge in centre(image.shape[1], image.shape[2], size))
     image = image[:, top:bottom, left:right]
     if image.shape[1:] == size:
         return image

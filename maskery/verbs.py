@@ -18,12 +18,12 @@ from .data.encode import Encoding, Format
 from .data.pack import pack_source
 from .data.remote import is_url
 from .data.survey import label_lines, survey
-from .evals.features import features
 from .encoder import Encoder
+from .evals.features import features
 from .exports.export import Kind, export_to, refuse
 from .exports.hub import push as upload
 from .exports.hub import refuse_name
-from .exports.source import source_of
+from .exports.source import source_at
 from .log import Terminal
 from .methods import METHODS
 from .nn.vit import SIZES
@@ -97,7 +97,7 @@ def export(
     push: str | None = None,
     public: bool = False,
 ) -> Path:
-    """Hand the encoder to another library; done means: loaded there and compared on a batch. README.md is its model card.
+    """Hand the encoder to another library; done means: loaded there and compared on a batch. With a model card.
 
     Args:
         where: a run, a checkpoint, or weights from elsewhere: a directory, a file, timm:NAME (docs/weights.md)
@@ -115,14 +115,15 @@ def export(
         raise UsageError("--public is for --push OWNER/NAME")
     if push:
         refuse_name(push)
-    source = source_of(where)
+    source = source_at(where)
     done = export_to(to, source, out, overwrite)
     print(f"{out}: done; {done.compared} to {done.difference:.1e}. It takes {done.sizes}")
     for limit in done.limits:
         print(f"{limit}")
     print("In Python:\n" + textwrap.indent(done.load, "  "))
     if push:
-        print(f"uploaded, {'public' if public else 'private unless it was public'}: {upload(source, done, out, push, public=public)}")
+        where_to = upload(source, done, out, push, public=public)
+        print(f"{where_to}: uploaded, {'public' if public else 'private unless it was public before'}")
     return out
 
 

@@ -16,7 +16,16 @@ from .runs import is_run, objective_state, run_from, run_of
 
 V = TypeVar("V", bound=ViT)
 
-__all__ = ["encoder_of", "images_of", "load_encoder", "objective_state", "open_weights", "run_from", "run_of", "start_from"]
+__all__ = [
+    "encoder_of",
+    "images_of",
+    "load_encoder",
+    "objective_state",
+    "open_weights",
+    "run_from",
+    "run_of",
+    "start_from",
+]
 
 
 def load_encoder(where: Path, say: Callable[[str], None] = print) -> ViT:

@@ -35,7 +35,7 @@ def card(source: Source, done: Exported) -> str:
         f"Checked when it was written: {done.compared}, to {done.difference:.1e} of the largest value.",
         *(_of_run(past) if past else [_of_weights(source)]),
         "## Limits\n\n" + _list([*done.limits, *_limits(past)]),
-        "## Licence\n\nNone has been chosen. Whoever owns the images and these weights decides, and writes it at the top.",
+        "## Licence\n\nNone has been chosen: whoever owns the images and these weights writes it at the top.",
         f"Written by Maskery {__version__}.",
     ]
     return "\n\n".join(blocks).encode("utf-8", "backslashreplace").decode() + "\n"
@@ -129,13 +129,16 @@ def _measured(past: Past) -> str:
 
 def _of_result(result: Result) -> str:
     seeds = len(result.seeds())
-    return ", ".join(f"{n} {x:.4g}" for n, x in result.numbers.items()) + (f" (mean of {seeds} seeds)" if seeds > 1 else "")
+    return ", ".join(f"{n} {x:.4g}" for n, x in result.numbers.items()) + (
+        f" (mean of {seeds} seeds)" if seeds > 1 else ""
+    )
 
 
 def _of_weights(source: Source) -> str:
+    name = code(PurePath(source.where).name or "memory")
     return (
-        f"## Where it is from\n\nConverted from {code(PurePath(source.where).name or 'memory')}, which is no run of Maskery: its data, "
-        "training and numbers are not known here. See where the weights were published, and their licence."
+        f"## Where it is from\n\n{name}, which is no run of Maskery: its data, training and numbers are not known "
+        "here. See where the weights were published, and their licence."
     )
 
 

@@ -1,4 +1,4 @@
-"""A directory that is written whole or not at all: the files of one kind, checked, and a card that says what they are."""
+"""A directory that is written whole or not at all: the files of one kind, checked, and a card that explains them."""
 
 import shutil
 from collections.abc import Callable, Iterator

@@ -7,7 +7,8 @@ B images, N patches, D width
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -62,7 +63,8 @@ def write(source: Source, folder: Path) -> Exported:
     limits = _processor(encoder, folder)
     _save(_names(encoder.state_dict()), folder)
 
-    model, told = transformers.ViTModel.from_pretrained(folder, add_pooling_layer=False, output_loading_info=True)
+    with _without_bars(transformers):
+        model, told = transformers.ViTModel.from_pretrained(folder, add_pooling_layer=False, output_loading_info=True)
     _refuse_incomplete(told)
     images = images_for(encoder)
     with torch.no_grad():
@@ -96,7 +98,8 @@ def write_mae(source: Source, folder: Path) -> Exported:
     decoder = {f"decoder.{name}": t for name, t in _decoder_names(mae.decoder.state_dict()).items()}
     _save({f"vit.{name}": t for name, t in _names(encoder.state_dict()).items()} | decoder, folder)
 
-    model, told = transformers.ViTMAEForPreTraining.from_pretrained(folder, output_loading_info=True)
+    with _without_bars(transformers):
+        model, told = transformers.ViTMAEForPreTraining.from_pretrained(folder, output_loading_info=True)
     _refuse_incomplete(told)
     images = images_for(encoder)
     noise = torch.rand(len(images), n, generator=torch.Generator().manual_seed(1))
@@ -167,6 +170,18 @@ def _transformers(to: str) -> Any:
     return transformers
 
 
+@contextmanager
+def _without_bars(transformers: Any) -> Iterator[None]:
+    says = transformers.utils.logging
+    had = says.is_progress_bar_enabled()
+    says.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if had:
+            says.enable_progress_bar()
+
+
 def _config(encoder: ViT) -> dict[str, Any]:
     c = encoder.config
     return {
@@ -201,7 +216,11 @@ def _processor(encoder: ViT, folder: Path) -> tuple[str, ...]:
         "resample": 3,  # bicubic
     }
     if height == width:
-        facts |= {"size": {"shortest_edge": height}, "do_center_crop": True, "crop_size": {"height": height, "width": width}}
+        facts |= {
+            "size": {"shortest_edge": height},
+            "do_center_crop": True,
+            "crop_size": {"height": height, "width": width},
+        }
     else:
         facts |= {"size": {"height": height, "width": width}}
         limits.append(
@@ -211,10 +230,12 @@ def _processor(encoder: ViT, folder: Path) -> tuple[str, ...]:
         facts |= {"do_convert_rgb": True}
     else:
         limits.append(
-            f"The image processor does not make {c.channels} channels of a file: give it arrays of {c.channels} x H x W "
+            f"The image processor does not make {c.channels} channels of a file: give it arrays {c.channels} x H x W "
             'with input_data_format="channels_first"'
         )
-    limits.append("The image processor divides by 255: 16-bit images have to be brought to 8 bits, or scaled, before it")
+    limits.append(
+        "The image processor divides by 255: 16-bit images have to be brought to 8 bits, or scaled, before it"
+    )
     (folder / "preprocessor_config.json").write_text(json.dumps(facts, indent=2))
     return tuple(limits)
 

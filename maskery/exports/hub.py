@@ -1,12 +1,12 @@
 """To the Hugging Face hub, when it is asked for."""
 
+import os
 import re
 import tempfile
 from dataclasses import replace
 from pathlib import Path
 
 from huggingface_hub import HfApi, get_token
-from huggingface_hub.errors import HfHubHTTPError
 
 from .card import card
 from .source import Exported, Source
@@ -28,7 +28,7 @@ def push(source: Source, done: Exported, out: Path, name: str, *, public: bool) 
     ValueError in one line when the hub does not answer or says no; what was exported stays as it is.
     """
     load = on_hub(done.load, str(out), name)
-    api = HfApi()
+    api = HfApi(endpoint=os.environ.get("HF_ENDPOINT"))
     try:
         url = api.create_repo(name, private=not public, exist_ok=True, repo_type="model")
         with tempfile.TemporaryDirectory() as folder:
@@ -36,7 +36,7 @@ def push(source: Source, done: Exported, out: Path, name: str, *, public: bool) 
             file.write_text(card(source, replace(done, load=load)), encoding="utf-8")
             api.upload_folder(repo_id=name, folder_path=out, ignore_patterns=["README.md"], commit_message="Weights")
             api.upload_file(path_or_fileobj=file, path_in_repo="README.md", repo_id=name, commit_message="Model card")
-    except (HfHubHTTPError, OSError, RuntimeError) as e:
+    except Exception as e:  # the hub's own, and those of whichever HTTP client it uses
         why = " ".join(str(e).split())[:200] or type(e).__name__
         raise ValueError(f"--push {name}: the hub did not take it, {out} is complete here: {why}") from e
     return str(url)

@@ -86,7 +86,7 @@ def write(source: Source, folder: Path) -> Exported:
         LOAD,
         "onnx",
         f"any number of images, heights and widths that are multiples of {p}",
-        ("Images go in as float32 in [0, 1]: the graph subtracts the mean and divides by the standard deviation itself",),
+        ("Images go in as float32 in [0, 1]: the graph normalises them itself by mean and standard deviation",),
     )
 
 

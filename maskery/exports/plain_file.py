@@ -13,7 +13,8 @@ from .timm_directory import save
 LOAD = """\
 import maskery
 
-features = maskery.load("{out}").features([image])  # or safetensors.torch.load_file("{out}/model.safetensors")"""
+encoder = maskery.load("{out}/model.safetensors")  # its state dict has timm's names
+features = encoder.features(image)"""
 
 
 def write(source: Source, folder: Path) -> Exported:
@@ -37,9 +38,18 @@ def write(source: Source, folder: Path) -> Exported:
         stored = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
     wrong = [name for name, t in encoder.state_dict().items() if not t.equal(stored.get(name, t.new_empty(0)))]
     if wrong or len(stored) != len(encoder.state_dict()):
-        raise ValueError(f"{wrong[0] if wrong else 'a tensor'} was not read back as it was written: nothing was written")
+        raise ValueError(
+            f"{wrong[0] if wrong else 'a tensor'} was not read back as it was written: nothing was written"
+        )
     images = images_for(encoder)
     again = load_encoder(folder, lambda note: None)
     found = difference(tokens_of(encoder, images), tokens_of(again, images))
     refuse_above(1e-6, found, "features of what was read back")
-    return Exported("safetensors", found, "tensors read back are equal, features ours", LOAD, "maskery", "any size its patches divide")
+    return Exported(
+        "safetensors",
+        found,
+        "tensors read back are equal, features ours",
+        LOAD,
+        "maskery",
+        "any size its patches divide",
+    )

@@ -31,7 +31,7 @@ class Exported:
     limits: tuple[str, ...] = ()  # what it cannot do
 
 
-def source_of(where: Path, say: Callable[[str], None] = print) -> Source:
+def source_at(where: Path, say: Callable[[str], None] = print) -> Source:
     """The encoder at WHERE; ValueError as `load_encoder`."""
     weights = open_weights(where)
     place = Path(asked_for(str(where))[0])

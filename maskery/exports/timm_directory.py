@@ -31,7 +31,7 @@ features = model(transform(image).unsqueeze(0))"""
 def write(source: Source, folder: Path) -> Exported:
     """What `timm.create_model("local-dir:FOLDER", pretrained=True)` opens; compared with it.
 
-    The model has no head (`num_classes=0`); `forward_features` gives class and patch tokens after the last norm, and the
+    The model has no head (`num_classes=0`); `forward_features` gives class and patch tokens after the last norm. The
     directory's mean, std and size are what `resolve_data_config` returns.
     """
     encoder = source.encoder
