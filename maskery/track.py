@@ -10,6 +10,7 @@ import math
 import os
 import queue
 import secrets
+import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -18,12 +19,14 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 from .checkpoint import write as write_whole
 from .config import LogConfig, Run
 
 Say = Callable[[str], None]
 PATIENCE = 60.0  # seconds between two attempts to reach a server that did not answer
+WELCOME = 30.0  # seconds that its beginning waits for Weights & Biases
 FAREWELL = 30.0  # seconds that the end of a run waits for one
 
 
@@ -92,7 +95,7 @@ class Wandb:
         names["wandb"] = name
         entity, _, project = str(run.log.wandb).rpartition("/")
         settings = wandb.Settings(
-            init_timeout=30,
+            init_timeout=WELCOME,
             login_timeout=10,
             finish_timeout=FAREWELL,
             silent=True,
@@ -111,9 +114,12 @@ class Wandb:
             "settings": settings,
         }
         try:
+            if "WANDB_MODE" not in os.environ:
+                _call(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai"))
             self.run = wandb.init(**how)
         except (WandbError, OSError) as e:
-            say(f"Weights & Biases cannot be reached ({_line(e)}): kept in {out / 'wandb'}, `wandb sync` uploads it")
+            say(f"Weights & Biases cannot be reached ({_line(e)}): going on offline")
+            wandb.teardown()  # which otherwise believes that the run goes on
             self.run = wandb.init(**how, mode="offline")
         kept = f"run {name}, kept in {out / 'wandb'} until `wandb sync` uploads it"
         say(f"Weights & Biases: {self.run.url or kept}")
@@ -219,6 +225,13 @@ class Mlflow:
             if key not in ("step", "time") and isinstance(value, int | float) and math.isfinite(value)
         ]
         client.log_batch(name, metrics=metrics)
+
+
+def _call(address: str) -> None:
+    """OSError at once where nobody is; wandb itself would try for as long as it may."""
+    url = urlsplit(address)
+    if not getproxies():
+        socket.create_connection((url.hostname, url.port or (80 if url.scheme == "http" else 443)), timeout=5).close()
 
 
 def _leaves(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:

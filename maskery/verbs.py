@@ -90,8 +90,8 @@ def embed(
 
 
 def export(
-    where: Path,
-    out: Path,
+    where: str | Path,
+    out: str | Path,
     to: Kind = "timm",
     overwrite: bool = False,
     push: str | None = None,
