@@ -1,4 +1,4 @@
-"""Notebooks of docs/: their cells run in order, one namespace, as a kernel would run them; committed without outputs."""
+"""Notebooks of docs/: their cells run in order, one namespace, as a kernel would run them; without outputs."""
 
 import json
 from pathlib import Path

@@ -37,6 +37,14 @@ def lines_of(run: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in whole_lines(run / "metrics.jsonl")]
 
 
+def stored_in(folder: Path, last: dict[str, Any]) -> bytes:
+    """What was kept for `wandb sync`, its last line included: wandb's own process writes it in its own time."""
+    file, until = next(folder.glob("*.wandb")), time.monotonic() + 20
+    while json.dumps(last["held_out_loss"]).encode() not in file.read_bytes() and time.monotonic() < until:
+        time.sleep(0.1)
+    return file.read_bytes()
+
+
 def cut_back(run: Path, step: int) -> None:
     """As if the machine had been lost after this checkpoint."""
     for folder in sorted((run / "checkpoints").glob("step-*"))[step // 2 :]:
@@ -52,7 +60,7 @@ def test_wandb_offline_and_resumed(scene_folder: Path, tmp_path: Path, offline: 
     maskery.pretrain(data=scene_folder, out=run, steps=4, log={"wandb": "me/leaves"}, **FEW)
     name = json.loads((run / "tracking.json").read_text())["wandb"]
     first = next((run / "wandb").glob(f"offline-run-*-{name}"))
-    stored = next(first.glob("*.wandb")).read_bytes()
+    stored = stored_in(first, lines_of(run)[-1])
     for facts in lines_of(run):
         for key in {"loss", "held_out_loss", "knn_mean_patch"} & facts.keys():
             assert key.encode() in stored
@@ -88,8 +96,10 @@ def test_wandb_that_cannot_be_reached_goes_on_offline(
     said = capsys.readouterr().err
     assert "Weights & Biases cannot be reached" in said
     assert f"kept in {tmp_path / 'run' / 'wandb'} until `wandb sync` uploads it" in said
-    stored = next((tmp_path / "run" / "wandb").glob("offline-run-*/*.wandb")).read_bytes()
-    assert json.dumps(lines_of(tmp_path / "run")[-1]["held_out_loss"]).encode() in stored
+    first = next((tmp_path / "run" / "wandb").glob("offline-run-*"))
+    assert json.dumps(lines_of(tmp_path / "run")[-1]["held_out_loss"]).encode() in stored_in(
+        first, lines_of(tmp_path / "run")[-1]
+    )
     assert lines_of(tmp_path / "run")[-1]["step"] == 2
     files = [p for p in (tmp_path / "run").rglob("*") if p.is_file()]
     assert not [p for p in files if b"0" * 40 in p.read_bytes() and p.suffix not in (".safetensors", ".png")]

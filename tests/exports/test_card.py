@@ -54,6 +54,7 @@ def test_its_code_runs_and_gives_our_features(
         return
     if kind == "onnx":
         found, expected = torch.from_numpy(names["patch_tokens"]), patches
+        assert {p.name for p in out.iterdir()} == {"model.onnx", "README.md"}
     else:
         found, expected = names["features"], class_token if kind == "timm" else patches.mean(1)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
