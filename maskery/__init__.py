@@ -6,7 +6,8 @@ maskery.compare(data="photos", out="which", methods=["mae", "rc-mae"], budget="e
 maskery.pack(data="photos", out="packed")     a faster copy of a data set
 maskery.profile(run="run")                    where the time of a step goes, and what to change
 maskery.knn(where=Path("run"), data="photos")      what it is worth: probe, segment, detect, vqa, ...
-maskery.load("run")                           the encoder: images in [0, 1] -> class token, patch tokens
+maskery.load("run").features(images)          the encoder; images: paths, PIL images, arrays, tensors
+maskery.export("run", "out", to="timm")       or hf, hf-mae, onnx, safetensors
 """
 
 from typing import TYPE_CHECKING, Any

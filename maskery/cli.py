@@ -19,7 +19,7 @@ maskery eval vqa RUN --data DIR         answers to questions about images, on VQ
 maskery eval robustness RUN --data DIR  a classifier on corrupted images
 maskery compare --data DIR --out DIR --methods mae,rc-mae,...   methods on the same images, seeds and budget
 maskery embed RUN --data DIR --out FILE.parquet   features of every image
-maskery export RUN --to timm --out DIR  weights for timm
+maskery export RUN --to timm|hf|hf-mae|onnx|safetensors --out DIR   weights for other libraries
 maskery pack --data DIR --out DIR       a faster copy of a data set
 maskery profile RUN, or --data DIR      where the time of a step goes, and what to change
 maskery inspect --data DIR              what is in there: counts, sizes, channels, unreadable, duplicates

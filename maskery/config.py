@@ -76,6 +76,15 @@ class SaveConfig:
 
 
 @dataclass(frozen=True)
+class LogConfig:
+    """Where metrics go beside metrics.jsonl and TensorBoard. No keys or passwords: those are in the environment."""
+
+    wandb: str | None = None  # project of Weights & Biases, or ENTITY/PROJECT; WANDB_MODE=offline keeps it here
+    mlflow: str | None = None  # directory or address of an MLflow tracking server
+    experiment: str = "maskery"  # of MLflow
+
+
+@dataclass(frozen=True)
 class Run:
     """Everything that decides what a run does."""
 
@@ -100,6 +109,7 @@ class Run:
     optim: OptimConfig = field(default_factory=OptimConfig)
     watch: WatchConfig = field(default_factory=WatchConfig)
     save: SaveConfig = field(default_factory=SaveConfig)
+    log: LogConfig = field(default_factory=LogConfig)
 
     @property
     def size(self) -> tuple[int, int]:

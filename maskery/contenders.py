@@ -14,7 +14,7 @@ from .methods import METHODS
 from .options import UsageError, parse, unknown, value_of
 from .start import Pretrain, filled, of_method
 
-SECTIONS = ("settings", "images", "crop", "optim", "watch", "save")  # what stands before a dot in options of all
+SECTIONS = ("settings", "images", "crop", "optim", "watch", "save", "log")  # what stands before a dot in options of all
 
 
 @dataclass(frozen=True)

@@ -158,7 +158,7 @@ def _facts_of_timm(config: Mapping[str, Any]) -> Facts:
         from .nn import timm_vit  # timm takes seconds to import
 
         heads = timm_vit.heads(str(config["architecture"]))
-    return Facts(heads, _pair(size), _floats(cfg.get("mean")), _floats(cfg.get("std")))
+    return Facts(heads, _pair(size), _floats(cfg.get("mean")), _floats(cfg.get("std")), config.get("norm_eps", 1e-6))
 
 
 def _facts_of_hugging_face(config: Mapping[str, Any], images: Mapping[str, Any]) -> Facts:

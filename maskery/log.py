@@ -1,4 +1,7 @@
-"""What a run says about itself: metrics.jsonl, TensorBoard, train.log, skipped.jsonl, lines and bars on the console."""
+"""What a run says about itself: metrics.jsonl, TensorBoard, train.log, skipped.jsonl, lines and bars on the console.
+
+The metrics go to other trackers as well where the run asks for them: `track.py`.
+"""
 
 import json
 import os
@@ -6,7 +9,7 @@ import platform
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -19,6 +22,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from .dist import World
 from .objective import Losses
+from .track import Tracker
 
 Tick = Callable[[int, int], None]  # (done, total); total 0: nobody knows
 
@@ -58,9 +62,9 @@ class Quiet:
 class Log:
     """The files of one run, opened to go on after `step`: what an interrupted run wrote beyond it is taken away."""
 
-    def __init__(self, out: Path, terminal: Terminal, step: int, steps: int):
+    def __init__(self, out: Path, terminal: Terminal, step: int, steps: int, trackers: Sequence[Tracker] = ()):
         out.mkdir(parents=True, exist_ok=True)
-        self.terminal, self.steps = terminal, steps
+        self.terminal, self.steps, self.trackers = terminal, steps, trackers
         self.metrics_path = out / "metrics.jsonl"
         _cut_after(self.metrics_path, step)
         self.stream: TextIO = self.metrics_path.open("a")
@@ -83,6 +87,8 @@ class Log:
         if error:
             self._write(f"stopped: {error}")
         self.progress.stop()
+        for tracker in self.trackers:
+            tracker.close(failed=error is not None)
         self.board.close()
         self.stream.close()
         self.text.close()
@@ -138,6 +144,8 @@ class Log:
     def _metrics(self, facts: dict[str, Any]) -> None:
         self.stream.write(json.dumps(facts) + "\n")
         self.stream.flush()
+        for tracker in self.trackers:
+            tracker.log(facts)
         for name, value in facts.items():
             if name not in ("step", "epoch", "t"):
                 self.board.add_scalar(name, value, facts["step"])

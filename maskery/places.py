@@ -14,7 +14,7 @@ import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +27,7 @@ from .nn.vit import ViT, ViTConfig
 from .objectives import OBJECTIVES
 from .runs import is_run, objective_state, run_of
 
+V = TypeVar("V", bound=ViT)
 TIMM, RANDOM = "timm:", "random:"
 PREFERRED = ("teacher", "model_ema", "state_dict_ema", "")  # the averages are what their authors evaluate
 TOLERANCE = 1e-4  # of the tokens of a timm model, relative to the largest
@@ -92,9 +93,9 @@ def _decoder_heads(settings: Any) -> int | None:
     return size.heads if isinstance(size, DecoderSize) else None
 
 
-def built(config: ViTConfig, state: Mapping[str, Tensor], eps: float) -> ViT:
+def built(config: ViTConfig, state: Mapping[str, Tensor], eps: float, kind: type[V] = ViT) -> V:
     """The encoder of these tensors, in eval mode on the CPU."""
-    encoder = ViT(config)
+    encoder = kind(config)
     encoder.load_state_dict(state)
     for module in encoder.modules():
         if isinstance(module, nn.LayerNorm):

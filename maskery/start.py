@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import torch
 
-from . import recipes
+from . import recipes, track
 from .config import Run
 from .data.dataset import source_of
 from .data.source import split_indices
@@ -149,6 +149,7 @@ def _check(run: Run, build: bool) -> Objective | None:
     """What no type can say, before any image is decoded. ValueError in one line."""
     if run.model not in SIZES:
         raise unknown("model", run.model, SIZES)
+    track.check(run.log)
     if not (run.steps or run.epochs) or (run.steps or 0) < 0 or (run.epochs or 0) < 0:
         raise UsageError(f"--epochs {run.epochs} and --steps {run.steps}: one of them has to be above 0")
     channels = len(run.images.mean or run.images.std or (0, 0, 0))

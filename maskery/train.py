@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from . import best, checkpoint, config, microbatch, shard, weights
+from . import best, checkpoint, config, microbatch, shard, track, weights
 from .config import Run
 from .data.dataset import open_data, refuse_unreadable
 from .data.loader import Plan, batches
@@ -193,7 +193,9 @@ def train(
     world.wait()
     if world.main and overwrite and not resume:  # only now that nothing can be wrong with the new run
         shutil.rmtree(out, ignore_errors=True)
-    log = Log(out, terminal, step, steps) if isinstance(terminal, Terminal) else None
+    log = None
+    if isinstance(terminal, Terminal):
+        log = Log(out, terminal, step, steps, track.opened(run, out, terminal.say))
     if log:
         checkpoint.write(out / "config.yaml", config.dump(run).encode())
         checkpoint.write(out / "environment.json", json.dumps(environment(world), indent=1).encode())

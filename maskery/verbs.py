@@ -1,6 +1,7 @@
 """Everything but training, one function a verb: the same names and meanings in Python and on the command line."""
 
 import sys
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -17,20 +18,31 @@ from .data.encode import Encoding, Format
 from .data.pack import pack_source
 from .data.remote import is_url
 from .data.survey import label_lines, survey
+from .encoder import Encoder
 from .evals.features import features
-from .exports import to_timm
+from .exports.export import Kind, export_to, refuse
+from .exports.hub import push as upload
+from .exports.hub import refuse_name
+from .exports.source import source_at
 from .log import Terminal
 from .methods import METHODS
-from .nn.vit import SIZES, ViT
+from .nn.vit import SIZES
+from .options import UsageError
 from .recipes import RECIPES
-from .weights import load_encoder
+from .weights import encoder_of, images_of, load_encoder, open_weights
 
 READ = ImagesConfig()  # how data is read when nothing else is said
 
 
-def load(where: str | Path) -> ViT:
-    """The encoder of a run or of weights from elsewhere: images [B, C, H, W] in [0, 1] -> class token, patch tokens."""
-    return load_encoder(Path(where))
+def load(where: str | Path) -> Encoder:
+    """The encoder of a run or of weights from elsewhere: a torch module in eval mode, on the CPU.
+
+    `.features(images)` takes paths, PIL images, arrays and tensors of any sizes; called with images [B, C, H, W] in
+    [0, 1] of its own size it gives class token [B, D] and patch tokens [B, N, D].
+    """
+    encoder = encoder_of(open_weights(Path(where)), kind=Encoder)
+    encoder.reading = images_of(Path(where)) or READ
+    return encoder
 
 
 def embed(
@@ -77,24 +89,41 @@ def embed(
     return out
 
 
-def export(where: Path, out: Path, to: Literal["timm"] = "timm", overwrite: bool = False) -> Path:
-    """Hand the encoder to another library; done means: loaded there and compared on a batch.
+def export(
+    where: str | Path,
+    out: str | Path,
+    to: Kind = "timm",
+    overwrite: bool = False,
+    push: str | None = None,
+    public: bool = False,
+) -> Path:
+    """Hand the encoder to another library; done means: loaded there and compared on a batch. With a model card.
 
     Args:
         where: a run, a checkpoint, or weights from elsewhere: a directory, a file, timm:NAME (docs/weights.md)
         out: directory to write
-        to: timm: model.safetensors and config.json that `timm.create_model("local-dir:OUT", pretrained=True)` opens
+        to: timm: what `timm.create_model("local-dir:OUT", pretrained=True)` opens; hf: transformers' ViTModel with its
+            image processor; hf-mae: ViTMAEForPreTraining, with the decoder; onnx: a graph for ONNX Runtime;
+            safetensors: the tensors alone
         overwrite: replace `out` when it exists
+        push: OWNER/NAME at the Hugging Face hub to upload it to as well
+        public: let everybody see it there; otherwise a new repository is private
     """
-    encoder = load_encoder(where)
-    if out.exists():
-        if not overwrite:
-            raise ValueError(f"{out}: exists already; --overwrite replaces it")
-        if any(out.iterdir()) and not (out / "config.json").exists():
-            raise ValueError(f"{out}: holds something else than an exported model and is not replaced")
-    difference = to_timm(encoder, out, overwrite)
-    print(f"{out}: done; timm's features are ours to {difference:.1e}. In Python:")
-    print(f'  timm.create_model("local-dir:{out}", pretrained=True)')
+    where, out = Path(where), Path(out)
+    refuse(out, overwrite)
+    if public and not push:
+        raise UsageError("--public is for --push OWNER/NAME")
+    if push:
+        refuse_name(push)
+    source = source_at(where)
+    done = export_to(to, source, out, overwrite)
+    print(f"{out}: done; {done.compared} to {done.difference:.1e}. It takes {done.sizes}")
+    for limit in done.limits:
+        print(f"{limit}")
+    print("In Python:\n" + textwrap.indent(done.load, "  "))
+    if push:
+        where_to = upload(source, done, out, push, public=public)
+        print(f"{where_to}: uploaded, {'public' if public else 'private unless it was public before'}")
     return out
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor
 
@@ -14,7 +14,18 @@ from .objective import Objective
 from .places import Weights, asked_for, built, open_weights
 from .runs import is_run, objective_state, run_from, run_of
 
-__all__ = ["images_of", "load_encoder", "objective_state", "open_weights", "run_from", "run_of", "start_from"]
+V = TypeVar("V", bound=ViT)
+
+__all__ = [
+    "encoder_of",
+    "images_of",
+    "load_encoder",
+    "objective_state",
+    "open_weights",
+    "run_from",
+    "run_of",
+    "start_from",
+]
 
 
 def load_encoder(where: Path, say: Callable[[str], None] = print) -> ViT:
@@ -22,7 +33,12 @@ def load_encoder(where: Path, say: Callable[[str], None] = print) -> ViT:
 
     ValueError in one line when there is none, its files are damaged, or our vision transformer cannot be what it is.
     """
-    weights = open_weights(where)
+    return encoder_of(open_weights(where), say)
+
+
+def encoder_of(weights: Weights, say: Callable[[str], None] = print, kind: type[V] = ViT) -> V:
+    """As `load_encoder`, of weights that are open."""
+    where = weights.where
     state, notes = weights.encoder(weights.part)
     if "cls_token" not in state:
         raise ValueError(f"{where}: the network has no class token; only --init can do without")
@@ -32,7 +48,7 @@ def load_encoder(where: Path, say: Callable[[str], None] = print) -> ViT:
         raise ValueError(f"{where}: {e}") from e
     for note in (*weights.notes, *notes, *assumed):
         say(f"{where}: {note}")
-    return built(config, state, weights.facts.eps)
+    return built(config, state, weights.facts.eps, kind)
 
 
 def start_from(objective: Objective, where: Path) -> str:

@@ -124,6 +124,31 @@ def test_the_added_method_by_hand(simmim: Path) -> None:
     assert not torch.equal(method.predict(x + 1 - grid, batch["mask"]), x_hat)
 
 
+# ------------------------------------------------------------------------------------------- taking it along
+def test_the_commands_of_the_page_on_exports(
+    place: Path, scene_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for package in ("transformers", "onnxruntime", "onnxscript", "wandb", "mlflow"):
+        pytest.importorskip(package)
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    (place / "photos").symlink_to(scene_folder)
+    short = [*SHORT, "--watch.looks", "0", "--steps", "2"]
+    assert main(["pretrain", "--data", "photos", "--out", "run", *short]) == 0
+    commands = "".join(blocks("export.md", "sh")).splitlines()
+    assert len(commands) == 7
+    for command in commands:
+        words = command.split()[1:]
+        assert main(words + (short if words[0] == "pretrain" else [])) == 0, command
+    assert capsys.readouterr().out.count(": done; ") == 5
+    assert (place / "for-onnx" / "model.onnx").exists()
+    assert list((place / "run-wandb" / "wandb").glob("offline-run-*"))
+    assert (place / "mlruns").is_dir()
+    names: dict[str, Any] = {"files": sorted(scene_folder.rglob("*.png"))[:3]}
+    exec(blocks("export.md", "python")[0], names)
+    assert names["features"].shape == (3, 128)
+    assert names["both"].shape == (3, 256)
+
+
 # ------------------------------------------------------------------------------------------------- every page
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(DOCS)))
 def test_links_lead_somewhere(page: Path) -> None:

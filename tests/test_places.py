@@ -13,7 +13,8 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from maskery.cli import main
-from maskery.exports import to_timm
+from maskery.exports.export import export_to
+from maskery.exports.source import Source
 from maskery.nn.vit import ViT, ViTConfig
 from maskery.places import open_weights
 from maskery.weights import load_encoder
@@ -215,7 +216,7 @@ def test_a_random_model_is_always_the_same_and_leaves_the_generator_alone(said: 
 
 def test_directories_of_timm_and_ours(tmp_path: Path) -> None:
     rectangle = ViT(ViTConfig(48, 2, 3, 8, (32, 48), (0.1,), (0.2,))).eval()
-    to_timm(rectangle, tmp_path / "ours")
+    export_to("timm", Source(rectangle), tmp_path / "ours")
     loaded = load_encoder(tmp_path / "ours")
     assert loaded.config == rectangle.config
     assert same(dict(loaded.state_dict()), dict(rectangle.state_dict()))

@@ -65,6 +65,8 @@ def test_every_shell_command(place: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_the_python(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(place)
+    for name, image in zip("ab", sorted((place / "photos").rglob("*.png")), strict=False):
+        shutil.copy(image, place / "photos" / f"{name}.jpg")  # the format is told by the first bytes
     names: dict[str, object] = {"images": torch.rand(2, 3, 32, 32)}
     exec(next(b for b in blocks("python") if "import maskery" in b), names)
     class_token = names["class_token"]

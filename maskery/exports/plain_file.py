@@ -1,0 +1,55 @@
+"""Plain safetensors: the encoder's state dict under timm's names, with what no tensor says beside it."""
+
+import json
+from pathlib import Path
+
+from safetensors import safe_open
+
+from ..weights import load_encoder
+from .check import difference, images_for, refuse_above, tokens_of
+from .source import Exported, Source
+from .timm_directory import save
+
+LOAD = """\
+import maskery
+
+encoder = maskery.load("{out}/model.safetensors")  # its state dict has timm's names
+features = encoder.features(image)"""
+
+
+def write(source: Source, folder: Path) -> Exported:
+    """model.safetensors and config.json (heads, image size, mean, std: what no tensor says), read back and compared."""
+    encoder, c = source.encoder, source.encoder.config
+    facts = {
+        "model_args": {
+            "img_size": list(c.image_size),
+            "patch_size": c.patch_size,
+            "in_chans": c.channels,
+            "embed_dim": c.dim,
+            "depth": c.depth,
+            "num_heads": c.heads,
+        },
+        "pretrained_cfg": {"mean": list(c.mean), "std": list(c.std)},
+        "norm_eps": encoder.norm.eps,
+    }
+    (folder / "config.json").write_text(json.dumps(facts, indent=2))
+    save(encoder, folder / "model.safetensors", {"maskery": json.dumps(facts)})
+    with safe_open(folder / "model.safetensors", "pt") as file:
+        stored = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
+    wrong = [name for name, t in encoder.state_dict().items() if not t.equal(stored.get(name, t.new_empty(0)))]
+    if wrong or len(stored) != len(encoder.state_dict()):
+        raise ValueError(
+            f"{wrong[0] if wrong else 'a tensor'} was not read back as it was written: nothing was written"
+        )
+    images = images_for(encoder)
+    again = load_encoder(folder, lambda note: None)
+    found = difference(tokens_of(encoder, images), tokens_of(again, images))
+    refuse_above(1e-6, found, "features of what was read back")
+    return Exported(
+        "safetensors",
+        found,
+        "tensors read back are equal, features ours",
+        LOAD,
+        "maskery",
+        "any size its patches divide",
+    )

@@ -1,0 +1,189 @@
+"""Weights & Biases and MLflow, the real ones, without a network: what a run logs arrives, resumed runs go on, no
+trouble stops a run."""
+
+import json
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+import maskery
+from maskery import track
+from maskery.cli import main
+from maskery.config import LogConfig
+from maskery.log import whole_lines
+from tests.test_train import TINY
+
+FEW = TINY | {"save": {"every": 2, "keep": 0}}
+
+
+@pytest.fixture
+def offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+
+
+@pytest.fixture
+def silent() -> Iterator[str]:
+    """A server that takes a call and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+
+
+def lines_of(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in whole_lines(run / "metrics.jsonl")]
+
+
+def stored_in(folder: Path, last: dict[str, Any]) -> bytes:
+    """What was kept for `wandb sync`, its last line included: wandb's own process writes it in its own time."""
+    file, until = next(folder.glob("*.wandb")), time.monotonic() + 20
+    while json.dumps(last["held_out_loss"]).encode() not in file.read_bytes() and time.monotonic() < until:
+        time.sleep(0.1)
+    return file.read_bytes()
+
+
+def cut_back(run: Path, step: int) -> None:
+    """As if the machine had been lost after this checkpoint."""
+    for folder in sorted((run / "checkpoints").glob("step-*"))[step // 2 :]:
+        for file in folder.iterdir():
+            file.unlink()
+        folder.rmdir()
+    (run / "checkpoints" / "last").write_text(f"step-{step:08d}\n")
+
+
+def test_wandb_offline_and_resumed(scene_folder: Path, tmp_path: Path, offline: None) -> None:
+    pytest.importorskip("wandb")
+    run = tmp_path / "run"
+    maskery.pretrain(data=scene_folder, out=run, steps=4, log={"wandb": "me/leaves"}, **FEW)
+    name = json.loads((run / "tracking.json").read_text())["wandb"]
+    first = next((run / "wandb").glob(f"offline-run-*-{name}"))
+    stored = stored_in(first, lines_of(run)[-1])
+    for facts in lines_of(run):
+        for key in {"loss", "held_out_loss", "knn_mean_patch"} & facts.keys():
+            assert key.encode() in stored
+            assert json.dumps(facts[key]).encode() in stored
+    assert b"leaves" in stored
+    assert b"base_lr" in stored  # the settings
+    cut_back(run, 2)
+    time.sleep(1)  # its directories are named by the second
+    maskery.resume(run)
+    assert json.loads((run / "tracking.json").read_text())["wandb"] == name
+    assert len(list((run / "wandb").glob(f"offline-run-*-{name}"))) == 2
+
+
+@pytest.mark.parametrize("answers", [False, True], ids=["nobody there", "somebody who says nothing"])
+def test_wandb_that_cannot_be_reached_goes_on_offline(
+    answers: bool,
+    scene_folder: Path,
+    tmp_path: Path,
+    silent: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    wandb = pytest.importorskip("wandb")
+    wandb.teardown()  # it remembers WANDB_MODE for the life of a process
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    monkeypatch.setenv("WANDB_BASE_URL", silent if answers else "http://127.0.0.1:9")
+    monkeypatch.setattr(track, "WELCOME", 2.0)
+    monkeypatch.setattr(track, "getproxies", dict)
+    began = time.monotonic()
+    maskery.pretrain(data=scene_folder, out=tmp_path / "run", steps=2, log={"wandb": "leaves"}, **FEW)
+    assert time.monotonic() - began < 30
+    said = capsys.readouterr().err
+    assert "Weights & Biases cannot be reached" in said
+    assert f"kept in {tmp_path / 'run' / 'wandb'} until `wandb sync` uploads it" in said
+    first = next((tmp_path / "run" / "wandb").glob("offline-run-*"))
+    assert json.dumps(lines_of(tmp_path / "run")[-1]["held_out_loss"]).encode() in stored_in(
+        first, lines_of(tmp_path / "run")[-1]
+    )
+    assert lines_of(tmp_path / "run")[-1]["step"] == 2
+    files = [p for p in (tmp_path / "run").rglob("*") if p.is_file()]
+    assert not [p for p in files if b"0" * 40 in p.read_bytes() and p.suffix not in (".safetensors", ".png")]
+
+
+def test_mlflow_in_a_directory_and_resumed(scene_folder: Path, tmp_path: Path) -> None:
+    tracking = pytest.importorskip("mlflow.tracking")
+    run, store = tmp_path / "run", tmp_path / "ml runs"
+    log = {"mlflow": str(store), "experiment": "leaves"}
+    maskery.pretrain(data=scene_folder, out=run, steps=4, log=log, **FEW)
+    name = json.loads((run / "tracking.json").read_text())["mlflow"]
+    client = tracking.MlflowClient(tracking_uri=store.as_uri())
+    assert client.get_experiment_by_name("leaves")
+    found = client.get_run(name)
+    assert (found.info.status, found.info.run_name) == ("FINISHED", "run")
+    assert found.data.params["optim.base_lr"] == "0.03"
+    for key in ("loss", "held_out_loss", "knn_class_token", "lr"):
+        wanted = {f["step"]: f[key] for f in lines_of(run) if key in f}
+        assert {m.step: m.value for m in client.get_metric_history(name, key)} == wanted
+    cut_back(run, 2)
+    maskery.resume(run)
+    assert json.loads((run / "tracking.json").read_text())["mlflow"] == name
+    again = {m.step: m.value for m in client.get_metric_history(name, "loss")}
+    assert again == {f["step"]: f["loss"] for f in lines_of(run) if "loss" in f}
+    assert client.get_run(name).info.status == "FINISHED"
+
+
+def test_a_server_that_does_not_answer_stops_nobody(
+    scene_folder: Path, tmp_path: Path, silent: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("mlflow")
+    monkeypatch.setattr(track, "FAREWELL", 1.0)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "120")
+    began = time.monotonic()
+    result = maskery.pretrain(data=scene_folder, out=tmp_path / "run", steps=2, log={"mlflow": silent}, **FEW)
+    assert time.monotonic() - began < 60
+    assert result.step == 2
+    assert "did not take everything; metrics.jsonl has it" in capsys.readouterr().err
+    assert lines_of(tmp_path / "run")[-1]["step"] == 2
+
+
+def test_one_that_refuses_is_told_once(
+    scene_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("mlflow")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    log = {"mlflow": "http://127.0.0.1:9"}
+    maskery.pretrain(data=scene_folder, out=tmp_path / "run", steps=2, log=log, **FEW)
+    said = capsys.readouterr().err
+    assert 1 <= said.count("did not take the metrics, metrics.jsonl has them") <= 2  # at first, and at the end
+
+
+def test_without_being_asked_nothing_is_opened(scene_folder: Path, tmp_path: Path) -> None:
+    maskery.pretrain(data=scene_folder, out=tmp_path / "run", steps=1, **FEW)
+    assert not (tmp_path / "run" / "tracking.json").exists()
+    assert yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["log"] == {
+        "wandb": None,
+        "mlflow": None,
+        "experiment": "maskery",
+    }
+
+
+def test_what_cannot_be_is_said_before_anything_runs(
+    tmp_path: Path, scene_folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    args = ["pretrain", "--data", str(scene_folder), "--out", str(tmp_path / "run")]
+    assert main([*args, "--log.mlflow", "https://me:secret@host"]) == 1
+    said = capsys.readouterr().err
+    assert "MLFLOW_TRACKING_PASSWORD" in said
+    assert "secret@" not in said
+    monkeypatch.setattr(track, "find_spec", lambda name: None)  # as where the extras are not installed
+    assert main([*args, "--log.wandb", "leaves"]) == 1
+    assert "--log.wandb needs wandb: pip install 'maskery[wandb]'" in capsys.readouterr().err
+    with pytest.raises(ImportError, match=r"pip install 'maskery\[mlflow\]'"):
+        track.check(LogConfig(mlflow="runs"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_damaged_file_of_names_is_no_reason_to_stop(tmp_path: Path) -> None:
+    names = track.Names(tmp_path / "tracking.json")
+    names["wandb"] = "a"
+    names["mlflow"] = "b"
+    assert (names["wandb"], names["mlflow"]) == ("a", "b")
+    names.path.write_text("{")
+    assert names["wandb"] is None
+    names["wandb"] = "c"
+    assert json.loads(names.path.read_text()) == {"wandb": "c"}
