@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, TextIO
@@ -17,6 +18,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch.utils.tensorboard import SummaryWriter
 
+from .config import Run
 from .dist import World
 from .objective import Losses
 
@@ -67,7 +69,7 @@ class Log:
         self.text: TextIO = (out / "train.log").open("a")
         self.board = SummaryWriter(str(out / "tensorboard"), purge_step=step + 1 if step else None)
         self.skipped = Skipped(out / "skipped.jsonl")
-        self.shown = 0.0
+        self.shown, self.levels = 0.0, dict[str, str]()  # levels: of the newest verdicts on the run's health
         columns = (BarColumn(24), MofNCompleteColumn(), TextColumn("{task.description}"))
         live = terminal.console.is_terminal
         self.progress = Progress(*columns, console=terminal.console, disable=not live)
@@ -117,6 +119,20 @@ class Log:
             self.say(f"step {numbers['step']}/{self.steps}  {words}")
         if picture:
             self.board.add_image("samples", np.asarray(Image.open(picture)), numbers["step"], dataformats="HWC")
+
+    def health(self, run: Run) -> None:
+        """Say which verdicts on the run's health are others than at the look before, and worse or good again."""
+        from .report.health import Facts, verdicts
+        from .report.metrics import read_metrics
+
+        path = self.metrics_path.with_name("baselines.json")
+        known = json.loads(path.read_text()) if path.exists() else {}
+        for verdict in verdicts(Facts(read_metrics(self.metrics_path), asdict(run), known)):
+            before = self.levels.get(verdict.name, "good")
+            self.levels[verdict.name] = verdict.level
+            if verdict.level != before:
+                again = "good again: " if verdict.level == "good" else f"{verdict.level}: "
+                self.say(f"health, {verdict.name}: {again}{verdict.sentence} {verdict.advice}".rstrip())
 
     def looks(self) -> tuple[dict[str, Any], ...]:
         """Everything that was seen since the run began."""

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
+from torch.nn.utils import clip_grad_norm_
 
 from . import best, checkpoint, config, microbatch, shard, weights
 from .config import Run
@@ -218,12 +219,14 @@ def train(
             shard.gather(objective, shown)
         if log and shown:
             shown.to(device)
-            numbers = look(shown, data, run.watch, step, step / steps, out / "samples", precision, workers)
+            numbers = look(shown, data, run.watch, step, step / steps, out, precision, workers)
             if sharded:
                 shown.to("cpu")
             picture = out / "samples" / f"step-{step:08d}.png"
             epoch = round(step * run.batch_size / n, 4)
             log.look({"step": step, "epoch": epoch} | numbers, picture if picture.exists() else None)
+            if not shown.labelled:
+                log.health(run)
             new, enough = best.verdict(log.looks(), run.watch)
             saved_already = (checkpoints / f"step-{step:08d}").exists()
         if run.watch.best is not None:
@@ -282,8 +285,11 @@ def train(
             except torch.OutOfMemoryError as e:
                 raise RuntimeError(microbatch.advice(step, micro, plan.share, objective, out)) from e
             del cut, given, batch  # before the next ones come
-            if run.optim.clip_grad is not None:
-                torch.nn.utils.clip_grad_norm_(objective.parameters(), run.optim.clip_grad)
+            shows = (step + 1) % run.watch.log_every == 0 or step + 1 == steps  # this step's numbers are logged
+            if shows or run.optim.clip_grad is not None:  # 1e30 clips nothing
+                norm = clip_grad_norm_(
+                    objective.parameters(), 1e30 if run.optim.clip_grad is None else run.optim.clip_grad
+                )
             optimizer.step()
             optimizer.zero_grad()
             done("optimiser")
@@ -292,7 +298,7 @@ def train(
             done("after_step")
 
             # ----------------------------------------------------------------------------------------- log
-            if step % run.watch.log_every == 0 or step == steps:
+            if shows:
                 totals, count = sums.gather(world)  # the one place that waits for the device
                 seconds = max(time.perf_counter() - clock - aside, 1e-9)
                 facts = {
@@ -301,6 +307,7 @@ def train(
                     "t": step / steps,
                     **{name: total / count for name, total in totals.items()},
                     "lr": lr,
+                    "grad_norm": float(shard.whole(norm)),
                     "images_per_second": round((step - since) * run.batch_size / seconds, 1),
                     "data_wait": round(waited / seconds, 4),
                     "memory": round(memory(device), 3),
