@@ -19,6 +19,8 @@ maskery eval robustness RUN --data DIR  a classifier on corrupted images
 maskery compare --data DIR --out DIR --methods mae,rc-mae,...   methods on the same images, seeds and budget
 maskery embed RUN --data DIR --out FILE.parquet   features of every image
 maskery export RUN --to timm --out DIR  weights for timm
+maskery report RUN                      one page about a run: health, curves, pictures, a map of your images
+maskery watch RUN                       the same page, live, while the run goes on
 maskery pack --data DIR --out DIR       a faster copy of a data set
 maskery profile RUN, or --data DIR      where the time of a step goes, and what to change
 maskery inspect --data DIR              what is in there: counts, sizes, channels, unreadable, duplicates
@@ -81,7 +83,7 @@ def demo(args: Sequence[str]) -> int:
 
 def other(name: str, positional: str, args: Sequence[str]) -> int:
     """The verbs that need nothing but their function."""
-    from . import verbs
+    from . import reporting, verbs
 
     functions: dict[str, Callable[..., Any]] = {
         "embed": verbs.embed,
@@ -89,6 +91,8 @@ def other(name: str, positional: str, args: Sequence[str]) -> int:
         "inspect": verbs.inspect,
         "list": verbs.listing,
         "pack": verbs.pack,
+        "report": reporting.report,
+        "watch": reporting.watch,
     }
     call(functions[name], _positional(args, positional), f"maskery {name}")
     return DONE
@@ -103,6 +107,8 @@ VERBS: dict[str, Callable[[Sequence[str]], int]] = {
     "export": partial(other, "export", "where"),
     "pack": partial(other, "pack", ""),
     "profile": profile,
+    "report": partial(other, "report", "run"),
+    "watch": partial(other, "watch", "run"),
     "inspect": partial(other, "inspect", ""),
     "list": partial(other, "list", "what"),
     "demo": demo,

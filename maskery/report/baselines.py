@@ -74,6 +74,6 @@ def enlarged(values: Tensor, x: Tensor, p: int) -> Tensor:
 
 def image_facts(x: Tensor, p: int) -> dict[str, float]:
     """Of normalised images [B, C, H, W]: how many patches show nothing, and how much images differ from each other."""
-    std = patchify(x, p).std(-1)
+    std = patchify(x, p).unflatten(-1, (p * p, x.shape[1])).std(-2).mean(-1)  # [B, N], within each channel
     differ = x.std(0).mean() if len(x) > 1 else x.std()
     return {"flat_patches": float((std < FLAT).float().mean()), "images_differ": float(differ)}

@@ -17,7 +17,9 @@ from .metrics import Metrics, Row
 Level = Literal["good", "watch", "act"]
 
 EARLY = 0.25  # of a run: before, warm-up and the first fall of the loss say nothing about where it ends
-NO_BETTER = 0.97  # of a guess's loss: a run that learned anything from other patches is below it, noise is about 0.01
+SHORT = 50  # steps before which nothing can be expected of a loss or of features
+NO_BETTER = 0.98  # of a guess's loss: a run that learned anything from other patches is below it, noise is about 0.01
+ON_ITS_WAY = 0.01  # relative fall since the look before: above it a run that is no better yet is only slow
 RISEN = 1.08  # times the best so far: held-out losses under fixed masks repeat to about 0.01
 FLAT_FALL = 0.004  # relative fall between two looks below which more of the same buys nothing
 STILL_FALLING = 0.02  # relative fall over the last quarter that more epochs would go on with
@@ -51,9 +53,9 @@ class Facts:
 
     @property
     def t(self) -> float:
-        """Progress at the last look: what is looked at can be no newer."""
+        """Progress at the last look: what is looked at can be no newer. 0 for a run too short to judge."""
         steps, looks = self.metrics.steps, self.metrics.looks
-        return looks[-1]["step"] / steps if steps and looks else 0.0
+        return looks[-1]["step"] / steps if steps and looks and looks[-1]["step"] >= SHORT else 0.0
 
     @property
     def pixels(self) -> tuple[str, Mapping[str, float]]:
@@ -100,6 +102,9 @@ def loss(f: Facts) -> Verdict | None:
         return None  # nothing to predict: `images` says so
     if f.t < EARLY:
         return Verdict("expected loss", "good", f"{says} Too early to say more.")
+    fall = (seen[-2][1] - now) / max(seen[-2][1], 1e-12) if len(seen) > 1 else 0.0
+    if now > NO_BETTER * worst and fall > ON_ITS_WAY:
+        return Verdict("expected loss", "good", f"{says} It is above that and falls.")
     if now > NO_BETTER * worst:
         says += f" So far the run has learned no more than {guess}."
         return Verdict(
@@ -197,7 +202,7 @@ def features(f: Facts) -> Verdict | None:
             f"{says}, exactly as at the look before: the encoder does not learn.",
             "Is it frozen, its learning rate 0, or its teacher's momentum 1?",
         )
-    best = max(v for _, v in ranks)
+    best = max(v for step, v in ranks if step or len(ranks) == 1)  # a random network's has nothing to be lost
     if rank < RANK_LOST * best and f.t >= EARLY:
         return Verdict(
             "features",
