@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..nn.targets import patchify, standardise
+from ..nn.targets import patchify, pixels
 
-MEAN, NEIGHBOURS = "the patch's mean", "visible neighbours, interpolated"
+MEAN, PLACE, NEIGHBOURS = "the patch's mean", "the average image there", "visible neighbours, interpolated"
 ONE_DIRECTION = "one direction for all patches"  # of losses that compare features
 SIGMAS = (0.5, 1.0, 2.0, 8.0)  # of the interpolation in patches: the narrowest that sees something visible is taken
 SEES = 1e-3  # share of the weights that has to lie on visible pixels for that
@@ -24,19 +24,30 @@ def pixel_guesses(x: Tensor, hidden: Tensor, p: int, norm_pix: bool) -> dict[str
     """Mean squared errors on the hidden patches of normalised images x [B, C, H, W]; `hidden` [B, N], 1 = hidden.
 
     With `norm_pix` every patch is standardised: its mean is 0, and what is interpolated is standardised too and scaled
-    by the one number that fits best. Without, the "mean" is that of an image's visible pixels.
+    by the one number that fits best. Without, the "mean" is that of an image's visible pixels. The average image is
+    the mean of all images' patches at the same place: what can be known without looking at an image at all.
     """
-    places = hidden.bool()
-    u = patchify(x, p)[places]  # [H, P]
-    guess = patchify(interpolated(x, hidden, p), p)[places]
-    if norm_pix:
-        u, z = standardise(u), standardise(guess)
-        scale = ((u * z).sum() / z.square().sum().clamp_min(1e-12)).clamp_min(0)
-        return {MEAN: float(u.square().mean()), NEIGHBOURS: float((u - scale * z).square().mean())}
+    places, truth = hidden.bool(), pixels(x, p, norm_pix)
     seen = enlarged(1 - hidden, x, p)
     mean = (x * seen).sum((2, 3), keepdim=True) / seen.sum((2, 3), keepdim=True).clamp_min(1)
-    flat = patchify(mean.expand_as(x), p)[places]
-    return {MEAN: float((u - flat).square().mean()), NEIGHBOURS: float((u - guess).square().mean())}
+    flat = 0 * truth if norm_pix else patchify(mean.expand_as(x), p)
+    near = pixels(interpolated(x, hidden, p), p, norm_pix)
+    u, flat, near = truth[places], flat[places], near[places]  # [H, P]
+    scale = (u * near).sum() / near.square().sum().clamp_min(1e-12) if norm_pix else 1.0
+    return {
+        MEAN: float((u - flat).square().mean()),
+        PLACE: about_places(truth, hidden),
+        NEIGHBOURS: float((u - scale * near).square().mean()),
+    }
+
+
+def about_places(truth: Tensor, hidden: Tensor) -> float:
+    """Variance of the hidden patches of `truth` [B, N, P] about their place's mean over all images, unbiased."""
+    m = hidden.to(truth.dtype).unsqueeze(-1)  # [B, N, 1]
+    n = m.sum(0)  # [N, 1] images that hide this place
+    mean = (truth * m).sum(0) / n.clamp_min(1)
+    squares = ((truth - mean).square() * m).sum(0) * n / (n - 1).clamp_min(1)  # [N, P]
+    return float(squares.sum() / (n * (n > 1)).sum().clamp_min(1) / truth.shape[-1])
 
 
 def interpolated(x: Tensor, hidden: Tensor, p: int) -> Tensor:

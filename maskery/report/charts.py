@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+EDGE = 8  # of 1000: room for a dot at the first and the last place
 POINTS = 360  # a curve has at most: more than it has pixels on a telephone, half of what it has on a desk
 
 
@@ -44,6 +45,7 @@ class Chart:
     x_ticks: tuple[tuple[float, str], ...]
     y_ticks: tuple[tuple[float, str], ...]
     values: str  # json of what the pointer shows
+    unit: str  # of x, as people write it below
 
 
 def chart(
@@ -69,7 +71,7 @@ def chart(
     low, high = bounds
 
     def across(x: np.ndarray) -> np.ndarray:
-        return 1000 * (x - left) / (right - left)
+        return EDGE + (1000 - 2 * EDGE) * (x - left) / (right - left)
 
     def down(y: np.ndarray) -> np.ndarray:
         y = np.log10(np.maximum(y, 1e-30)) if log else y
@@ -85,10 +87,7 @@ def chart(
             dots = "".join(f"M{x:.1f} {y:.1f}h0" for x, y in zip(xs, ys, strict=True))
         lines.append(Line(c.label, (i if c.colour is None else c.colour) % 10, "M" + _points(xs, ys), band, dots))
     y_ticks = tuple((float(down(np.array([v]))[0]), _words(v, percent)) for v in _ticks(low, high, log))
-    x_ticks = tuple(
-        (float(across(np.array([v]))[0]), f"{v:,.4g}" + (f" {unit}s" if v == _ticks(left, right)[-1] else ""))
-        for v in _ticks(left, right)
-    )
+    x_ticks = tuple((float(across(np.array([v]))[0]), f"{v:,.5g}") for v in _ticks(left, right))
     return Chart(
         title,
         note,
@@ -98,6 +97,7 @@ def chart(
         x_ticks,
         y_ticks,
         _values(curves, left, right, unit, percent),
+        unit if unit.endswith("s") or " " in unit else f"{unit}s",
     )
 
 
@@ -173,5 +173,5 @@ def _values(curves: Sequence[Curve], left: float, right: float, unit: str, perce
     for c in curves:
         at = np.searchsorted(c.x, xs, side="right") - 1
         lines.append({"label": c.label, "y": [_words(float(c.y[i]), percent) if i >= 0 else None for i in at]})
-    at = [round(float((x - left) / (right - left)), 4) for x in xs]
+    at = [round(float((EDGE + (1000 - 2 * EDGE) * (x - left) / (right - left)) / 1000), 4) for x in xs]
     return json.dumps({"unit": unit, "x": [f"{x:,.5g}" for x in xs], "at": at, "lines": lines})

@@ -34,7 +34,8 @@ def tables(results: Sequence[Result]) -> list[Table]:
     for result in results:
         key = (result.evaluation, result.protocol, result.fingerprint)
         groups.setdefault(key, {})[result.of, str(sorted(result.seeds()))] = result
-    return [_table([*group.values()]) for group in groups.values()]
+    made = [_table([*group.values()]) for group in groups.values()]
+    return sorted(made, key=lambda table: not table.reading)  # those that say whether it helped come first
 
 
 def before_after(facts: Mapping[str, Any]) -> Table | None:
