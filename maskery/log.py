@@ -1,5 +1,7 @@
 """What a run says about itself: metrics.jsonl, TensorBoard, train.log, skipped.jsonl, lines and bars on the console."""
 
+import importlib
+import importlib.util
 import json
 import os
 import platform
@@ -7,7 +9,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -108,7 +110,7 @@ class Log:
             words = f"step {facts['step']}/{self.steps}  {words}"
             self._write(words) if self.terminal.console.is_terminal else self.say(words)
 
-    def look(self, numbers: dict[str, Any], picture: Path | None) -> None:
+    def look(self, numbers: dict[str, Any], picture: Path) -> None:
         """What was seen at one step: a line of metrics.jsonl without a "loss", and the strip into TensorBoard."""
         import numpy as np
         from PIL import Image
@@ -117,14 +119,17 @@ class Log:
         words = "  ".join(f"{k.replace('_', ' ')} {v:.4f}" for k, v in numbers.items() if k not in ("step", "epoch"))
         if words:
             self.say(f"step {numbers['step']}/{self.steps}  {words}")
-        if picture:
+        if picture.exists():
             self.board.add_image("samples", np.asarray(Image.open(picture)), numbers["step"], dataformats="HWC")
 
     def health(self, run: Run) -> None:
-        """Say which verdicts on the run's health are others than at the look before, and worse or good again."""
+        """Say which verdicts on the run's health are others than at the look before; not of what learns from labels."""
+        from .objectives import OBJECTIVES
         from .report.health import Facts, verdicts
         from .report.metrics import read_metrics
 
+        if OBJECTIVES[run.method].labelled:
+            return
         path = self.metrics_path.with_name("baselines.json")
         known = json.loads(path.read_text()) if path.exists() else {}
         for verdict in verdicts(Facts(read_metrics(self.metrics_path), asdict(run), known)):
@@ -215,6 +220,18 @@ def memory(device: torch.device) -> float:
         return torch.cuda.max_memory_allocated(device) / 1e9
     scale = 1 if sys.platform == "darwin" else 1024  # macOS counts in bytes
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale / 1e9
+
+
+def usage(device: torch.device) -> dict[str, float]:
+    """Numbers of a log line about the device: memory in GB, and the GPU's own count of the time it was busy.
+
+    That needs nvidia-ml-py; without it, or a driver that counts, there is no such number.
+    """
+    used = {"memory": round(memory(device), 3)}
+    if device.type == "cuda" and importlib.util.find_spec("pynvml"):
+        with suppress(importlib.import_module("pynvml").NVMLError):
+            used["gpu_use"] = torch.cuda.utilization(device) / 100
+    return used
 
 
 def environment(world: World) -> dict[str, Any]:

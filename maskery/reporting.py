@@ -35,7 +35,8 @@ def report(
     """
     if images < 2:
         raise ValueError(f"--images is {images}: a map needs at least 2")
-    found, target = read_run(run), out or run / PAGE
+    run = Path(run)
+    found, target = read_run(run), Path(out or run / PAGE)
     if target.exists() and not overwrite:
         raise ValueError(f"{target}: exists already")
     seen, missing = (

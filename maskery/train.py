@@ -28,7 +28,7 @@ from .data.loader import Plan, batches
 from .data.views import to_float
 from .dist import ALONE, World, data_parallel
 from .evals.look import look
-from .log import Log, Quiet, Sums, Terminal, environment, memory
+from .log import Log, Quiet, Sums, Terminal, environment, usage
 from .nn.vit import recompute_blocks
 from .objective import Batch, Losses, Objective
 from .objectives import OBJECTIVES
@@ -222,11 +222,9 @@ def train(
             numbers = look(shown, data, run.watch, step, step / steps, out, precision, workers)
             if sharded:
                 shown.to("cpu")
-            picture = out / "samples" / f"step-{step:08d}.png"
             epoch = round(step * run.batch_size / n, 4)
-            log.look({"step": step, "epoch": epoch} | numbers, picture if picture.exists() else None)
-            if not shown.labelled:
-                log.health(run)
+            log.look({"step": step, "epoch": epoch} | numbers, out / "samples" / f"step-{step:08d}.png")
+            log.health(run)
             new, enough = best.verdict(log.looks(), run.watch)
             saved_already = (checkpoints / f"step-{step:08d}").exists()
         if run.watch.best is not None:
@@ -247,6 +245,7 @@ def train(
     loader = batches(draws, step, steps, workers)
     looks = {round(steps * k / run.watch.looks) for k in range(run.watch.looks + 1)} if run.watch.looks else set()
     saved, aside, waited, clock, since = time.monotonic(), 0.0, 0.0, time.perf_counter(), step
+    norm = torch.zeros(())  # of the gradient
 
     with log or contextlib.nullcontext(), signals() as stop:
         while step < steps:
@@ -285,7 +284,7 @@ def train(
             except torch.OutOfMemoryError as e:
                 raise RuntimeError(microbatch.advice(step, micro, plan.share, objective, out)) from e
             del cut, given, batch  # before the next ones come
-            shows = (step + 1) % run.watch.log_every == 0 or step + 1 == steps  # this step's numbers are logged
+            shows = (step + 1) % run.watch.log_every == 0 or step + 1 == steps  # on the log line
             if shows or run.optim.clip_grad is not None:  # 1e30 clips nothing
                 norm = clip_grad_norm_(
                     objective.parameters(), 1e30 if run.optim.clip_grad is None else run.optim.clip_grad
@@ -310,7 +309,7 @@ def train(
                     "grad_norm": float(shard.whole(norm)),
                     "images_per_second": round((step - since) * run.batch_size / seconds, 1),
                     "data_wait": round(waited / seconds, 4),
-                    "memory": round(memory(device), 3),
+                    **usage(device),
                 }
                 if not math.isfinite(facts["loss"]):
                     good, _ = checkpoint.newest_good(checkpoints)

@@ -4,6 +4,7 @@ n images, D width, B a batch of them
 """
 
 import base64
+import importlib
 import importlib.util
 import io
 from collections.abc import Callable
@@ -93,7 +94,7 @@ def gallery(
     indices, features = np.concatenate(read), {name: torch.cat(x) for name, x in found.items()}
 
     labels = None if data.labels is None else data.labels[indices]
-    names = [plain(data.images.source.names[i]) for i in indices.tolist()]
+    names = [plain(str(data.images.source.names[i])) for i in indices.tolist()]
     classes = [
         "" if labels is None or y < 0 else plain(data.classes[y])
         for y in (labels if labels is not None else [-1] * len(indices))
@@ -142,12 +143,8 @@ def flat(features: Tensor) -> tuple[list[tuple[float, float]], str]:
     """Features [n, D] as places in the unit square, near each other when the images are alike to the network."""
     x = F.normalize(features - features.mean(0), dim=1).double()
     if importlib.util.find_spec("umap") is not None and len(x) > 15:
-        import umap
-
-        at, how = (
-            torch.from_numpy(umap.UMAP(random_state=0).fit_transform(x.numpy())).double(),
-            "UMAP of their features",
-        )
+        made = importlib.import_module("umap").UMAP(random_state=0).fit_transform(x.numpy())
+        at, how = torch.from_numpy(made).double(), "UMAP of their features"
     else:
         u, s, _ = torch.linalg.svd(x - x.mean(0), full_matrices=False)
         at = F.pad(u[:, :2] * s[:2], (0, max(0, 2 - u.shape[1])))

@@ -1,7 +1,7 @@
 """What a run directory holds so far: everything may be missing, half-written or damaged, and is then named."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -57,6 +57,9 @@ def read_run(path: Path) -> RunDirectory:
         missing.append(f"{metrics.damaged:,} lines of metrics.jsonl are damaged and left out.")
     if not metrics.lines and (path / "metrics.jsonl").exists():
         missing.append("No steps have been logged yet.")
+
+    if metrics.looks and "guesses" not in _json(path / "baselines.json"):
+        missing.append("What guesses would lose was not measured (baselines.json): nothing is held out, or an old run.")
 
     found: list[Result] = []
     known = {"before-after.json", "compare.json"}
@@ -137,6 +140,3 @@ def _row(line: str) -> tuple[str, str] | None:
         return str(facts["name"]), str(facts["reason"])
     except (ValueError, KeyError, TypeError):
         return None
-
-
-Say = Callable[[str], None]

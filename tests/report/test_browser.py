@@ -91,7 +91,7 @@ def test_by_keyboard_alone(page: Browser) -> None:
             break
     assert reached[0] == "skip"
     assert "#health" in reached
-    assert "plot" in reached
+    assert "plot on" in reached  # a curve, with the values under its cursor
     assert reached.index("when") < reached.index("map")  # the slider, then the map, as on the page
     page.until("document.querySelector('.card').classList.contains('on')")
     first = page.run("document.querySelector('.card b').textContent")

@@ -82,7 +82,7 @@ def test_images_that_are_gone(run: Path, tmp_path: Path, capsys: pytest.CaptureF
         ("checkpoints", "There is no checkpoint yet"),
         ("samples", "no pictures in samples/"),
         ("config.yaml", "taking"),
-        ("baselines.json", ""),
+        ("baselines.json", "What guesses would lose was not measured"),
         ("environment.json", ""),
     ],
 )
