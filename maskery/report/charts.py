@@ -65,6 +65,7 @@ def chart(
     curves = [c for c in curves if len(c.x) > 1]
     if not curves:
         return None
+    log = log and any((c.y > 0).any() for c in curves)
     left, right = min(c.x[0] for c in curves), max(c.x[-1] for c in curves)
     right = right if right > left else left + 1
     bounds = _bounds(curves, [y for _, y in guides], left + settle * (right - left), zero, log)
