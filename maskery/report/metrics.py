@@ -86,7 +86,7 @@ class Columns:
         starts = np.arange(0, len(rows), stride)
         counts = np.diff(np.append(starts, len(rows))).astype(float)
         for name in {name for row in rows for name in row} | self.parts.keys():
-            values = np.array([_number(row.get(name)) for row in rows])
+            values = _numbers([row.get(name) for row in rows])
             known = np.isfinite(values)
             n = np.add.reduceat(known.astype(float), starts)
             mean = np.add.reduceat(np.where(known, values, 0.0), starts) / np.where(n, n, math.nan)
@@ -138,5 +138,9 @@ def _row(line: bytes) -> Any:
         return None
 
 
-def _number(value: Any) -> float:
-    return float(value) if isinstance(value, int | float) else math.nan
+def _numbers(values: list[Any]) -> np.ndarray:
+    """As floats; nan where there is none."""
+    try:
+        return np.array(values, dtype=float)  # None is nan
+    except (TypeError, ValueError, OverflowError):
+        return np.array([float(v) if isinstance(v, int | float) and abs(v) < 1e300 else math.nan for v in values])

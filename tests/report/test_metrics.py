@@ -40,6 +40,7 @@ def test_a_long_run_keeps_its_extremes_and_means(tmp_path: Path, rows: int) -> N
     assert found.buckets <= MOST
     assert found.lines == rows
     assert found.columns["loss"].high.max() == 99
+    assert found.columns["loss"].low.min() == min(math.sin(i) for i in range(1, rows + 1) if i != rows // 3)
     assert np.all(np.diff(found["step"]) > 0)
     assert found["step"][-1] == rows
     assert found.steps == rows
@@ -56,7 +57,7 @@ def test_what_is_no_line(tmp_path: Path) -> None:
 
 
 def test_values_that_are_no_numbers(tmp_path: Path) -> None:
-    rows = [{"step": 1, "loss": 1.0, "lr": None}, {"step": 2, "loss": math.nan, "lr": "x"}, {"step": 3, "loss": 3.0}]
+    rows = [{"step": 1, "loss": 1.0, "lr": None}, {"step": 2, "loss": math.nan, "lr": "x", "n": 10**400}, {"step": 3, "loss": 3.0}]
     (tmp_path / "m").write_text("".join(json.dumps(row) + "\n" for row in rows))
     found = read_metrics(tmp_path / "m")
     assert np.isnan(found["lr"]).all()
