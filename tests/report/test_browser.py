@@ -94,14 +94,18 @@ def test_by_keyboard_alone(page: Browser) -> None:
     assert "plot on" in reached  # a curve, with the values under its cursor
     assert reached.index("when") < reached.index("map")  # the slider, then the map, as on the page
     page.until("document.querySelector('.card').classList.contains('on')")
-    first = page.run("document.querySelector('.card b').textContent")
-    for key in ("ArrowRight", "ArrowLeft", "ArrowDown", "ArrowUp"):
-        page.press(key)
-    names = set()
-    for key in ("ArrowRight", "ArrowRight", "ArrowDown", "ArrowLeft"):
-        page.press(key)
-        names.add(page.run("document.querySelector('.card b').textContent"))
-    assert names - {first}
+    place = "(() => { const d = document.querySelector('.dot.on'); return [d.offsetLeft, d.offsetTop] })()"
+    for key, axis, sign in (("ArrowRight", 0, 1), ("ArrowLeft", 0, -1), ("ArrowDown", 1, 1), ("ArrowUp", 1, -1)):
+        start = page.run(place)[axis]
+        for _ in range(30):
+            before = page.run(place)[axis]
+            page.press(key)
+            assert (page.run(place)[axis] - before) * sign >= 0
+        furthest = page.run("[...document.querySelectorAll('.dot')].map(d => [d.offsetLeft, d.offsetTop])")
+        ends = sorted((p[axis] for p in furthest), reverse=sign > 0)
+        assert page.run(place)[axis] == ends[0] != start or start == ends[0]
+    shown = page.run("document.querySelector('.card b').textContent")
+    assert shown == page.run("document.querySelector('.dot.on').dataset.name")
     page.press("Escape")
     assert not page.run("document.querySelector('.card').classList.contains('on')")
 

@@ -57,7 +57,11 @@ def test_what_is_no_line(tmp_path: Path) -> None:
 
 
 def test_values_that_are_no_numbers(tmp_path: Path) -> None:
-    rows = [{"step": 1, "loss": 1.0, "lr": None}, {"step": 2, "loss": math.nan, "lr": "x", "n": 10**400}, {"step": 3, "loss": 3.0}]
+    rows = [
+        {"step": 1, "loss": 1.0, "lr": None},
+        {"step": 2, "loss": math.nan, "lr": "x", "n": 10**400},
+        {"step": 3, "loss": 3.0},
+    ]
     (tmp_path / "m").write_text("".join(json.dumps(row) + "\n" for row in rows))
     found = read_metrics(tmp_path / "m")
     assert np.isnan(found["lr"]).all()
