@@ -174,7 +174,7 @@ def test_live_pages_follow_the_run(tab: Browser, run: Path, tmp_path: Path) -> N
     shutil.copytree(run, part)
     tab.errors.clear()
     with Server(lambda version: run_page(read_run(part), None, (), version), lambda: state(part), 0) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
         thread.start()
         tab.open(f"http://127.0.0.1:{server.server_port}/")
         tab.run("document.querySelector('#what details').open = true; scrollTo({top: 700, behavior: 'instant'})")
