@@ -66,6 +66,7 @@ def page(facts: Mapping[str, Any], out: Path) -> str:
         if uri:
             strips.append((label, f"{label}, seed {first}", uri))
     measures = [name for name in MEASURES if any(name in row for row in facts["table"])]
+    charts, note = curves(facts), facts["picture"]
     return render(
         "compare.html",
         title=" against ".join(labels),
@@ -76,7 +77,8 @@ def page(facts: Mapping[str, Any], out: Path) -> str:
         heads=["epochs", "training time", "images/s", *(HEAD[name] for name in measures)],
         rows=[_row(row, facts["table"], measures) for row in facts["table"]],
         differences=_differences(facts["table"], facts["start"], labels[0]),
-        charts=curves(facts),
+        charts=charts,
+        note="" if charts and note.startswith("no picture") else note,  # compare.png's, which these curves do not need
         strips=strips,
         settings=[(f"{m['label']} = {m['method']}", m["settings"].items()) for m in facts["methods"]],
         command=" ".join(facts["command"]),
