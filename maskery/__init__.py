@@ -6,6 +6,7 @@ maskery.compare(data="photos", out="which", methods=["mae", "rc-mae"], budget="e
 maskery.pack(data="photos", out="packed")     a faster copy of a data set
 maskery.profile(run="run")                    where the time of a step goes, and what to change
 maskery.knn(where=Path("run"), data="photos")      what it is worth: probe, segment, detect, vqa, ...
+maskery.report(run=Path("run"))               one page about it: run/report.html
 maskery.load("run").features(images)          the encoder; images: paths, PIL images, arrays, tensors
 maskery.export("run", "out", to="timm")       or hf, hf-mae, onnx, safetensors
 """
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from .comparison import compare
     from .evaluate import knn, quick_probe
     from .profiling import profile
+    from .reporting import report, watch
     from .robust import robustness
     from .start import pretrain, resume
     from .supervise import detect, finetune, probe, segment, vqa
@@ -36,17 +38,19 @@ __all__ = [
     "probe",
     "profile",
     "quick_probe",
+    "report",
     "resume",
     "robustness",
     "segment",
     "vqa",
+    "watch",
 ]
 
 
 def __getattr__(name: str) -> Any:  # torch is imported when something is used, not by `import maskery`
     if name not in __all__:
         raise AttributeError(f"maskery has no {name!r}; it has: {', '.join(__all__)}")
-    from . import comparison, evaluate, profiling, robust, start, supervise, verbs
+    from . import comparison, evaluate, profiling, reporting, robust, start, supervise, verbs
 
-    modules = (start, comparison, profiling, evaluate, supervise, robust, verbs)
+    modules = (start, comparison, profiling, evaluate, supervise, robust, verbs, reporting)
     return next(vars(module)[name] for module in modules if name in vars(module))

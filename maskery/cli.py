@@ -20,6 +20,8 @@ maskery eval robustness RUN --data DIR  a classifier on corrupted images
 maskery compare --data DIR --out DIR --methods mae,rc-mae,...   methods on the same images, seeds and budget
 maskery embed RUN --data DIR --out FILE.parquet   features of every image
 maskery export RUN --to timm|hf|hf-mae|onnx|safetensors --out DIR   weights for other libraries
+maskery report RUN                      one page about a run: health, curves, pictures, a map of your images
+maskery watch RUN                       the same page, live, while the run goes on
 maskery pack --data DIR --out DIR       a faster copy of a data set
 maskery profile RUN, or --data DIR      where the time of a step goes, and what to change
 maskery inspect --data DIR              what is in there: counts, sizes, channels, unreadable, duplicates
@@ -82,7 +84,7 @@ def demo(args: Sequence[str]) -> int:
 
 def other(name: str, positional: str, args: Sequence[str]) -> int:
     """The verbs that need nothing but their function."""
-    from . import verbs
+    from . import reporting, verbs
 
     functions: dict[str, Callable[..., Any]] = {
         "embed": verbs.embed,
@@ -90,6 +92,8 @@ def other(name: str, positional: str, args: Sequence[str]) -> int:
         "inspect": verbs.inspect,
         "list": verbs.listing,
         "pack": verbs.pack,
+        "report": reporting.report,
+        "watch": reporting.watch,
     }
     call(functions[name], _positional(args, positional), f"maskery {name}")
     return DONE
@@ -104,6 +108,8 @@ VERBS: dict[str, Callable[[Sequence[str]], int]] = {
     "export": partial(other, "export", "where"),
     "pack": partial(other, "pack", ""),
     "profile": profile,
+    "report": partial(other, "report", "run"),
+    "watch": partial(other, "watch", "run"),
     "inspect": partial(other, "inspect", ""),
     "list": partial(other, "list", "what"),
     "demo": demo,

@@ -11,6 +11,7 @@ from .data import scenes
 from .data.dataset import source_of
 from .log import Terminal
 from .report.curves import learning_curves
+from .reporting import report
 from .start import pretrain
 
 IMAGES, BATCH = 4000, 64
@@ -35,7 +36,7 @@ def demo(
         if not overwrite or not (out / "run").exists():
             raise ValueError(f"{out}: exists already" + ("; --overwrite replaces it" if not overwrite else ""))
         shutil.rmtree(out)
-    settings: dict[str, Any] = {"data": data, "steps": steps, "batch_size": BATCH, "watch": {"looks": 2}}
+    settings: dict[str, Any] = {"data": data, "steps": steps, "batch_size": BATCH, "watch": {"looks": 4}}
     if not data:
         with terminal.bar("painting scenes") as tick:
             scenes.write_folder(out / "images", IMAGES, seed=seed, progress=lambda done: tick(done, IMAGES))
@@ -49,6 +50,7 @@ def demo(
     verbs.export(out / "run", out / "timm")
     verbs.embed(out / "run", settings["data"], out / "embeddings.parquet")
     curves = learning_curves(out / "run")
+    page = report(out / "run")
     before, after = result.looks[0], result.looks[-1]
     for name, words in (
         ("knn_mean_patch", "nearest neighbours, mean patch token"),
@@ -62,5 +64,6 @@ def demo(
     if curves:
         print(f"learning curves   {curves}")
     print(f"weights for timm  {out / 'timm'}")
+    print(f"report            {page}: open it in a browser")
     print(f"done in {time.monotonic() - began:.0f} s")
     return {f"{name}_{when}": look[name] for when, look in (("before", before), ("after", after)) for name in look}

@@ -3,6 +3,8 @@
 The metrics go to other trackers as well where the run asks for them: `track.py`.
 """
 
+import importlib
+import importlib.util
 import json
 import os
 import platform
@@ -10,7 +12,8 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, TextIO
@@ -20,6 +23,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch.utils.tensorboard import SummaryWriter
 
+from .config import Run
 from .dist import World
 from .objective import Losses
 from .track import Tracker
@@ -71,7 +75,7 @@ class Log:
         self.text: TextIO = (out / "train.log").open("a")
         self.board = SummaryWriter(str(out / "tensorboard"), purge_step=step + 1 if step else None)
         self.skipped = Skipped(out / "skipped.jsonl")
-        self.shown = 0.0
+        self.shown, self.levels = 0.0, dict[str, str]()  # levels: of the newest verdicts on the run's health
         columns = (BarColumn(24), MofNCompleteColumn(), TextColumn("{task.description}"))
         live = terminal.console.is_terminal
         self.progress = Progress(*columns, console=terminal.console, disable=not live)
@@ -112,7 +116,7 @@ class Log:
             words = f"step {facts['step']}/{self.steps}  {words}"
             self._write(words) if self.terminal.console.is_terminal else self.say(words)
 
-    def look(self, numbers: dict[str, Any], picture: Path | None) -> None:
+    def look(self, numbers: dict[str, Any], picture: Path) -> None:
         """What was seen at one step: a line of metrics.jsonl without a "loss", and the strip into TensorBoard."""
         import numpy as np
         from PIL import Image
@@ -121,8 +125,25 @@ class Log:
         words = "  ".join(f"{k.replace('_', ' ')} {v:.4f}" for k, v in numbers.items() if k not in ("step", "epoch"))
         if words:
             self.say(f"step {numbers['step']}/{self.steps}  {words}")
-        if picture:
+        if picture.exists():
             self.board.add_image("samples", np.asarray(Image.open(picture)), numbers["step"], dataformats="HWC")
+
+    def health(self, run: Run) -> None:
+        """Say which verdicts on the run's health are others than at the look before; not of what learns from labels."""
+        from .objectives import OBJECTIVES
+        from .report.health import Facts, verdicts
+        from .report.metrics import read_metrics
+
+        if OBJECTIVES[run.method].labelled:
+            return
+        path = self.metrics_path.with_name("baselines.json")
+        known = json.loads(path.read_text()) if path.exists() else {}
+        for verdict in verdicts(Facts(read_metrics(self.metrics_path), asdict(run), known)):
+            before = self.levels.get(verdict.name, "good")
+            self.levels[verdict.name] = verdict.level
+            if verdict.level != before:
+                again = "good again: " if verdict.level == "good" else f"{verdict.level}: "
+                self.say(f"health, {verdict.name}: {again}{verdict.sentence} {verdict.advice}".rstrip())
 
     def looks(self) -> tuple[dict[str, Any], ...]:
         """Everything that was seen since the run began."""
@@ -207,6 +228,18 @@ def memory(device: torch.device) -> float:
         return torch.cuda.max_memory_allocated(device) / 1e9
     scale = 1 if sys.platform == "darwin" else 1024  # macOS counts in bytes
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale / 1e9
+
+
+def usage(device: torch.device) -> dict[str, float]:
+    """Numbers of a log line about the device: memory in GB, and the GPU's own count of the time it was busy.
+
+    That needs nvidia-ml-py; without it, or a driver that counts, there is no such number.
+    """
+    used = {"memory": round(memory(device), 3)}
+    if device.type == "cuda" and importlib.util.find_spec("pynvml"):
+        with suppress(importlib.import_module("pynvml").NVMLError):
+            used["gpu_use"] = torch.cuda.utilization(device) / 100
+    return used
 
 
 def environment(world: World) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from .data.dataset import Data
 from .data.loader import Draws, Plan
 from .data.views import Crop
 from .nn.vit import ViT
+from .report.baselines import Guesses
 
 Batch = dict[str, Any]  # named views [B, C, H, W] in [0, 1], "label" [B] where there is one, and what `draw` added
 Losses = dict[str, Tensor]  # scalars; "loss" is minimised, all others are only logged, unweighted
@@ -75,6 +76,13 @@ class Objective(nn.Module, abc.ABC):
     @abc.abstractmethod
     def picture(self, batch: Batch) -> dict[str, Tensor]:
         """What shows people how it goes: {caption: images [B, C, H, W] in [0, 1]}, for a batch that `draw` has seen."""
+
+    def guesses(self, batch: Batch) -> Guesses:
+        """What guesses without a network would lose on a batch that `draw` has seen: the scale of the health report.
+
+        By name of a loss, then by guess in words. Empty where nothing is comparable.
+        """
+        return {}
 
     def measure(self, data: Data, most: int, precision: torch.dtype, workers: int) -> dict[str, float]:
         """Of a `labelled` objective: what held-out images (at most so many) say about it, in eval mode."""

@@ -50,9 +50,14 @@ def gather(objective: nn.Module, into: nn.Module | None) -> None:
     """Copy all parameters into a whole network of the same kind. Every process has to call it, `into` may be None."""
     wanted = into.state_dict() if into is not None else {}
     for name, value in objective.state_dict().items():
-        whole = value.full_tensor() if isinstance(value, DTensor) else value
+        full = whole(value)
         if name in wanted:
-            wanted[name].copy_(whole)
+            wanted[name].copy_(full)
+
+
+def whole(value: Tensor) -> Tensor:
+    """A tensor that may be shared out. Every process has to call it."""
+    return value.full_tensor() if isinstance(value, DTensor) else value
 
 
 def file_of(rank: int) -> str:

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
+from torch.nn.utils import clip_grad_norm_
 
 from . import best, checkpoint, config, microbatch, shard, track, weights
 from .config import Run
@@ -27,7 +28,7 @@ from .data.loader import Plan, batches
 from .data.views import to_float
 from .dist import ALONE, World, data_parallel
 from .evals.look import look
-from .log import Log, Quiet, Sums, Terminal, environment, memory
+from .log import Log, Quiet, Sums, Terminal, environment, usage
 from .nn.vit import recompute_blocks
 from .objective import Batch, Losses, Objective
 from .objectives import OBJECTIVES
@@ -220,12 +221,12 @@ def train(
             shard.gather(objective, shown)
         if log and shown:
             shown.to(device)
-            numbers = look(shown, data, run.watch, step, step / steps, out / "samples", precision, workers)
+            numbers = look(shown, data, run.watch, step, step / steps, out, precision, workers)
             if sharded:
                 shown.to("cpu")
-            picture = out / "samples" / f"step-{step:08d}.png"
             epoch = round(step * run.batch_size / n, 4)
-            log.look({"step": step, "epoch": epoch} | numbers, picture if picture.exists() else None)
+            log.look({"step": step, "epoch": epoch} | numbers, out / "samples" / f"step-{step:08d}.png")
+            log.health(run)
             new, enough = best.verdict(log.looks(), run.watch)
             saved_already = (checkpoints / f"step-{step:08d}").exists()
         if run.watch.best is not None:
@@ -246,6 +247,7 @@ def train(
     loader = batches(draws, step, steps, workers)
     looks = {round(steps * k / run.watch.looks) for k in range(run.watch.looks + 1)} if run.watch.looks else set()
     saved, aside, waited, clock, since = time.monotonic(), 0.0, 0.0, time.perf_counter(), step
+    norm = torch.zeros(())  # of the gradient
 
     with log or contextlib.nullcontext(), signals() as stop:
         while step < steps:
@@ -284,8 +286,11 @@ def train(
             except torch.OutOfMemoryError as e:
                 raise RuntimeError(microbatch.advice(step, micro, plan.share, objective, out)) from e
             del cut, given, batch  # before the next ones come
-            if run.optim.clip_grad is not None:
-                torch.nn.utils.clip_grad_norm_(objective.parameters(), run.optim.clip_grad)
+            shows = (step + 1) % run.watch.log_every == 0 or step + 1 == steps  # on the log line
+            if shows or run.optim.clip_grad is not None:  # 1e30 clips nothing
+                norm = clip_grad_norm_(
+                    objective.parameters(), 1e30 if run.optim.clip_grad is None else run.optim.clip_grad
+                )
             optimizer.step()
             optimizer.zero_grad()
             done("optimiser")
@@ -294,7 +299,7 @@ def train(
             done("after_step")
 
             # ----------------------------------------------------------------------------------------- log
-            if step % run.watch.log_every == 0 or step == steps:
+            if shows:
                 totals, count = sums.gather(world)  # the one place that waits for the device
                 seconds = max(time.perf_counter() - clock - aside, 1e-9)
                 facts = {
@@ -303,9 +308,10 @@ def train(
                     "t": step / steps,
                     **{name: total / count for name, total in totals.items()},
                     "lr": lr,
+                    "grad_norm": float(shard.whole(norm)),
                     "images_per_second": round((step - since) * run.batch_size / seconds, 1),
                     "data_wait": round(waited / seconds, 4),
-                    "memory": round(memory(device), 3),
+                    **usage(device),
                 }
                 if not math.isfinite(facts["loss"]):
                     good, _ = checkpoint.newest_good(checkpoints)

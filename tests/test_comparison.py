@@ -49,7 +49,8 @@ def test_the_directory_holds_ordinary_runs_and_the_page(whole: Path) -> None:
         assert (whole / name / "checkpoints" / "last").read_text() == "step-00000004\n"
         assert [f["step"] for f in metrics(whole / name) if "loss" not in f] == [0, 2, 4]
     html = (whole / "compare.html").read_text()
-    assert html.count("data:image/png;base64,") == 3  # the picture, a strip of each method
+    assert html.count("data:image/webp;base64,") == 2  # a strip of each method
+    assert html.count('<figure class="chart') == 2  # over epochs and over training time
 
 
 def test_random_initialisation_is_step_0_of_every_method(whole: Path) -> None:
@@ -251,7 +252,7 @@ def test_without_labels_nobody_is_ranked(
     assert facts["starts"] == {}
     assert not set(MEASURES) & facts["runs"][0].keys()
     assert facts["table"][1]["training_seconds"]["mean"] > 0
-    assert "data:image/png" in (out / "compare.html").read_text()
+    assert "data:image/webp" in (out / "compare.html").read_text()
 
 
 def test_a_method_that_diverges_does_not_end_the_comparison(

@@ -175,3 +175,29 @@ def test_the_commands_of_rc_maes_page(place: Path, scene_folder: Path) -> None:
         assert main([verb, *options, *SHORT, "--watch.looks", "0", "--steps", "2"]) == 0, command
     log = (place / "from-mae" / "train.log").read_text()
     assert "started from mae: " in log
+
+
+# ---------------------------------------------------------------------------------------------- report and health
+def test_the_commands_and_the_python_of_report_and_health(
+    place: Path, scene_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (place / "photos").symlink_to(scene_folder)
+    commands = [line.partition("#")[0].split()[1:] for line in blocks("health.md", "sh")[0].splitlines()]
+    assert main([*commands[0], *SHORT, "--steps", "4"]) == 0
+    assert main(commands[1]) == 0
+    capsys.readouterr()
+    run("health.md")
+    assert "expected loss: Held-out loss" in capsys.readouterr().out
+    commands = [line.partition("#")[0].split()[1:] for line in blocks("reading-the-report.md", "sh")[0].splitlines()]
+    assert len(commands) == 3
+    for command in commands:
+        assert main(command) == 0
+    assert (place / "run.html").stat().st_size < (place / "run" / "report.html").stat().st_size
+    assert run("reading-the-report.md")["page"] == Path("run/report.html")
+
+
+def test_the_page_on_health_names_every_verdict() -> None:
+    text = (DOCS / "health.md").read_text()
+    said = "".join((Path(maskery.__file__).parent / "report" / f"{name}.py").read_text() for name in ("health", "pace"))
+    for name in set(re.findall(r'Verdict\(\s*"([a-z ]+)"', said)):
+        assert name in text, name

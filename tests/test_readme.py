@@ -89,6 +89,8 @@ def test_the_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     wanted = {"images", "run", "timm", "embeddings.parquet"}
     assert {p.name for p in out.iterdir()} == wanted
     assert (out / "run" / "curves.png").stat().st_size > 10_000
+    assert (out / "run" / "report.html").stat().st_size > 50_000
+    assert f"report            {out / 'run' / 'report.html'}" in said
     assert main(["demo", "--out", str(out)]) == 1
     assert main(["demo", "--out", str(out), "--data", "/nowhere", "--overwrite"]) == 1
     assert (out / "run").exists()

@@ -19,6 +19,7 @@ import maskery
 from maskery.cli import main
 from maskery.log import whole_lines
 from maskery.methods import METHODS
+from maskery.runs import run_of
 from maskery.schedule import cosine
 
 TINY = {
@@ -65,6 +66,7 @@ def test_the_run_directory(unbroken: Path, scene_folder: Path) -> None:
     names = {p.name for p in unbroken.iterdir()}
     expected = {
         "config.yaml",
+        "baselines.json",
         "metrics.jsonl",
         "train.log",
         "environment.json",
@@ -78,7 +80,7 @@ def test_the_run_directory(unbroken: Path, scene_folder: Path) -> None:
     lines = [json.loads(line) for line in whole_lines(unbroken / "metrics.jsonl")]
     logged = [f for f in lines if "loss" in f]
     assert [f["step"] for f in logged] == [4, 8, 12, 16, 20, 24, 26]
-    wanted = {"step", "epoch", "t", "loss", "lr", "images_per_second", "data_wait", "memory"}
+    wanted = {"step", "epoch", "t", "loss", "lr", "grad_norm", "images_per_second", "data_wait", "memory"}
     assert all(f.keys() == wanted for f in logged)
     assert logged[0]["epoch"] == pytest.approx(4 * 16 / 100, abs=1e-4)
     looks = [f for f in lines if "loss" not in f]
@@ -259,3 +261,22 @@ def test_it_learns(scene_folder: Path, unbroken: Path) -> None:
     looks = [f["held_out_loss"] for f in metrics(unbroken) if "held_out_loss" in f]
     assert looks[0] > 1.2
     assert looks[-1] < 1.05
+
+
+def test_the_logged_norm_is_the_gradients_before_clipping(scene_folder: Path, tmp_path: Path) -> None:
+    """One step of plain SGD moves the weights by lr times the norm; what clips it changes no number of the log."""
+    plain = {"name": "sgd", "momentum": 0.0, "weight_decay": 0.0, "warmup": 0.0, "base_lr": 1.0}
+    logged = {}
+    for name, clip in (("free", None), ("clipped", 1e-3)):
+        optim = plain if clip is None else plain | {"clip_grad": clip}
+        watch = TINY["watch"] | {"looks": 0, "log_every": 1}
+        maskery.pretrain(data=scene_folder, out=tmp_path / name, steps=1, **TINY | {"optim": optim, "watch": watch})
+        (line,) = metrics(tmp_path / name)
+        logged[name] = line["grad_norm"]
+        run = run_of(tmp_path / name)
+        torch.manual_seed(run.seed)
+        before = METHODS["mae"](run.settings, run.vit()).state_dict()
+        after = weights(tmp_path / name)
+        moved = sum(float((after[n] - before[n]).double().square().sum()) for n in after if n in before) ** 0.5
+        assert moved == pytest.approx(line["lr"] * (line["grad_norm"] if clip is None else clip), rel=1e-3)
+    assert logged["free"] == logged["clipped"] > 1e-2

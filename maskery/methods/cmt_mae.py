@@ -44,6 +44,7 @@ from ..nn.teacher import Ema
 from ..nn.vit import ViT, ViTConfig
 from ..objective import Batch, Losses, Objective
 from ..report.attention import masked, overlay
+from ..report.baselines import ONE_DIRECTION, Guesses
 from ..schedule import cosine
 
 
@@ -149,6 +150,13 @@ class CMTMAE(Objective):
     def after_step(self, t: float) -> None:
         if self.momentum is not None:
             self.momentum.update(self.encoder, cosine(self.config.momentum, 1.0, t))
+
+    def guesses(self, batch: Batch) -> Guesses:
+        """One direction for all patches: their targets' mean. The momentum student's move, so only the teacher's."""
+        if self.teacher is None:
+            return {}
+        f = F.normalize(batch["teacher_features"].float(), dim=-1)
+        return {"loss_teacher": {ONE_DIRECTION: 2 - 2 * float(f.mean((0, 1)).norm())}}
 
     def picture(self, batch: Batch) -> dict[str, Tensor]:
         image, grid = batch["image"], self.encoder.grid(batch["image"])

@@ -24,6 +24,7 @@ from ..nn.masking import Mask
 from ..nn.targets import pixels
 from ..nn.vit import ViT, ViTConfig
 from ..objective import Batch, Losses, Objective
+from ..report.baselines import Guesses, pixel_guesses
 from ..report.reconstruction import reconstruction
 
 
@@ -65,6 +66,10 @@ class MAE(Objective):
         """g(f(x; m); m) in float32: of all patches [B, N, P], or x_hat, of the hidden ones [B, H, P]."""
         z = self.encoder.encode(x, m)
         return self.decoder(z, m, self.encoder.grid(x), hidden_only=hidden_only).float()
+
+    def guesses(self, batch: Batch) -> Guesses:
+        x, p = self.encoder.normalise(batch["image"]), self.encoder.config.patch_size
+        return {"loss": pixel_guesses(x, batch["mask"].hidden, p, self.config.norm_pix)}
 
     def picture(self, batch: Batch) -> dict[str, Tensor]:
         m, x = batch["mask"], self.encoder.normalise(batch["image"])

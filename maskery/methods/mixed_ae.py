@@ -42,6 +42,7 @@ from ..nn.masking import Mask
 from ..nn.targets import patchify, pixels, unpatchify
 from ..nn.vit import Mix, ViT, ViTConfig
 from ..objective import Batch, Losses, Objective
+from ..report.baselines import Guesses, pixel_guesses
 from ..report.reconstruction import reconstruction
 
 
@@ -132,6 +133,10 @@ class MixedAE(Objective):
         """k for images [B, C, H, W]: the setting is for the configured size, larger images get more in proportion."""
         (rows, columns), n = self.encoder.grid(x), self.encoder.config.num_patches
         return max(1, (self.config.top_k or n // self.config.group) * rows * columns // n)
+
+    def guesses(self, batch: Batch) -> Guesses:
+        x, p = self.encoder.normalise(batch["image"]), self.encoder.config.patch_size
+        return {"reconstruction": pixel_guesses(x, batch["mask"].hidden, p, self.config.norm_pix)}
 
     def picture(self, batch: Batch) -> dict[str, Tensor]:
         m, places, G = batch["mask"], batch["places"], self.config.group

@@ -44,6 +44,7 @@ from ..nn.targets import pixels
 from ..nn.teacher import Ema
 from ..nn.vit import ViT, ViTConfig
 from ..objective import Batch, Losses, Objective
+from ..report.baselines import Guesses, pixel_guesses
 from ..report.reconstruction import reconstruction
 from ..schedule import cosine
 
@@ -168,6 +169,10 @@ class MSA(Objective):
     def after_step(self, t: float) -> None:
         if self.teacher is not None:
             self.teacher.update(self.encoder, cosine(self.config.momentum, 1.0, t))
+
+    def guesses(self, batch: Batch) -> Guesses:
+        x, p = self.encoder.normalise(self.student_sees(batch)), self.encoder.config.patch_size
+        return {"reconstruction": pixel_guesses(x, batch["mask"].hidden, p, self.config.norm_pix)}
 
     def picture(self, batch: Batch) -> dict[str, Tensor]:
         m, theta = batch["mask"], self.encoder

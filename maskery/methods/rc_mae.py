@@ -33,6 +33,7 @@ from ..nn.targets import pixels
 from ..nn.teacher import Ema, distance
 from ..nn.vit import ViT, ViTConfig
 from ..objective import Batch, Losses, Objective
+from ..report.baselines import Guesses, pixel_guesses
 from ..report.reconstruction import reconstruction
 from ..schedule import cosine
 from .mae import MAE, MAEConfig
@@ -107,6 +108,10 @@ class RCMAE(Objective):
     def after_step(self, t: float) -> None:
         start = self.config.momentum
         self.teacher.update(self.student, cosine(start, 1.0, t) if self.config.momentum_schedule == "cosine" else start)
+
+    def guesses(self, batch: Batch) -> Guesses:
+        x, p = self.student.encoder.normalise(batch["image"]), self.student.encoder.config.patch_size
+        return {"reconstruction": pixel_guesses(x, batch["mask"].hidden, p, self.config.norm_pix)}
 
     def picture(self, batch: Batch) -> dict[str, Tensor]:
         theta, xi, m = self.student, self.teacher.net, batch["mask"]

@@ -1,42 +1,22 @@
 """A comparison as a picture (extra: maskery[report]) and as one page that needs nothing beside it."""
 
-import base64
 import importlib.util
 import io
 import statistics
-from collections.abc import Mapping
-from html import escape
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from .charts import Chart, Curve, chart
+from .page import picture as embedded
+from .page import render
 from .standings import HEAD, MEASURES, cell, points
 
 # Okabe and Ito's colours without yellow: told apart by everybody, and in print
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#555555")
 SHOWN = "knn_mean_patch"  # the measure that looks have while a run goes on
-
-STYLE = """
-:root { color-scheme: light dark; --ink: #1c2024; --soft: #60666d; --line: #dfe3e8; --paper: #fff; --shade: #f5f7f9 }
-@media (prefers-color-scheme: dark) {
-  :root { --ink: #e8eaed; --soft: #a0a7af; --line: #353a40; --paper: #16181b; --shade: #1f2226 } }
-body { font: 16px/1.55 system-ui, sans-serif; color: var(--ink); background: var(--paper); margin: 0 auto;
-  max-width: 64rem; padding: 1.5rem 1rem 4rem }
-h1 { font-size: 1.6rem; line-height: 1.25; margin: .5rem 0 } h2 { font-size: 1.15rem; margin: 2.2rem 0 .6rem }
-p { max-width: 46rem } .soft { color: var(--soft); font-size: .9rem; overflow-wrap: anywhere }
-.verdict { background: var(--shade); border-left: 4px solid #0072b2; padding: .8rem 1rem; margin: 1rem 0 }
-.verdict p { margin: .3rem 0 }
-.wide { overflow-x: auto } table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .92rem }
-th, td { padding: .4rem .7rem; text-align: right; white-space: nowrap; border-bottom: 1px solid var(--line) }
-th { font-weight: 600; color: var(--soft) } th:first-child, td:first-child { text-align: left }
-td.best { font-weight: 700 } .swatch { display: inline-block; width: .7em; height: .7em; border-radius: 2px;
-  margin-right: .5em } .start td { color: var(--soft) }
-img { max-width: 100%; height: auto; background: #fff; border-radius: 4px }
-.wide img { width: max(100%, 40rem); max-width: none }
-.strips { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(22rem, 100%), 1fr)); gap: 1.2rem }
-figure { margin: 0 } figcaption { font-weight: 600; margin-bottom: .3rem }
-details { margin: .5rem 0 } summary { cursor: pointer } code { font-size: .88em; overflow-wrap: anywhere }
-.settings td { white-space: normal; text-align: left; overflow-wrap: anywhere }
-"""
 
 
 def picture(facts: Mapping[str, Any], path: Path) -> str | None:
@@ -50,8 +30,7 @@ def picture(facts: Mapping[str, Any], path: Path) -> str | None:
 
     figure = Figure(figsize=(10, 3.9), layout="constrained")
     axes = figure.subplots(1, 2, sharey=True)
-    longest = max(point["seconds"] for points in drawn.values() for point in points)
-    unit, per = ("hours", 3600) if longest > 5400 else ("minutes", 60) if longest > 90 else ("seconds", 1)
+    unit, per = _unit(drawn)
     for axis, name, scale in ((axes[0], "epoch", 1), (axes[1], "seconds", per)):
         for i, (label, curve) in enumerate(drawn.items()):
             x, y = [p[name] / scale for p in curve], [100 * p["mean"] for p in curve]
@@ -77,41 +56,58 @@ def picture(facts: Mapping[str, Any], path: Path) -> str | None:
 
 
 def page(facts: Mapping[str, Any], out: Path) -> str:
-    """compare.html: reading, tables, picture, the last strip of each method's first run, settings."""
-    first = facts["seeds"][0]
-    done, wanted = sum("steps" in run for run in facts["runs"]), len(facts["seeds"]) * len(facts["methods"])
-    state = "" if facts["finished"] else f"<p><b>So far: {done} of {wanted} runs.</b></p>"
-    budget = facts["budget"] or "as many epochs as the settings say"
-    plot = _image(out / "compare.png", "kNN accuracy over epochs and over training time")
+    """compare.html: reading, tables, curves, the last strip of each method's first run, settings."""
+    first, labels = facts["seeds"][0], [m["label"] for m in facts["methods"]]
+    done, wanted = sum("steps" in run for run in facts["runs"]), len(facts["seeds"]) * len(labels)
     strips = []
-    for method in facts["methods"]:
-        found = sorted((out / f"{method['label']}-seed{first}" / "samples").glob("step-*.png"))
-        if found:
-            shown = _image(found[-1], f"held-out images as {method['label']} sees them")
-            strips.append(f"<figure><figcaption>{escape(method['label'])}, seed {first}</figcaption>{shown}</figure>")
-    colours = {m["label"]: COLOURS[i % len(COLOURS)] for i, m in enumerate(facts["methods"])}
-    return f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{escape(" against ".join(colours))}</title><style>{STYLE}</style></head><body>
-<p class="soft">Maskery, a comparison</p>
-<h1>{escape(" against ".join(colours))}</h1>
-<p class="soft">{escape(facts["data"])}: {facts["images"]:,} training images, {facts["held_out"]:,} held out.
-Budget of a run: {escape(budget)}. Seeds: {", ".join(map(str, facts["seeds"]))}.</p>
-{state}
-<div class="verdict">{"".join(f"<p>{escape(sentence)}</p>" for sentence in facts["reading"])}</div>
-<div class="wide">{_table(facts["table"], colours)}</div>
-<p class="soft">{escape(facts["protocol"])}</p>
-{_differences(facts["table"], facts["start"], colours)}
-{f'<h2>While the runs went on</h2><div class="wide">{plot}</div>' if plot else ""}
-<p class="soft">{escape(facts["picture"])}</p>
-{f'<h2>Held-out images at the end</h2><div class="strips">{"".join(strips)}</div>' if strips else ""}
-<h2>Settings</h2>
-{"".join(_settings(m["label"] + " = " + m["method"], m["settings"]) for m in facts["methods"])}
-{_settings("the same for all", facts["run"])}
-<p class="soft">{escape(facts["made"])}, {escape(facts["device"])}.
-<code>{escape(" ".join(facts["command"]))}</code></p>
-</body></html>
-"""
+    for label in labels:
+        found = sorted((out / f"{label}-seed{first}" / "samples").glob("step-*.png"))
+        uri = embedded(found[-1]) if found else None
+        if uri:
+            strips.append((label, f"{label}, seed {first}", uri))
+    measures = [name for name in MEASURES if any(name in row for row in facts["table"])]
+    charts, note = curves(facts), facts["picture"]
+    return render(
+        "compare.html",
+        title=" against ".join(labels),
+        facts=facts,
+        budget=facts["budget"] or "as many epochs as the settings say",
+        so_far="" if facts["finished"] else f"So far: {done} of {wanted} runs.",
+        colours={label: i % len(COLOURS) for i, label in enumerate(labels)},
+        heads=["epochs", "training time", "images/s", *(HEAD[name] for name in measures)],
+        rows=[_row(row, facts["table"], measures) for row in facts["table"]],
+        differences=_differences(facts["table"], facts["start"], labels[0]),
+        charts=charts,
+        note="" if charts and note.startswith("no picture") else note,  # compare.png's, which these curves do not need
+        strips=strips,
+        settings=[(f"{m['label']} = {m['method']}", m["settings"].items()) for m in facts["methods"]],
+        command=" ".join(facts["command"]),
+    )
+
+
+def curves(facts: Mapping[str, Any]) -> list[Chart]:
+    """kNN over epochs and over training time, means over seeds with one standard deviation as the band."""
+    drawn = {m["label"]: _curve(m["label"], facts) for m in facts["methods"]}
+    if not any(drawn.values()):
+        return []
+    unit, per = _unit(drawn)
+    start = next(curve for curve in drawn.values() if curve)[0]
+    guides = [(facts["start"], start["mean"])] if start["step"] == 0 else []
+    made = []
+    for name, words, scale in (("epoch", "epoch", 1), ("seconds", f"{unit} of training", per)):
+        lines = []
+        for i, (label, points_) in enumerate(drawn.items()):
+            x, mean, std = (np.array([p[n] for p in points_], float) for n in (name, "mean", "std"))
+            lines.append(Curve(label, x / scale, mean, mean - std, mean + std, dots=True, colour=i % len(COLOURS)))
+        note = f"{MEASURES[SHOWN]}: means over seeds, bands one standard deviation."
+        made.append(chart(f"Accuracy by {words}", lines, unit=words, guides=guides, percent=True, note=note))
+    return [c for c in made if c]
+
+
+def _unit(drawn: Mapping[str, list[dict[str, float]]]) -> tuple[str, int]:
+    """What training time is counted in, and how many seconds that has."""
+    longest = max(point["seconds"] for points in drawn.values() for point in points)
+    return ("hours", 3600) if longest > 5400 else ("minutes", 60) if longest > 90 else ("seconds", 1)
 
 
 def _curve(label: str, facts: Mapping[str, Any]) -> list[dict[str, float]]:
@@ -133,51 +129,26 @@ def _curve(label: str, facts: Mapping[str, Any]) -> list[dict[str, float]]:
     ]
 
 
-def _table(table: list[Mapping[str, Any]], colours: Mapping[str, str]) -> str:
-    measures = [name for name in MEASURES if any(name in row for row in table)]
-    best = {name: max(row[name]["mean"] for row in table if name in row) for name in measures}
-    heads = ["epochs", "training time", "images/s", *(HEAD[name] for name in measures)]
-    body = ""
-    for row in table:
-        cells = "".join(f"<td>{cell(row, name)}</td>" for name in ("epochs", "training_seconds", "images_per_second"))
-        for name in measures:
-            bold = ' class="best"' if name in row and row[name]["mean"] == best[name] else ""
-            cells += f"<td{bold}>{cell(row, name)}</td>"
-        kind = "" if row["label"] in colours else ' class="start"'
-        body += f"<tr{kind}>{_name(row['label'], colours)}{cells}</tr>"
-    return f"<table><tr><th></th>{''.join(f'<th>{h}</th>' for h in heads)}</tr>{body}</table>"
+def _row(
+    row: Mapping[str, Any], table: Sequence[Mapping[str, Any]], measures: Sequence[str]
+) -> tuple[str, list[tuple[str, bool]]]:
+    """Label, and cells with whether they are the best of their column."""
+    cells = [(cell(row, name), False) for name in ("epochs", "training_seconds", "images_per_second")]
+    for name in measures:
+        best = max(other[name]["mean"] for other in table if name in other)
+        cells.append((cell(row, name), name in row and row[name]["mean"] == best))
+    return row["label"], cells
 
 
-def _differences(table: list[Mapping[str, Any]], start: str, colours: Mapping[str, str]) -> str:
-    first = next(iter(colours))
-    said = ""
+def _differences(
+    table: Sequence[Mapping[str, Any]], start: str, first: str
+) -> list[tuple[str, list[str], list[tuple[str, list[str]]]]]:
+    """(above what, heads, rows of points)."""
+    made = []
     for key, other in (("above_start", start), ("above_first", first)):
         some = [row for row in table if row.get(key)]
         measures = [name for name in MEASURES if any(name in row[key] for row in some)]
         if some:
-            body = "".join(
-                f"<tr>{_name(row['label'], colours)}"
-                + "".join(f"<td>{points(row[key].get(name))}</td>" for name in measures)
-                + "</tr>"
-                for row in some
-            )
-            heads = "".join(f"<th>{HEAD[name]}</th>" for name in measures)
-            said += f"<h2>Points above {escape(other)}, seed by seed</h2>"
-            said += f'<div class="wide"><table><tr><th></th>{heads}</tr>{body}</table></div>'
-    return said
-
-
-def _name(label: str, colours: Mapping[str, str]) -> str:
-    swatch = f'<span class="swatch" style="background:{colours[label]}"></span>' if label in colours else ""
-    return f"<td>{swatch}{escape(label)}</td>"
-
-
-def _settings(title: str, leaves: Mapping[str, Any]) -> str:
-    body = "".join(f"<tr><td>{escape(name)}</td><td>{escape(str(value))}</td></tr>" for name, value in leaves.items())
-    return f'<details><summary>{escape(title)}</summary><table class="settings">{body}</table></details>'
-
-
-def _image(path: Path, what: str) -> str:
-    if not path.exists():
-        return ""
-    return f'<img alt="{escape(what)}" src="data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}">'
+            rows = [(row["label"], [points(row[key].get(name)) for name in measures]) for row in some]
+            made.append((other, [HEAD[name] for name in measures], rows))
+    return made

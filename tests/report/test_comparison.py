@@ -1,6 +1,7 @@
 """The page and the picture of a comparison show what they are given."""
 
 import base64
+import io
 import re
 import sys
 from html.parser import HTMLParser
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from maskery.report.comparison import COLOURS, _curve, page, picture
+from maskery.report.comparison import COLOURS, _curve, curves, page, picture
 from maskery.report.standings import rows
 
 START = "random initialisation"
@@ -82,6 +83,15 @@ def test_the_picture_has_a_line_of_each_method(facts: dict[str, Any], tmp_path: 
     assert not (pixels == [int(COLOURS[2][i : i + 2], 16) for i in (1, 3, 5)]).all(1).any()
 
 
+def test_the_curves_of_the_page_are_of_every_method(facts: dict[str, Any]) -> None:
+    by_epoch, by_time = curves(facts)
+    assert [line.label for line in by_epoch.lines] == [line.label for line in by_time.lines] == ["mae", "naive"]
+    assert [words for words, _ in by_epoch.guides] == [START]
+    assert "mae from 15 % to 50 %" in by_epoch.alt
+    assert by_time.unit == "minutes of training"  # 100 s are the longest run
+    assert curves(facts | {"runs": []}) == []
+
+
 def test_without_looks_or_matplotlib_there_is_a_reason_instead(
     facts: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -99,14 +109,15 @@ def test_the_page_stands_alone_and_escapes(facts: dict[str, Any], tmp_path: Path
         Image.new("RGB", (4, 4), colour).save(samples / f"step-{step:08d}.png")
     picture(facts, tmp_path / "compare.png")
     html = page(facts, tmp_path)
-    assert "<script" not in html
+    assert html.count("<script") == 1  # ours, which no text of a user can be
+    assert "<script>alert" not in html
     assert "<img src=x>" not in html
     assert "&lt;script&gt;alert(1)&lt;/script&gt;&amp;co" in html
     assert "naive comes first &amp; that is all" in html
-    assert not re.search(r"(src|href)=\"(?!data:)", html)
-    images = re.findall(r'src="data:image/png;base64,([^"]+)"', html)
-    files = [tmp_path / "compare.png", samples / "step-00000008.png"]  # the last strip, not the first
-    assert [base64.b64decode(i) for i in images] == [f.read_bytes() for f in files]
+    assert not re.search(r"(src|href)=\"(?!data:|#)", html)
+    (shown,) = re.findall(r'<img[^>]*src="data:image/webp;base64,([^"]+)"', html)
+    pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(shown))))
+    assert pixels[..., 2].mean() > 200 > 50 > pixels[..., 0].mean()  # the last strip, the blue one, not the first
     assert "1,234 training images, 56 held out" in html
     assert "So far" not in html
     assert "So far: 3 of 4 runs" in page(facts | {"finished": False}, tmp_path)
@@ -120,12 +131,14 @@ def test_the_table_has_the_numbers_and_the_tags_are_closed(facts: dict[str, Any]
             self.rows: list[list[str]] = []
 
         def handle_starttag(self, tag: str, attrs: object) -> None:
-            if tag not in ("meta", "img"):
+            if tag not in ("meta", "img", "link", "path"):
                 self.open.append(tag)
             if tag == "tr":
                 self.rows.append([])
 
         def handle_endtag(self, tag: str) -> None:
+            if tag == "path":
+                return
             assert self.open.pop() == tag
 
         def handle_data(self, data: str) -> None:
