@@ -65,11 +65,14 @@ def test_every_shell_command(place: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_the_python(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(place)
-    for name, image in zip("ab", sorted((place / "photos").rglob("*.png")), strict=False):
-        shutil.copy(image, place / "photos" / f"{name}.jpg")  # the format is told by the first bytes
-    names: dict[str, object] = {"images": torch.rand(2, 3, 32, 32)}
+    names: dict[str, object] = {
+        "images": torch.rand(2, 3, 32, 32),
+        "files": sorted((place / "photos").rglob("*.png"))[:2],
+    }
     exec(next(b for b in blocks("python") if "import maskery" in b), names)
-    class_token = names["class_token"]
+    class_token, features = names["class_token"], names["features"]
+    assert isinstance(features, torch.Tensor)
+    assert features.shape == (2, 128)
     assert isinstance(class_token, torch.Tensor)
     assert class_token.shape == (2, 128)
 

@@ -165,7 +165,8 @@ def test_without_being_asked_nothing_is_opened(scene_folder: Path, tmp_path: Pat
 def test_what_cannot_be_is_said_before_anything_runs(
     tmp_path: Path, scene_folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    args = ["pretrain", "--data", str(scene_folder), "--out", str(tmp_path / "run")]
+    args = ["pretrain", "--data", str(scene_folder), "--out", str(tmp_path / "run"), "--steps", "1"]
+    args += ["--batch-size", "2", "--watch.looks", "0"]
     assert main([*args, "--log.mlflow", "https://me:secret@host"]) == 1
     said = capsys.readouterr().err
     assert "MLFLOW_TRACKING_PASSWORD" in said
