@@ -8,23 +8,17 @@ import io
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from .comparison import STYLE
+from .page import render
 from .pictures import GAP, INK, PAPER, displayable
 
 SIDE = 160  # pixels of an image's long side, about
 RIGHT, PARTLY, WRONG = (20, 130, 70), (176, 120, 0), (190, 40, 40)
-CARDS = """
-.cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(21rem, 100%), 1fr)); gap: 1.4rem 1.2rem }
-.card img { image-rendering: pixelated; width: 10rem } .card ul { list-style: none; margin: .5rem 0 0; padding: 0 }
-.card li { margin: .45rem 0; padding-left: .6rem; border-left: 4px solid; overflow-wrap: anywhere }
-"""
 
 
 @dataclass(frozen=True)
@@ -66,38 +60,17 @@ class Entry:
 
 def page(entries: Sequence[Entry], path: Path, title: str, lines: Sequence[str]) -> Path:
     """One HTML file; whatever the data say stands in it as text."""
-    cards = "".join(_card(entry) for entry in entries)
-    said = "".join(f"<p class='soft'>{escape(line)}</p>" for line in lines)
-    text = f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{escape(title)}</title><style>{STYLE}{CARDS}</style></head><body>
-<p class="soft">Maskery, visual question answering</p><h1>{escape(title)}</h1>
-{said}
-<div class="cards">{cards}</div>
-</body></html>
-"""
+    cards = [{"name": entry.name, "uri": _uri(entry.picture()), "said": entry.said} for entry in entries]
     half = path.with_suffix(".writing")
-    half.write_text(text, encoding="utf-8", errors="replace")
+    half.write_text(render("answers.html", title=title, lines=lines, cards=cards), encoding="utf-8")
     half.replace(path)
     return path
 
 
-def _card(entry: Entry) -> str:
+def _uri(image: Image.Image) -> str:
     data = io.BytesIO()
-    entry.picture().save(data, format="PNG")
-    shown = f"data:image/png;base64,{base64.b64encode(data.getvalue()).decode()}"
-    items = ""
-    for one in entry.said:
-        verdict, shade = one.verdict
-        people = f"; people: {escape(one.people)}" if one.answers else ""
-        items += (
-            f'<li style="border-color: rgb{shade}">{escape(one.question)}<br><b>{escape(one.answer)}</b> '
-            f'<span class="soft">{one.sure:.0%} sure, {verdict}{people}</span></li>'
-        )
-    return (
-        f'<figure class="card"><img alt="{escape(entry.name, quote=True)}" src="{shown}"><ul>{items}</ul>'
-        f'<figcaption class="soft">{escape(entry.name)}</figcaption></figure>'
-    )
+    image.save(data, format="PNG")
+    return f"data:image/png;base64,{base64.b64encode(data.getvalue()).decode()}"
 
 
 def sheet(entries: Sequence[Entry], path: Path, title: str, columns: int = 3, each: int = 4) -> Path:
