@@ -247,7 +247,7 @@ def train(
     loader = batches(draws, step, steps, workers)
     looks = {round(steps * k / run.watch.looks) for k in range(run.watch.looks + 1)} if run.watch.looks else set()
     saved, aside, waited, clock, since = time.monotonic(), 0.0, 0.0, time.perf_counter(), step
-    norm = torch.zeros(())  # of the gradient
+    norm, most = torch.zeros(()), run.optim.clip_grad or 1e30  # of the gradient; 1e30 clips nothing
 
     with log or contextlib.nullcontext(), signals() as stop:
         while step < steps:
@@ -287,10 +287,8 @@ def train(
                 raise RuntimeError(microbatch.advice(step, micro, plan.share, objective, out)) from e
             del cut, given, batch  # before the next ones come
             shows = (step + 1) % run.watch.log_every == 0 or step + 1 == steps  # on the log line
-            if shows or run.optim.clip_grad is not None:  # 1e30 clips nothing
-                norm = clip_grad_norm_(
-                    objective.parameters(), 1e30 if run.optim.clip_grad is None else run.optim.clip_grad
-                )
+            if shows or run.optim.clip_grad is not None:
+                norm = clip_grad_norm_(objective.parameters(), most)
             optimizer.step()
             optimizer.zero_grad()
             done("optimiser")

@@ -11,10 +11,10 @@ import maskery
 from maskery.beside import Side, encoder_of, open_for, seen_by, sides
 from maskery.config import ImagesConfig
 from maskery.evals.results import END, RANDOM, START
-from maskery.exports import to_timm
 from maskery.log import Quiet
 from maskery.nn.vit import ViT, ViTConfig
 from maskery.weights import load_encoder
+from tests.exported import to_timm
 from tests.test_train import TINY
 
 SMALL = ViTConfig(48, 2, 3, 8, (16, 24), (0.5,), (0.2,))  # grey, and no square

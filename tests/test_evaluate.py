@@ -24,10 +24,10 @@ from maskery.evals.metrics import multilabel, scores
 from maskery.evals.quick import quick
 from maskery.evals.results import END, RANDOM, START, read, read_all
 from maskery.evaluate import quick_probe
-from maskery.exports import to_timm
 from maskery.log import Quiet
 from maskery.nn.vit import ViT, ViTConfig
 from maskery.weights import load_encoder
+from tests.exported import to_timm
 from tests.test_train import TINY
 
 

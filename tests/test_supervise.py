@@ -18,13 +18,13 @@ from safetensors.torch import load_file
 import maskery
 from maskery.cli import MISUSED, STOPPED, main
 from maskery.evals.results import END, RANDOM, START, read, read_all
-from maskery.exports import to_timm
 from maskery.nn.vit import SIZES, ViT, ViTConfig
 from maskery.options import options
 from maskery.supervise import Supervise as Asked
 from maskery.supervise import Supervised, place_of, supervise, understood
 from maskery.tasks import TASKS
 from maskery.weights import load_encoder
+from tests.exported import to_timm
 from tests.tasks.images import noise, several, two_colours
 from tests.test_train import TINY, assert_same_run, metrics, weights
 

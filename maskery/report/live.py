@@ -5,6 +5,8 @@ import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+from ..signals import interruptible
+
 HOST = "127.0.0.1"
 
 
@@ -15,7 +17,7 @@ def serve(
     say: Callable[[str], None],
     ready: Callable[["Server"], None] = lambda server: None,
 ) -> None:
-    """Serve `page(version)` at / until Ctrl-C. `state` is another text whenever the page would be another one.
+    """Serve `page(version)` at / until SIGINT or SIGTERM. `state` is another text whenever the page would be another one.
 
     ValueError in one line when the port is taken or there is no such port. `ready` gets the server once it listens.
     """
@@ -25,7 +27,7 @@ def serve(
         server = Server(page, state, port)
     except OSError as e:
         raise ValueError(f"port {port} cannot be used ({e.strerror}): another --port, or 0 for any that is free") from e
-    with server:
+    with server, interruptible():
         say(f"http://{HOST}:{server.server_port} shows the run while it goes on; Ctrl-C ends this")
         ready(server)
         try:

@@ -13,10 +13,10 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from maskery.exports import to_timm
 from maskery.nn.frozen import Frozen
 from maskery.nn.timm_vit import TimmViT
 from maskery.nn.vit import ViT, ViTConfig
+from tests.exported import to_timm
 
 STUDENT = ViTConfig(48, 1, 3, 8, (32, 48))  # a grid of 4 x 6
 NAME = "test_vit"  # the smallest that timm has: 64 wide, 6 blocks, patch 16

@@ -113,14 +113,23 @@ def test_a_run_that_vanishes_is_an_answer(run: Path) -> None:
     assert ports
 
 
-def test_watching_from_the_command_line(run: Path, tmp_path: Path) -> None:
-    """New numbers are on the page, Ctrl-C ends it with 0, and nothing is left in the run."""
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_watching_from_the_command_line(run: Path, tmp_path: Path, number: int) -> None:
+    """New numbers are on the page, a signal ends it with 0, and nothing is left in the run.
+
+    Ctrl-C, too, where whoever started us has SIGINT ignored, as a script's background jobs have.
+    """
     part = tmp_path / "run"
     shutil.copytree(run, part)
     before = sorted(p.relative_to(part) for p in part.rglob("*"))
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(maskery.__file__).parents[1])}
     command = [sys.executable, "-m", "maskery", "watch", str(part), "--port", "0", "--images", "20"]
-    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
+    ignored = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        started = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+    finally:
+        signal.signal(signal.SIGINT, ignored)
+    with started as process:
         assert process.stderr
         port = int(process.stderr.readline().split("127.0.0.1:")[1].split()[0])
         status, html = get(port, "/")
@@ -136,6 +145,9 @@ def test_watching_from_the_command_line(run: Path, tmp_path: Path) -> None:
         began = time.monotonic()
         assert "At step 6 of 10" in get(port, "/")[1]
         assert time.monotonic() - began < 20
-        process.send_signal(signal.SIGINT)
-        assert process.wait(20) == 0
+        process.send_signal(number)
+        try:
+            assert process.wait(20) == 0
+        finally:
+            process.kill()
     assert sorted(p.relative_to(part) for p in part.rglob("*")) == before

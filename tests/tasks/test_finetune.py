@@ -19,7 +19,6 @@ from maskery import weights
 from maskery.config import ImagesConfig, Run
 from maskery.data.augment import seeded
 from maskery.dist import ALONE
-from maskery.exports import to_timm
 from maskery.nn import positions
 from maskery.nn.vit import ViT, ViTConfig, drop_paths
 from maskery.objective import Batch
@@ -27,6 +26,7 @@ from maskery.optim import grouped
 from maskery.tasks.finetune import Finetune, FinetuneConfig, smoothed
 from maskery.tasks.labels import LabelsConfig
 from maskery.train import train
+from tests.exported import to_timm
 from tests.test_microbatch import gradients
 from tests.test_train import metrics
 
