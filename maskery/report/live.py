@@ -17,7 +17,7 @@ def serve(
     say: Callable[[str], None],
     ready: Callable[["Server"], None] = lambda server: None,
 ) -> None:
-    """Serve `page(version)` at / until SIGINT or SIGTERM. `state` is another text whenever the page would be another one.
+    """Serve `page(version)` at / until SIGINT or SIGTERM. `state` is another text whenever the page would be another.
 
     ValueError in one line when the port is taken or there is no such port. `ready` gets the server once it listens.
     """
