@@ -26,7 +26,7 @@ maskery pack --data DIR --out DIR       a faster copy of a data set
 maskery profile RUN, or --data DIR      where the time of a step goes, and what to change
 maskery inspect --data DIR              what is in there: counts, sizes, channels, unreadable, duplicates
 maskery list methods|models|recipes
-maskery demo                            all of it on built-in images, in about two minutes on a CPU
+maskery demo                            all of it on built-in images, in two and a half minutes on a CPU
 
 `maskery VERB --help` lists a verb's options; --debug shows where an error came from.
 Exit codes: 0 done, 1 failed with one line, 2 wrong usage, 75 stopped by a signal with a checkpoint written."""

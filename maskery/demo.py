@@ -1,4 +1,4 @@
-"""All of Maskery in about two minutes on two cores: on built-in images, or on somebody's own."""
+"""All of Maskery in about two and a half minutes on two cores: on built-in images, or on somebody's own."""
 
 import shutil
 import time
@@ -25,7 +25,7 @@ def demo(
     Args:
         data: your own images instead of the built-in ones
         out: directory for images, run, pictures and exported weights
-        steps: length of the run; the default takes about two minutes on two cores
+        steps: length of the run; the default takes about two and a half minutes on two cores
         seed: of the built-in images and of the run
         overwrite: replace an earlier demo in `out`
     """
