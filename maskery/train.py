@@ -247,7 +247,8 @@ def train(
     loader = batches(draws, step, steps, workers)
     looks = {round(steps * k / run.watch.looks) for k in range(run.watch.looks + 1)} if run.watch.looks else set()
     saved, aside, waited, clock, since = time.monotonic(), 0.0, 0.0, time.perf_counter(), step
-    norm, most = torch.zeros(()), run.optim.clip_grad or 1e30  # of the gradient; 1e30 clips nothing
+    norm = torch.zeros(())  # of the gradient
+    most = 1e30 if run.optim.clip_grad is None else run.optim.clip_grad  # 1e30 clips nothing
 
     with log or contextlib.nullcontext(), signals() as stop:
         while step < steps:
