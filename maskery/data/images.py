@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from ..dist import World
 from .decode import Encoded, Unreadable, open_image, picture
@@ -49,6 +51,11 @@ class Images:
         """Image i, reduced as `min_side` says."""
         image = self.open(i)
         return image if isinstance(image, Picture) else picture(image, self.min_side)
+
+    def coloured(self, colour: Sequence[float]) -> Tensor:
+        """[C, 1, 1] of their type: one colour, given in [0, 1]."""
+        top, kind = (255, torch.uint8) if self.bits == 8 else (65535, torch.uint16)
+        return torch.tensor([round(top * c) for c in colour]).to(kind)[:, None, None]
 
     def keep(
         self, indices: Sequence[int], budget: float, progress: Progress | None = None, world: World | None = None

@@ -9,9 +9,9 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -25,8 +25,10 @@ from .order import positions
 from .picture import Box, Picture, detail
 from .resample import Packing, Stack, join, likely_bytes
 from .slots import Slots, ahead, keep_freed_memory
+from .source import Source
 from .views import UNIFORMS, Crop, cut, inside, larger
 
+T = TypeVar("T")
 Skips = list[tuple[str, str]]  # (name, reason) of images that could not be read
 CPU = torch.device("cpu")
 PIECE = 128  # most images that a worker hands over at a time: 40 MB of photographs
@@ -40,6 +42,19 @@ def uniforms(seed: int, stream: int, start: int, count: int) -> np.ndarray:
     """
     bits = np.random.Philox(key=np.array([seed, stream], dtype=np.uint64), counter=start * (UNIFORMS // 4))
     return np.random.Generator(bits).random((count, UNIFORMS))
+
+
+def readable(
+    source: Source, indices: Iterable[int], read: Callable[[int], T], skipped: Skips
+) -> Iterator[tuple[int, T]]:
+    """(i, what `read` makes of image i) of all that can be read, in order; the others are noted in `skipped`."""
+    for i in indices:
+        try:
+            found = read(i)
+        except Unreadable as e:
+            skipped.append((source.names[i], str(e)))
+            continue
+        yield i, found
 
 
 @dataclass(frozen=True)
@@ -120,10 +135,10 @@ class Draws(Dataset[dict[str, Any]]):
         views = [_batch(self.images, self.size, count, self.resized_on, slot) for slot in slots]
         drawn = positions(n, self.seed, start, count, self.blocks)
         self.images.source.expect(self.indices[drawn])
-        numbers = [uniforms(self.seed, c, start, count) for c in range(len(self.crops))]
+        numbers = np.array([uniforms(self.seed, c, start, count) for c in range(len(self.crops))])
         read: list[int] = []
         for j, at in enumerate(drawn.tolist()):
-            i, picture, boxes = self._readable(at, [u[j] for u in numbers], skipped)
+            i, (picture, boxes) = self.one(at, self._cut, numbers[:, j], skipped)
             for batch, (box, flip) in zip(views, boxes, strict=True):
                 batch.add(*picture.part(box, self.size), flip)
             read.append(i)
@@ -136,23 +151,21 @@ class Draws(Dataset[dict[str, Any]]):
             item["label"] = label if label.dtype == torch.int64 else label.float()
         return item
 
-    def _readable(
-        self, at: int, numbers: list[np.ndarray], skipped: Skips
-    ) -> tuple[int, Picture, list[tuple[Box, bool]]]:
-        """The image at `at`, or the next one that can be read: which it is, and where it is cut."""
-        n = len(self.indices)
-        for step in range(n):
-            i = int(self.indices[(at + step) % n])
-            try:
-                image = self.images.open(i)
-                boxes = [
-                    crop.draw(image.height, image.width, self.size, u)
-                    for crop, u in zip(self.crops, numbers, strict=True)
-                ]
-                return i, image.at(detail([box for box, _ in boxes], self.size)), boxes
-            except Unreadable as e:
-                skipped.append((self.images.source.names[i], str(e)))
-        raise ValueError(f"{self.images.source.where}: none of the {n} training images can be read")
+    def one(self, at: int, read: Callable[[int, np.ndarray], T], u: np.ndarray, skipped: Skips) -> tuple[int, T]:
+        """(i, what `read` makes of it with the random numbers u) of the image at `at`, or the next that can be read."""
+        n, source = len(self.indices), self.images.source
+        following = (int(self.indices[(at + step) % n]) for step in range(n))
+        found = next(readable(source, following, lambda i: read(i, u), skipped), None)
+        if found is None:
+            raise ValueError(f"{source.where}: none of the {n} training images can be read ({skipped[-1][1]})")
+        return found
+
+    def _cut(self, i: int, numbers: np.ndarray) -> tuple[Picture, list[tuple[Box, bool]]]:
+        """Image i, and its box and flip for each crop, by random numbers [crops, UNIFORMS]."""
+        image = self.images.open(i)
+        draws = zip(self.crops, numbers, strict=True)
+        boxes = [crop.draw(image.height, image.width, self.size, u) for crop, u in draws]
+        return image.at(detail([box for box, _ in boxes], self.size)), boxes
 
 
 def _augment(views: Tensor, augment: Augment, u: np.ndarray) -> None:
@@ -260,25 +273,26 @@ class Centred(Dataset[dict[str, Any]]):
         return cut(height, width, self.size, self.share)
 
     def __getitem__(self, k: int) -> dict[str, Any]:
-        wanted, read, skipped = self.indices[k * self.batch : (k + 1) * self.batch], [], []
+        wanted, read = self.indices[k * self.batch : (k + 1) * self.batch], []
+        skipped: Skips = []
         views = _batch(self.images, self.size, len(wanted), self.device)
         if len(wanted) and np.ptp(wanted) < 8 * len(wanted):  # a few of many are better read one by one
             self.images.source.expect(wanted)
-        for i in wanted.tolist():
-            try:
-                image = self.images.open(i)
-                outer, box = self.boxes(image.height, image.width)
-                region, place = image.at(detail([outer], self.larger)).part(outer, self.larger)
-                views.add(region, inside(box, outer, place), False)
-            except Unreadable as e:
-                skipped.append((self.images.source.names[i], str(e)))
-                continue
+        for i, (region, box) in readable(self.images.source, wanted.tolist(), self._cut, skipped):
+            views.add(region, box, False)
             read.append(i)
         return {
             "images": views.done() if read else None,
             "indices": np.array(read, dtype=np.int64),
             "skipped": skipped,
         }
+
+    def _cut(self, i: int) -> tuple[np.ndarray, Box]:
+        """What of image i is needed, and the box in it that becomes the view."""
+        image = self.images.open(i)
+        outer, box = self.boxes(image.height, image.width)
+        region, place = image.at(detail([outer], self.larger)).part(outer, self.larger)
+        return region, inside(box, outer, place)
 
 
 def centred(

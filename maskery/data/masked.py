@@ -14,9 +14,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from .decode import Unreadable
 from .images import Images
-from .loader import CPU, Draws, Plan, Skips, loader, uniforms
+from .loader import CPU, Draws, Plan, Skips, loader, readable, uniforms
 from .masks import VOID, Meaning, mask_of, nearest
 from .order import positions
 from .picture import Box, Picture, detail
@@ -96,8 +95,7 @@ class MaskedDraws(Draws):
         super().__init__(images, indices, [], size, seed, plan, device)
         self.resized_on = CPU
         self.scaling, self.meaning = scaling, meaning
-        top, kind = (255, torch.uint8) if images.bits == 8 else (65535, torch.uint16)
-        self.blank = torch.tensor([round(top * m) for m in mean]).to(kind)[:, None, None]  # [C, 1, 1]
+        self.blank = images.coloured(mean)
 
     def __getitem__(self, k: int) -> dict[str, Any]:
         start, count = self.span(k)
@@ -107,25 +105,18 @@ class MaskedDraws(Draws):
         label = torch.full((count, *self.size), VOID, dtype=torch.int16)
         skipped: Skips = []
         for view, mask, at, u in zip(views, label, drawn.tolist(), uniforms(self.seed, 0, start, count), strict=True):
-            picture, box, flip, cut = self._pair(at, u, skipped)
+            _, (picture, box, flip, cut) = self.one(at, self._pair, u, skipped)
             h, w = cut.shape
             view[:, :h, :w] = resized(*picture.part(box, (h, w)), flip, (h, w))
             mask[:h, :w] = torch.from_numpy(cut[:, ::-1].copy() if flip else cut)
         return {"views": [views], "label": label, "skipped": skipped}
 
-    def _pair(self, at: int, u: np.ndarray, skipped: Skips) -> tuple[Picture, Box, bool, np.ndarray]:
-        """The image at `at` or the next one that can be read with its mask, where it is cut, and the mask there."""
-        n = len(self.indices)
-        for step in range(n):
-            i = int(self.indices[(at + step) % n])
-            try:
-                image = self.images.open(i)
-                whole = mask_of(self.images.source, i, (image.height, image.width), self.meaning)
-                box, flip, cut = self.scaling.draw(whole, self.size, u)
-                return image.at(detail([box], cut.shape)), box, flip, cut
-            except Unreadable as e:
-                skipped.append((self.images.source.names[i], str(e)))
-        raise ValueError(f"{self.images.source.where}: none of the {n} training images can be read with its mask")
+    def _pair(self, i: int, u: np.ndarray) -> tuple[Picture, Box, bool, np.ndarray]:
+        """Image i, where it is cut, whether it is flipped, and its mask there, not flipped."""
+        image = self.images.open(i)
+        whole = mask_of(self.images.source, i, (image.height, image.width), self.meaning)
+        box, flip, cut = self.scaling.draw(whole, self.size, u)
+        return image.at(detail([box], cut.shape)), box, flip, cut
 
 
 @dataclass(frozen=True)
@@ -153,18 +144,18 @@ class Wholes(Dataset[dict[str, Any]]):
         return -(-len(self.indices) // self.batch)
 
     def __getitem__(self, k: int) -> dict[str, Any]:
-        found, skipped = [], []
-        for i in self.indices[k * self.batch : (k + 1) * self.batch].tolist():
-            try:
-                image = self.images.open(i)
-                mask = mask_of(self.images.source, i, (image.height, image.width), self.meaning)
-                size = covering(image.height, image.width, self.size) if self.keep else self.size
-                box = (0.0, 0.0, float(image.width), float(image.height))
-                view = resized(*image.at(detail([box], size)).part(box, size), False, size)
-                found.append(Whole(i, view, torch.from_numpy(mask)))
-            except Unreadable as e:
-                skipped.append((self.images.source.names[i], str(e)))
+        wanted = self.indices[k * self.batch : (k + 1) * self.batch].tolist()
+        skipped: Skips = []
+        found = [whole for _, whole in readable(self.images.source, wanted, self._whole, skipped)]
         return {"found": found, "skipped": skipped}
+
+    def _whole(self, i: int) -> Whole:
+        image = self.images.open(i)
+        mask = mask_of(self.images.source, i, (image.height, image.width), self.meaning)
+        size = covering(image.height, image.width, self.size) if self.keep else self.size
+        box = (0.0, 0.0, float(image.width), float(image.height))
+        view = resized(*image.at(detail([box], size)).part(box, size), False, size)
+        return Whole(i, view, torch.from_numpy(mask))
 
 
 def covering(height: int, width: int, size: tuple[int, int]) -> tuple[int, int]:

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 from .coco import CocoSource
 from .decode import Encoded
 from .images import Images
-from .loader import CPU, Draws, Plan, Skips, loader, uniforms
+from .loader import CPU, Draws, Plan, Skips, loader, readable, uniforms
 from .masks import nearest
 from .order import positions
 from .picture import Box, Picture, detail
@@ -164,12 +164,6 @@ WHOLE = Jitter((1.0, 1.0), 0.0)
 NO_NUMBERS = np.zeros(UNIFORMS)
 
 
-def blank(images: Images, mean: Sequence[float]) -> Tensor:
-    """[C, 1, 1] of the images' type: the mean colour."""
-    top, kind = (255, torch.uint8) if images.bits == 8 else (65535, torch.uint16)
-    return torch.tensor([round(top * m) for m in mean]).to(kind)[:, None, None]
-
-
 class ObjectDraws(Draws):
     """As `Draws` of one view, with "label": `Targets`. Resized where they are read, as in `masked.py`."""
 
@@ -188,33 +182,27 @@ class ObjectDraws(Draws):
     ):
         super().__init__(images, indices, [], size, seed, plan, device)
         self.resized_on = CPU
-        self.jitter, self.masks, self.blank = jitter, masks, blank(images, mean)
+        self.jitter, self.masks, self.blank = jitter, masks, images.coloured(mean)
 
     def __getitem__(self, k: int) -> dict[str, Any]:
         start, count = self.span(k)
         drawn_at = positions(len(self.indices), self.seed, start, count, self.blocks)
         self.images.source.expect(self.indices[drawn_at])
-        views, found, skipped = self.blank.repeat(count, 1, *self.size), [], []
+        views, found, source = self.blank.repeat(count, 1, *self.size), [], self.images.source
+        assert isinstance(source, CocoSource)
+        skipped: Skips = []
         for view, at, u in zip(views, drawn_at.tolist(), uniforms(self.seed, 0, start, count), strict=True):
-            found.append(self._fill(view, at, u, skipped))
+            i, (pixels, box, flip) = self.one(at, self._seen, u, skipped)
+            h, w = pixels.shape[1:]
+            view[:, :h, :w] = pixels
+            found.append(view_of(source, i, box, (h, w), flip, self.size, self.masks))
         return {"views": [views], "label": Targets.of(found, self.size, self.masks), "skipped": skipped}
 
-    def _fill(self, view: Tensor, at: int, u: np.ndarray, skipped: Skips) -> View:
-        """The image at `at`, or the next one that can be read, put into a view [C, h, w]; its objects there."""
-        n, source = len(self.indices), self.images.source
-        assert isinstance(source, CocoSource)
-        for step in range(n):
-            i = int(self.indices[(at + step) % n])
-            try:
-                image = opened(self.images, i)
-                (h, w), box, flip = self.jitter.place(image.height, image.width, self.size, u)
-                pixels = resized(*image.at(detail([box], (h, w))).part(box, (h, w)), flip, (h, w))
-            except Unreadable as e:
-                skipped.append((source.names[i], str(e)))
-                continue
-            view[:, :h, :w] = pixels
-            return view_of(source, i, box, (h, w), flip, self.size, self.masks)
-        raise ValueError(f"{source.where}: none of the {n} training images can be read")
+    def _seen(self, i: int, u: np.ndarray) -> tuple[Tensor, Box, bool]:
+        """The part of image i that is seen [C, h', w'], where that is in the image, and whether it is flipped."""
+        image = opened(self.images, i)
+        shape, box, flip = self.jitter.place(image.height, image.width, self.size, u)
+        return resized(*image.at(detail([box], shape)).part(box, shape), flip, shape), box, flip
 
 
 class Fitted(Dataset[dict[str, Any]]):
@@ -222,22 +210,18 @@ class Fitted(Dataset[dict[str, Any]]):
 
     def __init__(self, images: Images, indices: np.ndarray, size: tuple[int, int], mean: Sequence[float], batch: int):
         self.images, self.indices, self.size, self.batch = images, indices, size, batch
-        self.blank = blank(images, mean)
+        self.blank = images.coloured(mean)
 
     def __len__(self) -> int:
         return -(-len(self.indices) // self.batch)
 
     def __getitem__(self, k: int) -> dict[str, Any]:
-        views, shapes, read, skipped = [], [], [], []
-        for i in self.indices[k * self.batch : (k + 1) * self.batch].tolist():
-            try:
-                image = opened(self.images, i)
-                (h, w), box, _ = WHOLE.place(image.height, image.width, self.size, NO_NUMBERS)
-                view = self.blank.repeat(1, *self.size)
-                view[:, :h, :w] = resized(*image.at(detail([box], (h, w))).part(box, (h, w)), False, (h, w))
-            except Unreadable as e:
-                skipped.append((self.images.source.names[i], str(e)))
-                continue
+        wanted, views, shapes, read = self.indices[k * self.batch : (k + 1) * self.batch].tolist(), [], [], []
+        skipped: Skips = []
+        for i, pixels in readable(self.images.source, wanted, self._whole, skipped):
+            h, w = pixels.shape[1:]
+            view = self.blank.repeat(1, *self.size)
+            view[:, :h, :w] = pixels
             views.append(view)
             shapes.append((h, w))
             read.append(i)
@@ -247,6 +231,12 @@ class Fitted(Dataset[dict[str, Any]]):
             "indices": np.array(read, np.int64),
             "skipped": skipped,
         }
+
+    def _whole(self, i: int) -> Tensor:
+        """[C, h', w']"""
+        image = opened(self.images, i)
+        shape, box, _ = WHOLE.place(image.height, image.width, self.size, NO_NUMBERS)
+        return resized(*image.at(detail([box], shape)).part(box, shape), False, shape)
 
 
 def fitted(

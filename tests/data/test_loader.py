@@ -184,6 +184,24 @@ def test_an_image_in_the_place_of_another_brings_its_label(half_broken: Images) 
     assert sorted(item["label"].tolist()) == sorted([*range(12)] * 2)
 
 
+def test_in_the_place_of_an_unreadable_image_comes_the_next_one_round_the_end(half_broken: Images) -> None:
+    indices = np.array([1, 3, 10, 5, 4, 7, 9])  # odd ones cannot be read; of colour 20 * (i // 2)
+    item = Draws(half_broken, indices, [Crop()], (8, 8), 0, Plan(7, 0, 1))[0]
+    read = [int(2 * grey // 20) for grey in item["views"][0][:, 0, 0, 0]]
+    instead = {1: 10, 3: 10, 10: 10, 5: 4, 4: 4, 7: 10, 9: 10}
+    passed = {1: [1, 3], 3: [3], 5: [5], 7: [7, 9, 1, 3], 9: [9, 1, 3]}
+    drawn = [int(indices[at]) for at in positions(7, 0, 0, 7).tolist()]
+    assert read == [instead[i] for i in drawn]
+    names = [half_broken.source.names[j] for i in drawn for j in passed.get(i, [])]
+    assert [name for name, _ in item["skipped"]] == names
+
+
+def test_no_image_that_can_be_read(half_broken: Images) -> None:
+    draws = Draws(half_broken, np.arange(1, 24, 2), [Crop()], (8, 8), 0, Plan(2, 0, 1))
+    with pytest.raises(ValueError, match=r"none of the 12 training images can be read \(truncated PNG: .*\)$"):
+        draws[0]
+
+
 def test_tags_are_labels_where_there_are_no_classes(half_broken: Images) -> None:
     source, tags = half_broken.source, np.random.default_rng(0).integers(0, 2, (24, 5), np.uint8)
     source.labels, source.tags = None, tags
