@@ -2,7 +2,7 @@
 
 import abc
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -36,6 +36,8 @@ class Objective(nn.Module, abc.ABC):
     eager: ClassVar[str] = ""  # why it is no graph of fixed shapes: then the loop does not compile it, and says so
     notes: tuple[str, ...] = ()  # what a person should know before the first step
     labelled: ClassVar[bool] = False  # whether it learns from labels; only then are there any in its batches
+    layer_decay: float = 1.0  # of the learning rate, from each block of the encoder to the one before it
+    undecayed: ClassVar[tuple[str, ...]] = ()  # parameters without weight decay, beside those that have none anyway
     augment: str | None = None  # timm's name of what happens to every crop after it is resized (RandAugment)
 
     @classmethod
@@ -88,13 +90,20 @@ class Objective(nn.Module, abc.ABC):
         """Of a `labelled` objective: what held-out images (at most so many) say about it, in eval mode."""
         return {}
 
+    def train(self, mode: bool = True) -> Self:
+        """As ever, but an encoder that is frozen stays in eval mode."""
+        super().train(mode)
+        if not any(p.requires_grad for p in self.encoder.parameters()):
+            self.encoder.eval()
+        return self
+
     def lr_scale(self, name: str) -> float:
         """What the learning rate is multiplied by for a trainable parameter: layer decay."""
-        return 1.0
+        return optim.layer_rate(name, len(self.encoder.blocks), self.layer_decay)
 
     def decays(self, name: str, parameter: Tensor) -> bool:
         """Whether weight decay acts on a trainable parameter."""
-        return optim.decays(name, parameter)
+        return name not in self.undecayed and optim.decays(name, parameter)
 
     def after_step(self, t: float) -> None:
         """Called once after every optimiser step, never per micro-batch: teachers move here."""

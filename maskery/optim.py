@@ -20,6 +20,15 @@ def decays(name: str, parameter: Tensor) -> bool:
     return not (parameter.ndim <= 1 or name.endswith(".bias"))
 
 
+def layer_rate(name: str, depth: int, factor: float) -> float:
+    """1 for what is no block of the encoder, one factor of layer decay more for each towards the patch embedding."""
+    part = name.split(".")
+    if part[0] != "encoder" or part[1] == "norm":
+        return 1.0
+    block = int(part[2]) + 1 if part[1] == "blocks" else 0
+    return factor ** (depth + 1 - block)
+
+
 def optimizer_of(
     module: nn.Module,
     config: OptimConfig = USUAL,

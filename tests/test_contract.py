@@ -75,6 +75,22 @@ def test_gradients_reach_everything_trainable(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", CASES)
+def test_blocks_of_a_tuned_encoder_learn_slower_the_deeper_they_lie(name: str) -> None:
+    objective = built(name)
+    factor = getattr(objective.config, "layer_decay", 1.0)  # methods have none: all of them learns alike
+    assert (factor < 1) == (name.partition("/")[0] in ("finetune", "segment", "detect", "vqa"))
+    power = {"patch_embed": 3, "cls_token": 3, "pos_embed": 3, "blocks.0": 2, "blocks.1": 1, "norm": 0}
+    for parameter, p in objective.named_parameters():
+        if parameter.startswith("encoder."):
+            expected = next(n for part, n in power.items() if parameter.startswith(f"encoder.{part}"))
+            assert name == "probe" or objective.lr_scale(parameter) == pytest.approx(factor**expected), parameter
+            plain = p.ndim > 1 and not (factor < 1 and parameter.endswith(("cls_token", "pos_embed")))
+            assert objective.decays(parameter, p) == plain, parameter
+        elif name != "probe":  # whose heads have rates of their own
+            assert objective.lr_scale(parameter) == 1, parameter
+
+
+@pytest.mark.parametrize("name", CASES)
 def test_forward_changes_no_state(name: str) -> None:
     objective = built(name)
     before = copy.deepcopy(objective.state_dict())

@@ -13,7 +13,7 @@ Ours: without windows the class token stays and every block looks everywhere; ev
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,10 +31,10 @@ from ..nn.windows import global_blocks, windowed
 from ..objective import Batch, Losses, Objective
 from ..report.objects import outlined
 from . import instances
-from .finetune import UNDECAYED, decayed
+from .finetune import UNDECAYED
 from .instances import Masks
 from .labels import LabelsConfig
-from .probe import CHUNK
+from .probe import chunk
 
 PARTS = {
     "loss_objectness": "objectness",
@@ -64,6 +64,7 @@ class Detect(Objective):
     Config = DetectConfig
     config: DetectConfig
     labelled = True
+    undecayed = UNDECAYED
     eager = "Mask R-CNN's tensors are as long as there are objects and proposals, which is no graph of fixed shapes"
 
     def __init__(self, config: DetectConfig, vit: ViTConfig):
@@ -71,7 +72,7 @@ class Detect(Objective):
         from ..nn.mask_rcnn import mask_rcnn  # torchvision takes a second to import
 
         refuse(config, vit)
-        self.config, self.jitter = config, Jitter(config.scale)
+        self.config, self.layer_decay, self.jitter = config, config.layer_decay, Jitter(config.scale)
         self.encoder = ViT(vit).requires_grad_(not config.freeze)  # f
         self.encoder.pos_embed.requires_grad_(not config.freeze)
         self.encoder.norm.requires_grad_(False)  # not part of it
@@ -120,18 +121,6 @@ class Detect(Objective):
         return {"label": Targets.of(found, size, self.with_masks).to(next(self.parameters()).device)}
 
     # ------------------------------------------------------------------------------------------------ training
-    def train(self, mode: bool = True) -> Self:
-        super().train(mode)
-        if self.config.freeze:
-            self.encoder.eval()
-        return self
-
-    def lr_scale(self, name: str) -> float:
-        return decayed(name, len(self.encoder.blocks), self.config.layer_decay)
-
-    def decays(self, name: str, parameter: Tensor) -> bool:
-        return name not in UNDECAYED and super().decays(name, parameter)
-
     def tokens(self, image: Tensor, paths: Tensor | None = None) -> Tensor:
         """Of the patches, [B, N, D]."""
         f, x = self.encoder, self.encoder.normalise(image)
@@ -213,11 +202,6 @@ class Detect(Objective):
                 masks = torch.from_numpy(np.array([pasted(*one, size) for one in each]).reshape(-1, *size)).to(image)
             prediction.append(outlined(image[i], answer["boxes"][sure], answer["classes"][sure], M, masks))
         return {"image": image, "truth": torch.stack(truth), f"found (surer than {SCORE})": torch.stack(prediction)}
-
-
-def chunk(image: Tensor) -> int:
-    """Images that a frozen encoder looks at together: as many pixels as the probe's."""
-    return max(1, CHUNK.get(image.device.type, 256) * 224 * 224 // (image.shape[2] * image.shape[3]))
 
 
 def refuse(config: DetectConfig, vit: ViTConfig) -> None:

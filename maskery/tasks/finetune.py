@@ -49,11 +49,12 @@ class FinetuneConfig:
 class Finetune(Classifier):
     Config = FinetuneConfig
     config: FinetuneConfig
+    undecayed = UNDECAYED
     encoders = ("encoder.", "average.net.0.")  # the average begins as what is trained does
 
     def __init__(self, config: FinetuneConfig, vit: ViTConfig):
         super().__init__()
-        self.config, self.augment = config, config.augment
+        self.config, self.augment, self.layer_decay = config, config.augment, config.layer_decay
         refuse(config)
         self.encoder = ViT(vit)  # f
         self.encoder.pos_embed.requires_grad_(True)
@@ -72,12 +73,6 @@ class Finetune(Classifier):
 
     def parts(self) -> nn.ModuleList:
         return nn.ModuleList([self.encoder, self.norm, self.head])
-
-    def lr_scale(self, name: str) -> float:
-        return decayed(name, len(self.encoder.blocks), self.config.layer_decay)
-
-    def decays(self, name: str, parameter: Tensor) -> bool:
-        return name not in UNDECAYED and super().decays(name, parameter)
 
     def draw(self, batch: Batch, t: float) -> Batch:
         image = batch["image"]
@@ -138,15 +133,6 @@ class Finetune(Classifier):
         trained_on = self.draw({"image": image}, 0.0)["image"]
         self.eval()
         return {"image": image, "as trained on": trained_on.clamp(0, 1)}
-
-
-def decayed(name: str, depth: int, factor: float) -> float:
-    """1 for norm and head, one factor of layer decay more for each block towards the patch embedding."""
-    part = name.split(".")
-    if part[0] != "encoder" or part[1] == "norm":
-        return 1.0
-    block = int(part[2]) + 1 if part[1] == "blocks" else 0
-    return factor ** (depth + 1 - block)
 
 
 def smoothed(y: Tensor, config: LabelsConfig, smoothing: float) -> Tensor:

@@ -15,7 +15,7 @@ blocks, several learning rates and the attentive probe are not MAE's protocol.
 """
 
 from dataclasses import dataclass, field
-from typing import Literal, Self
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -80,11 +80,6 @@ class Probe(Classifier):
             return linear
         return nn.Sequential(AttentivePool(self.width, self.config.heads), linear)
 
-    def train(self, mode: bool = True) -> Self:
-        super().train(mode)
-        self.encoder.eval()
-        return self
-
     def lr_scale(self, name: str) -> float:
         return self.config.lrs[int(name.split(".")[1])]  # heads.<number>.
 
@@ -133,6 +128,11 @@ class Probe(Classifier):
         image, f = batch["image"], self.encoder
         x = f.normalise(image)
         return {"image": image, "where the class token looks": overlay(image, f.attend(x)[1], f.grid(x))}
+
+
+def chunk(image: Tensor) -> int:
+    """Images that a frozen encoder looks at together: as many pixels as `CHUNK` images of 224 x 224 have."""
+    return max(1, CHUNK.get(image.device.type, 256) * 224 * 224 // (image.shape[2] * image.shape[3]))
 
 
 class AttentivePool(nn.Module):

@@ -18,7 +18,7 @@ DINOv2's without its affine parameters.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -39,7 +39,7 @@ from ..nn.vit import ViT, ViTConfig, drop_paths
 from ..objective import Batch, Losses, Objective
 from ..report.segments import painted
 from . import pixels
-from .finetune import UNDECAYED, decayed
+from .finetune import UNDECAYED
 from .labels import LabelsConfig
 from .probe import CHUNK, EPS, MOMENTUM, statistics
 
@@ -71,12 +71,13 @@ class Segment(Objective):
     Config = SegmentConfig
     config: SegmentConfig
     labelled = True
+    undecayed = UNDECAYED
     mean: Tensor
     var: Tensor
 
     def __init__(self, config: SegmentConfig, vit: ViTConfig):
         super().__init__()
-        self.config = config
+        self.config, self.layer_decay = config, config.layer_decay
         self.depths = depths_of(config.depths, vit.depth)
         self.scaling = Scaling(config.scale, config.cat_max_ratio)
         refuse(config)
@@ -151,18 +152,6 @@ class Segment(Objective):
         return {"label": torch.stack(found).to(next(self.parameters()).device)}
 
     # ------------------------------------------------------------------------------------------------ training
-    def train(self, mode: bool = True) -> Self:
-        super().train(mode)
-        if self.config.freeze:
-            self.encoder.eval()
-        return self
-
-    def lr_scale(self, name: str) -> float:
-        return decayed(name, len(self.encoder.blocks), self.config.layer_decay)
-
-    def decays(self, name: str, parameter: Tensor) -> bool:
-        return name not in UNDECAYED and super().decays(name, parameter)
-
     def features(self, image: Tensor, paths: Tensor | None = None) -> Tensor:
         """f_1 .. f_4 as tokens [B, 4, N, D]; for `linear` the last tokens after the encoder's norm, [B, 1, N, D]."""
         f, x = self.encoder, self.encoder.normalise(image)

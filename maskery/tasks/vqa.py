@@ -16,7 +16,7 @@ Ours: all sizes, a shared look at an image for its questions, the head's first b
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import torch
@@ -36,9 +36,9 @@ from ..nn.vit import ViT, ViTConfig, drop_paths, init_linears
 from ..objective import Batch, Losses, Objective
 from ..report.attention import overlay
 from . import vocabulary
-from .finetune import UNDECAYED, decayed
+from .finetune import UNDECAYED
 from .labels import LabelsConfig
-from .probe import CHUNK
+from .probe import chunk
 
 HEAD_WIDTH = 64  # of an attention head, as in every usual model, where the image's encoder does not say
 
@@ -67,11 +67,12 @@ class Vqa(Objective):
     Config = VqaConfig
     config: VqaConfig
     labelled = True
+    undecayed = (*UNDECAYED, "text.positions")
 
     def __init__(self, config: VqaConfig, vit: ViTConfig):
         super().__init__()
         refuse(config)
-        self.config, self.names = config, config.labels.names
+        self.config, self.layer_decay, self.names = config, config.layer_decay, config.labels.names
         self.count = M = config.labels.count
         W, L = config.width or vit.dim, config.length or vocabulary.LONGEST
         heads = vit.heads if vit.dim == W else max(1, W // HEAD_WIDTH)
@@ -125,19 +126,10 @@ class Vqa(Objective):
         return {"label": asked.to(next(self.parameters()).device)}
 
     # ------------------------------------------------------------------------------------------------ training
-    def train(self, mode: bool = True) -> Self:
-        super().train(mode)
-        if self.config.freeze or self.config.blind:
-            self.encoder.eval()
-        return self
-
     def lr_scale(self, name: str) -> float:
         if self.config.text and name.startswith("text.net."):
             return self.config.text_rate
-        return decayed(name, len(self.encoder.blocks), self.config.layer_decay)
-
-    def decays(self, name: str, parameter: Tensor) -> bool:
-        return name not in (*UNDECAYED, "text.positions") and super().decays(name, parameter)
+        return super().lr_scale(name)
 
     def draw(self, batch: Batch, t: float) -> Batch:
         image = batch["image"]
@@ -217,11 +209,6 @@ class Vqa(Objective):
             return {"image": image, "nobody looks": torch.full_like(image, 0.5)}
         looks = self.fusion.looks(*self.read(y.tokens), self.look(image))
         return {"image": image, "where the first question looks": overlay(image, looks, self.encoder.grid(image))}
-
-
-def chunk(image: Tensor) -> int:
-    """Images that a frozen encoder looks at together: as many pixels as the probe's."""
-    return max(1, CHUNK.get(image.device.type, 256) * 224 * 224 // (image.shape[2] * image.shape[3]))
 
 
 def refuse(config: VqaConfig) -> None:
