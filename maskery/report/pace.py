@@ -1,11 +1,9 @@
 """How fast a run is: waiting for data, use of the device, changes of speed, time left."""
 
-from collections.abc import Callable
-
 import numpy as np
 
 from ..log import duration
-from .health import Facts, Verdict
+from .verdict import Facts, Verdict
 
 STARVED, HUNGRY = 0.5, 0.25  # share of a step that waits for images: half the machine is idle; worth a look
 IDLE = 0.5  # use of a GPU by its own counter: below, something else than the GPU decides the speed
@@ -66,6 +64,3 @@ def time_left(f: Facts) -> Verdict | None:
         return Verdict("time left", "good", f"All {steps:,} steps are done.")
     seconds = left * f.option("batch_size", 0) / rate
     return Verdict("time left", "good", f"About {duration(seconds)} left: {left:,.0f} of {steps:,} steps.")
-
-
-PACE: tuple[Callable[[Facts], Verdict | None], ...] = (data_wait, device, speed, time_left)
