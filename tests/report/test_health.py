@@ -158,3 +158,23 @@ def test_a_starved_loader(tmp_path: Path) -> None:
     found = trained(tmp_path / "images", tmp_path / "run", steps=8, watch=watch, images={"memory": 0, "workers": 0})
     assert named(found) == {"data wait"}
     assert "maskery profile" in found["data wait"].advice
+
+
+def told(folder: Path, lines: list[dict[str, float]]) -> dict[str, Verdict]:
+    """The verdicts on a metrics.jsonl of these lines."""
+    path = folder / "metrics.jsonl"
+    path.write_text("".join(json.dumps({"epoch": 1.0, "t": line["step"] / 1000} | line) + "\n" for line in lines))
+    return {v.name: v for v in verdicts(Facts(read_metrics(path)))}
+
+
+@pytest.mark.parametrize(("busy", "waits", "level"), [(0.3, 0.1, "watch"), (0.3, 0.4, "good"), (0.8, 0.1, "good")])
+def test_a_gpu_that_something_else_holds_up(busy: float, waits: float, level: str, tmp_path: Path) -> None:
+    each = {"loss": 1.0, "lr": 1e-3, "images_per_second": 100.0, "data_wait": waits, "gpu_use": busy}
+    assert told(tmp_path, [{"step": 10 * (i + 1)} | each for i in range(10)])["device"].level == level
+
+
+@pytest.mark.parametrize(("spread", "rank", "level"), [(0.004, 9, "act"), (0.006, 1.4, "act"), (0.006, 9, "good")])
+def test_features_that_are_all_alike(spread: float, rank: float, level: str, tmp_path: Path) -> None:
+    looks = [{"step": 250 * i, "feature_spread": 0.3, "effective_rank": 10.0} for i in range(3)]
+    looks.append({"step": 750, "feature_spread": spread, "effective_rank": rank})
+    assert told(tmp_path, looks)["features"].level == level
