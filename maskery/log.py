@@ -1,6 +1,6 @@
 """What a run says about itself: metrics.jsonl, TensorBoard, train.log, skipped.jsonl, lines and bars on the console.
 
-The metrics go to other trackers as well where the run asks for them: `track.py`.
+Metrics and strips go to other trackers as well where the run asks for them: `track.py`.
 """
 
 import importlib
@@ -117,7 +117,7 @@ class Log:
             self._write(words) if self.terminal.console.is_terminal else self.say(words)
 
     def look(self, numbers: dict[str, Any], picture: Path) -> None:
-        """What was seen at one step: a line of metrics.jsonl without a "loss", and the strip into TensorBoard."""
+        """What was seen at one step: a line of metrics.jsonl without a "loss", and the strip for TensorBoard."""
         import numpy as np
         from PIL import Image
 
@@ -127,6 +127,8 @@ class Log:
             self.say(f"step {numbers['step']}/{self.steps}  {words}")
         if picture.exists():
             self.board.add_image("samples", np.asarray(Image.open(picture)), numbers["step"], dataformats="HWC")
+            for tracker in self.trackers:
+                tracker.picture(picture, numbers["step"])
 
     def health(self, run: Run) -> None:
         """Say which verdicts on the run's health are others than at the look before; not of what learns from labels."""

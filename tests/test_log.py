@@ -1,10 +1,13 @@
 """What a run writes about itself."""
 
+import io
 import json
 from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from maskery.dist import World
 from maskery.log import Log, Skipped, Sums, Terminal, duration, whole_lines
@@ -19,6 +22,24 @@ def test_going_on_takes_away_what_came_after_the_checkpoint(tmp_path: Path) -> N
     Log(tmp_path, Terminal(), step=4, steps=10)
     kept = [json.loads(line) for line in whole_lines(tmp_path / "metrics.jsonl")]
     assert kept == lines[:3]  # the look of step 4 comes after its checkpoint and is made again
+
+
+def test_strips_are_in_tensorboard_and_those_after_the_checkpoint_are_made_again(tmp_path: Path) -> None:
+    for step, grey in ((0, 10), (4, 90), (8, 170)):
+        Image.new("RGB", (6, 4), (grey,) * 3).save(tmp_path / f"{step}.png")
+    with Log(tmp_path, Terminal(), step=0, steps=10) as log:
+        for step in (0, 4, 8):
+            log.look({"step": step, "epoch": 0.0, "knn": 0.1}, tmp_path / f"{step}.png")
+    Image.new("RGB", (6, 4), (200,) * 3).save(tmp_path / "8.png")
+    with Log(tmp_path, Terminal(), step=5, steps=10) as log:
+        log.look({"step": 8, "epoch": 0.0, "knn": 0.1}, tmp_path / "8.png")
+    found = EventAccumulator(str(tmp_path / "tensorboard")).Reload().Images("samples")
+    pixels = [Image.open(io.BytesIO(image.encoded_image_string)).getpixel((0, 0)) for image in found]
+    assert [(image.step, pixel) for image, pixel in zip(found, pixels, strict=True)] == [
+        (0, (10, 10, 10)),
+        (4, (90, 90, 90)),
+        (8, (200, 200, 200)),
+    ]
 
 
 def test_each_unreadable_file_is_listed_once(tmp_path: Path) -> None:

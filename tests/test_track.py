@@ -5,6 +5,7 @@ import json
 import socket
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,9 @@ from maskery import track
 from maskery.cli import main
 from maskery.config import LogConfig
 from maskery.log import whole_lines
+from maskery.runs import run_of
+from maskery.trackers import mlflow_run, wandb_run
+from maskery.trackers.names import Names
 from tests.test_train import TINY
 
 FEW = TINY | {"save": {"every": 2, "keep": 0}}
@@ -45,6 +49,16 @@ def stored_in(folder: Path, last: dict[str, Any]) -> bytes:
     return file.read_bytes()
 
 
+def shown_in(folder: Path) -> list[bytes]:
+    """The pictures that were kept for `wandb sync`, in the order they were given."""
+    files = (folder / "files" / "media" / "images").glob("samples_*.png")
+    return [file.read_bytes() for file in sorted(files, key=lambda file: int(file.name.split("_")[1]))]
+
+
+def strips_of(run: Path, *steps: int) -> list[bytes]:
+    return [(run / "samples" / f"step-{step:08d}.png").read_bytes() for step in steps]
+
+
 def cut_back(run: Path, step: int) -> None:
     """As if the machine had been lost after this checkpoint."""
     for folder in sorted((run / "checkpoints").glob("step-*"))[step // 2 :]:
@@ -67,11 +81,49 @@ def test_wandb_offline_and_resumed(scene_folder: Path, tmp_path: Path, offline: 
             assert json.dumps(facts[key]).encode() in stored
     assert b"leaves" in stored
     assert b"base_lr" in stored  # the settings
+    assert shown_in(first) == strips_of(run, 0, 2, 4)
     cut_back(run, 2)
     time.sleep(1)  # its directories are named by the second
     maskery.resume(run)
     assert json.loads((run / "tracking.json").read_text())["wandb"] == name
-    assert len(list((run / "wandb").glob(f"offline-run-*-{name}"))) == 2
+    _, second = sorted((run / "wandb").glob(f"offline-run-*-{name}"))
+    stored_in(second, lines_of(run)[-1])
+    assert shown_in(second) == []  # they are there, in their order
+
+
+def test_wandb_has_each_picture_once_where_the_last_ones_were_lost(
+    scene_folder: Path, tmp_path: Path, offline: None
+) -> None:
+    pytest.importorskip("wandb")
+    run = tmp_path / "run"
+    maskery.pretrain(data=scene_folder, out=run, steps=4, log={"wandb": "leaves"}, **FEW)
+    Names(run / "tracking.json")["wandb pictures"] = "2"  # as if the machine had been lost before the look at step 4
+    cut_back(run, 2)
+    time.sleep(1)
+    maskery.resume(run)
+    _, second = sorted((run / "wandb").glob("offline-run-*"))
+    stored_in(second, lines_of(run)[-1])
+    assert shown_in(second) == strips_of(run, 4)
+
+
+def test_a_picture_that_wandb_does_not_take_is_spoken_of_once(
+    scene_folder: Path, tmp_path: Path, offline: None
+) -> None:
+    pytest.importorskip("wandb")
+    run, said = tmp_path / "run", list[str]()
+    maskery.pretrain(data=scene_folder, out=run, steps=1, **FEW)
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    asks = replace(run_of(run), log=LogConfig(wandb="leaves"))
+    (tracker,) = track.opened(asks, tmp_path / "again", said.append)
+    for step in (0, 1):
+        tracker.picture(tmp_path / "broken.png", step)
+    tracker.picture(run / "samples" / "step-00000001.png", 1)
+    tracker.log({"step": 1, "held_out_loss": 0.125})
+    tracker.close(failed=False)
+    assert len([line for line in said if "did not take a picture, samples/ has them" in line]) == 1
+    (folder,) = (tmp_path / "again" / "wandb").glob("offline-run-*")
+    assert b"0.125" in stored_in(folder, {"held_out_loss": 0.125})
+    assert shown_in(folder) == strips_of(run, 1)
 
 
 @pytest.mark.parametrize("answers", [False, True], ids=["nobody there", "somebody who says nothing"])
@@ -88,8 +140,8 @@ def test_wandb_that_cannot_be_reached_goes_on_offline(
     monkeypatch.delenv("WANDB_MODE", raising=False)
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
     monkeypatch.setenv("WANDB_BASE_URL", silent if answers else "http://127.0.0.1:9")
-    monkeypatch.setattr(track, "WELCOME", 2.0)
-    monkeypatch.setattr(track, "getproxies", dict)
+    monkeypatch.setattr(wandb_run, "WELCOME", 2.0)
+    monkeypatch.setattr(wandb_run, "getproxies", dict)
     began = time.monotonic()
     maskery.pretrain(data=scene_folder, out=tmp_path / "run", steps=2, log={"wandb": "leaves"}, **FEW)
     assert time.monotonic() - began < 30
@@ -119,11 +171,34 @@ def test_mlflow_in_a_directory_and_resumed(scene_folder: Path, tmp_path: Path) -
     for key in ("loss", "held_out_loss", "knn_class_token", "lr"):
         wanted = {f["step"]: f[key] for f in lines_of(run) if key in f}
         assert {m.step: m.value for m in client.get_metric_history(name, key)} == wanted
+    strips = [f"samples/step-{step:08d}.png" for step in (0, 2, 4)]
+    assert [file.path for file in client.list_artifacts(name, "samples")] == strips
+    for strip in strips:
+        assert Path(client.download_artifacts(name, strip)).read_bytes() == (run / strip).read_bytes()
     cut_back(run, 2)
     maskery.resume(run)
     assert json.loads((run / "tracking.json").read_text())["mlflow"] == name
     again = {m.step: m.value for m in client.get_metric_history(name, "loss")}
     assert again == {f["step"]: f["loss"] for f in lines_of(run) if "loss" in f}
+    assert client.get_run(name).info.status == "FINISHED"
+    assert [file.path for file in client.list_artifacts(name, "samples")] == strips
+
+
+def test_mlflow_where_pictures_cannot_be_kept_has_the_numbers(
+    scene_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tracking = pytest.importorskip("mlflow.tracking")
+    run, store = tmp_path / "run", tmp_path / "mlruns"
+    (tmp_path / "file").write_text("no directory")
+    client = tracking.MlflowClient(tracking_uri=store.as_uri())
+    client.create_experiment("leaves", artifact_location=(tmp_path / "file" / "in it").as_uri())
+    maskery.pretrain(data=scene_folder, out=run, steps=4, log={"mlflow": str(store), "experiment": "leaves"}, **FEW)
+    assert capsys.readouterr().err.count("did not take a picture, samples/ has them") == 1
+    name = json.loads((run / "tracking.json").read_text())["mlflow"]
+    history = client.get_metric_history(name, "held_out_loss")
+    assert {m.step: m.value for m in history} == {
+        f["step"]: f["held_out_loss"] for f in lines_of(run) if "held_out_loss" in f
+    }
     assert client.get_run(name).info.status == "FINISHED"
 
 
@@ -131,7 +206,7 @@ def test_a_server_that_does_not_answer_stops_nobody(
     scene_folder: Path, tmp_path: Path, silent: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("mlflow")
-    monkeypatch.setattr(track, "FAREWELL", 1.0)
+    monkeypatch.setattr(mlflow_run, "FAREWELL", 1.0)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "120")
     began = time.monotonic()
     result = maskery.pretrain(data=scene_folder, out=tmp_path / "run", steps=2, log={"mlflow": silent}, **FEW)
@@ -180,7 +255,7 @@ def test_what_cannot_be_is_said_before_anything_runs(
 
 
 def test_a_damaged_file_of_names_is_no_reason_to_stop(tmp_path: Path) -> None:
-    names = track.Names(tmp_path / "tracking.json")
+    names = Names(tmp_path / "tracking.json")
     names["wandb"] = "a"
     names["mlflow"] = "b"
     assert (names["wandb"], names["mlflow"]) == ("a", "b")

@@ -1,0 +1,1 @@
+"""Where metrics and pictures go beside the files of a run, one file a tracker."""
