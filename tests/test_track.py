@@ -184,6 +184,20 @@ def test_mlflow_in_a_directory_and_resumed(scene_folder: Path, tmp_path: Path) -
     assert [file.path for file in client.list_artifacts(name, "samples")] == strips
 
 
+def test_mlflow_has_what_came_just_before_the_end(scene_folder: Path, tmp_path: Path) -> None:
+    tracking = pytest.importorskip("mlflow.tracking")
+    run, store = tmp_path / "run", tmp_path / "mlruns"
+    maskery.pretrain(data=scene_folder, out=run, steps=1, **FEW)
+    (tracker,) = track.opened(replace(run_of(run), log=LogConfig(mlflow=str(store))), tmp_path / "again", print)
+    tracker.log({"step": 0, "held_out_loss": 0.5})  # it has not called yet when the rest is there
+    tracker.picture(run / "samples" / "step-00000000.png", 0)
+    tracker.picture(run / "samples" / "step-00000001.png", 1)
+    tracker.close(failed=True)
+    client, name = tracking.MlflowClient(tracking_uri=store.as_uri()), Names(tmp_path / "again/tracking.json")["mlflow"]
+    assert len(client.list_artifacts(name, "samples")) == 2
+    assert client.get_run(name).info.status == "FAILED"
+
+
 def test_mlflow_where_pictures_cannot_be_kept_has_the_numbers(
     scene_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -225,6 +239,7 @@ def test_one_that_refuses_is_told_once(
     maskery.pretrain(data=scene_folder, out=tmp_path / "run", steps=2, log=log, **FEW)
     said = capsys.readouterr().err
     assert 1 <= said.count("did not take the metrics, metrics.jsonl has them") <= 2  # at first, and at the end
+    assert "did not take a picture" not in said  # nobody was asked
 
 
 def test_without_being_asked_nothing_is_opened(scene_folder: Path, tmp_path: Path) -> None:
