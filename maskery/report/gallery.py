@@ -5,10 +5,11 @@ n images, D width, B a batch of them
 
 import base64
 import importlib
-import importlib.util
 import io
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,6 +27,8 @@ from .words import plain
 
 COLUMNS, TILE = 20, 64  # of the sheet of thumbnails
 ASKED, NEAR = 6, 5  # rows of neighbours, and how many in each
+NEIGHBOURS = 15  # of UMAP, its default: fewer images have no map of that kind
+DIGITS = 1e-6  # relative: features that differ by less are one
 LOOKED, SHOWN = 6, 176  # images with attention, and about how many pixels they are shown with
 
 
@@ -100,9 +103,8 @@ def gallery(
         for y in (labels if labels is not None else [-1] * len(indices))
     ]
     colours = {name: i % 10 for i, name in enumerate(sorted({c for c in classes if c}))}
-    places, how = {}, ""
-    for name, x in features.items():
-        places[name], how = flat(x)
+    maps = {name: flat(x) for name, x in features.items()}
+    places, how = {name: at for name, (at, _) in maps.items()}, maps["now"][1]
     dots = tuple(
         Dot(
             names[k],
@@ -141,10 +143,13 @@ def gallery(
 
 def flat(features: Tensor) -> tuple[list[tuple[float, float]], str]:
     """Features [n, D] as places in the unit square, near each other when the images are alike to the network."""
-    x = F.normalize(features - features.mean(0), dim=1).double()
-    if importlib.util.find_spec("umap") is not None and len(x) > 15:
-        made = importlib.import_module("umap").UMAP(random_state=0).fit_transform(x.numpy())
-        at, how = torch.from_numpy(made).double(), "UMAP of their features"
+    x = (features - features.mean(0)).double()
+    alike = bool(x.abs().max() <= DIGITS * features.abs().max())  # UMAP would make islands of that, too
+    x = torch.zeros_like(x) if alike else F.normalize(x, dim=1)
+    umap = None if alike or len(x) <= NEIGHBOURS else _umap()
+    if umap:
+        at = torch.from_numpy(umap(n_neighbors=NEIGHBOURS, random_state=0, n_jobs=1).fit_transform(x.numpy())).double()
+        how = "UMAP of their features, where distances between groups say little"
     else:
         u, s, _ = torch.linalg.svd(x - x.mean(0), full_matrices=False)
         at = F.pad(u[:, :2] * s[:2], (0, max(0, 2 - u.shape[1])))
@@ -154,6 +159,16 @@ def flat(features: Tensor) -> tuple[list[tuple[float, float]], str]:
     low, high = torch.quantile(at, 0.01, dim=0), torch.quantile(at, 0.99, dim=0)
     at = ((at - low) / (high - low).clamp_min(1e-12)).clamp(0, 1)
     return [(round(a, 4), round(1 - b, 4)) for a, b in at.tolist()], how
+
+
+def _umap() -> Any:
+    """umap-learn's, where it is installed and can be used; another package of that name has no UMAP."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ImportWarning)  # without TensorFlow
+            return importlib.import_module("umap").UMAP
+    except (ImportError, AttributeError):
+        return None
 
 
 def nearest(features: Tensor, k: int = NEAR) -> Tensor:

@@ -2,6 +2,8 @@
 
 import base64
 import io
+import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +46,48 @@ def test_the_map_keeps_apart_what_differs() -> None:
     assert "PCA" in how or "UMAP" in how
 
 
+def groups(n: int, seed: int = 0) -> torch.Tensor:
+    """[n, 64]: image i is of group i % 4."""
+    g = torch.Generator().manual_seed(seed)
+    return 3 * torch.randn(4, 64, generator=g)[torch.arange(n) % 4] + torch.randn(n, 64, generator=g)
+
+
+def test_umap_keeps_groups_together_says_so_and_is_the_same_every_time() -> None:
+    pytest.importorskip("umap")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        places, how = flat(groups(200))
+        for n in (16, 17, 31):  # as few as it takes
+            few, same = flat(groups(n))
+            assert how == same
+            assert len(set(few)) == n
+    assert "UMAP" in how
+    at = torch.tensor(places)
+    assert torch.equal(at.amin(0), torch.zeros(2))
+    assert torch.equal(at.amax(0), torch.ones(2))
+    apart = torch.cdist(at, at).fill_diagonal_(9).argsort(dim=1)[:, :10]
+    assert bool((apart % 4 == (torch.arange(200) % 4)[:, None]).all())
+    torch.manual_seed(7)
+    np.random.seed(7)
+    assert flat(groups(200)) == (places, how)
+
+
+def test_too_few_for_umap_and_features_that_are_one() -> None:
+    assert "PCA" in flat(groups(15))[1]
+    one = groups(1).repeat(40, 1)
+    places, how = flat(one + 1e-7 * torch.rand(40, 64))
+    assert len(set(places)) == 1
+    assert "PCA, 0% of the variance" in how
+
+
+def test_another_package_of_that_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "umap.py").write_text("")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "umap", raising=False)
+    assert "PCA" in flat(groups(40))[1]
+    monkeypatch.delitem(sys.modules, "umap")
+
+
 def test_now_is_the_run_and_before_is_its_start(data: Data) -> None:
     seen = gallery(data, network(0), network(1), 20)
     turned = gallery(data, network(1), network(0), 20)
@@ -60,6 +104,15 @@ def test_now_is_the_run_and_before_is_its_start(data: Data) -> None:
     assert alone.dots[0].before is None
     assert alone.rows[0].before == ()
     assert [caption for caption, _ in alone.attention[0][1]] == ["image", "now"]
+
+
+def test_the_map_is_named_by_the_run_and_not_by_its_start(data: Data) -> None:
+    flat_one = network(1)
+    flat_one.norm.weight.data[2:] = 0  # two directions are all that its features have
+    start, run = gallery(data, network(0), flat_one, 15), gallery(data, flat_one, network(0), 15)
+    assert "PCA, 100% of the variance" in run.how
+    assert "PCA" in start.how
+    assert run.how != start.how
 
 
 def test_names_labels_and_thumbnails_belong_together(data: Data, scene_folder: Path) -> None:
