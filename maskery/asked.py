@@ -24,7 +24,7 @@ from .evals.few import draws as few_draws
 from .evals.metrics import refuse_nan
 from .evals.results import Result, fingerprint, write, write_all
 from .evals.sides import CONTEXT, side_by_side
-from .evals.splits import labelled, refuse_unseen
+from .evals.splits import labelled, refuse_unseen, reported
 from .evals.splits import overlap as find_overlap
 from .log import Terminal
 from .nn.vit import ViT
@@ -76,7 +76,8 @@ def ask(
     repeats = range(seed, seed + (max(draws, seeds) if few else seeds))
     encoders = {side: load_encoder(side.where) for side in every if side.where is not None}
     opened = open_for(next(e for side, e in encoders.items() if side.where == where), where, data, images, terminal)
-    source, train, held_out = opened.images.source, opened.train, opened.held_out
+    source, train = opened.images.source, opened.train
+    held_out, _ = reported(source, opened.held_out)
     if opened.labels is None and opened.tags is None:
         raise ValueError(f"{data}: it has no labels: class folders, or a label column")
     if not len(held_out):

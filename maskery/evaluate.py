@@ -42,7 +42,7 @@ def knn(
 
     Args:
         where: a run, a checkpoint, or weights from elsewhere: a directory, a file, timm:NAME (docs/weights.md)
-        data: images with labels; a "val" or "test" split is held out, else a share by a hash of the name
+        data: images with labels; a "test" or "val" split is held out, else a share by a hash of the name
         json: write the numbers there as well (a run keeps its own in evals/); with --beside a list
         k: neighbours that vote
         temperature: of the votes' weights, exp(cosine / temperature)
@@ -91,7 +91,7 @@ def quick_probe(
 
     Args:
         where: a run, a checkpoint, or weights from elsewhere: a directory, a file, timm:NAME (docs/weights.md)
-        data: images with labels; a "val" or "test" split is held out, else a share by a hash of the name
+        data: images with labels; a "test" or "val" split is held out, else a share by a hash of the name
         json: write the numbers there as well (a run keeps its own in evals/); with --beside a list
         tokens: features that are learned on: mean of the patch tokens, class token, both side by side, or each of these
         labels: only this share of each class is learned from, like 1%

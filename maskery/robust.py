@@ -20,7 +20,7 @@ from .evals.results import Result, fingerprint, write, write_all
 from .evals.robustness import folder_error, imagenet_c_errors
 from .evals.robustness import robustness as errors_of
 from .evals.sides import side_by_side
-from .evals.splits import labelled, match_classes
+from .evals.splits import labelled, match_classes, reported
 from .evaluate import READ
 from .log import Terminal
 from .options import unknown
@@ -105,19 +105,12 @@ def robustness(
     published = {name: folder for name, folder in sets.items() if folder}
     refuse(every, corruptions, published, imagenet_c)
     opened = open_data(data, _read_for(first, images), first.size, terminal)
-    held_out = labelled(opened.labels, kept_for_test(opened), opened.classes, f"{data}: held-out images", several=False)
+    held_out, _ = reported(opened.images.source, opened.held_out)
+    held_out = labelled(opened.labels, held_out, opened.classes, f"{data}: held-out images", several=False)
     asking = held_out if most is None else spread(held_out, most)
     workers = opened.workers() if workers is None else workers
     trials = Trials(opened, asking, len(held_out), corruptions, published, imagenet_c, seed, workers, device)
     return tried(every, data, trials, terminal, where, json)
-
-
-def kept_for_test(opened: Data) -> np.ndarray:
-    """The "test" split where there is also a "val" one: classifiers may have been chosen by that."""
-    splits = opened.images.source.splits
-    if splits is None or not ((splits == "val").any() and (splits == "test").any()):
-        return opened.held_out
-    return np.flatnonzero(splits == "test")
 
 
 def refuse(

@@ -26,7 +26,7 @@ from .evals.few import Few
 from .evals.results import END, Result, read, write_all
 from .evals.results import write as write_result
 from .evals.sides import SideBySide, side_by_side
-from .evals.splits import overlap
+from .evals.splits import overlap, reported
 from .log import Quiet, Terminal
 from .nn.vit import SIZES, Size, ViTConfig
 from .options import UsageError, options, parse, value_of
@@ -310,5 +310,5 @@ def on_both_sides(run: Run) -> list[str]:
     source = source_of(run.data, run.images)
     train, held_out = split_indices(source, run.images.holdout)
     with Terminal().bar("comparing files") as tick:
-        said = overlap(source, train, source, held_out, tick).sentence()
+        said = overlap(source, train, source, reported(source, held_out)[0], tick).sentence()
     return [said] if said else []

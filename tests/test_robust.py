@@ -16,7 +16,7 @@ from maskery.data.images import Images
 from maskery.evals.results import read, read_all
 from maskery.evals.robustness import robustness as errors_of
 from maskery.log import Quiet, Terminal
-from maskery.robust import ALL, Trials, kept_for_test, refuse, robustness, tried
+from maskery.robust import ALL, Trials, refuse, robustness, tried
 
 CPU = torch.device("cpu")
 NAMES = ("brightness", "gaussian_noise")
@@ -74,16 +74,6 @@ def test_a_classifier_may_know_more_classes_and_not_fewer(scene_folder: Path, tm
     assert 0 < tried({"more": more}, "photos", trials, Terminal(), tmp_path, None)["clean_error"] <= 1
     with pytest.raises(ValueError, match="1 of 10 test classes were not trained on"):
         tried({"more": more, "first": first}, "photos", trials, Terminal(), tmp_path, None)
-
-
-def test_a_test_split_beside_a_val_split_is_what_counts(sets: Path) -> None:
-    def names() -> set[str]:
-        opened = open_data(str(sets / "own"), READ, (32, 32), Quiet())
-        return {opened.images.source.names[int(i)].split("/")[0] for i in kept_for_test(opened)}
-
-    assert names() == {"val"}
-    write(sets / "own" / "test" / IDS[0], "0.png", 20)
-    assert names() == {"test"}
 
 
 def test_classifiers_side_by_side(scene_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,5 +1,6 @@
 """`eval segment`: it learns, goes on as if nothing had happened, stands beside random weights, and names bad masks."""
 
+import itertools
 import json
 import re
 import shlex
@@ -222,6 +223,20 @@ def opened_as(root: Path, **settings: Any) -> tuple[Any, Any]:
 
     data = open_data(str(root), ImagesConfig(masks=True, memory=0.0), (16, 16), Quiet())
     return Segment.prepared(SegmentConfig(**settings), data)
+
+
+def test_a_test_split_beside_a_val_split_is_held_out_where_it_has_masks(few: Path) -> None:
+    for i, kind in itertools.product((6, 7), ("images", "masks")):
+        (few / kind / "test").mkdir(exist_ok=True)
+        (few / kind / "val" / f"scene-{i:06d}.png").rename(few / kind / "test" / f"scene-{i:06d}.png")
+    _, data = opened_as(few)
+    names = data.images.source.names
+    assert {names[i].split("/")[1] for i in data.held_out.tolist()} == {"test"}
+    assert {names[i].split("/")[1] for i in data.tune.tolist()} == {"val"}
+    shutil.rmtree(few / "masks" / "test")
+    _, data = opened_as(few)
+    assert {names[i].split("/")[1] for i in data.held_out.tolist()} == {"val"}
+    assert len(data.tune) == 0
 
 
 def test_foreground_of_255(few: Path) -> None:

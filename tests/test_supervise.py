@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -17,7 +18,8 @@ from safetensors.torch import load_file
 
 import maskery
 from maskery.cli import MISUSED, STOPPED, main
-from maskery.evals.results import END, RANDOM, START, read, read_all
+from maskery.data.source import open_source
+from maskery.evals.results import END, RANDOM, START, fingerprint, read, read_all
 from maskery.nn.vit import SIZES, ViT, ViTConfig
 from maskery.options import options
 from maskery.supervise import Supervise as Asked
@@ -356,3 +358,41 @@ def test_weights_of_a_run_are_not_changed_by_evaluating_them(done: Supervised, p
     last = places / "second" / "checkpoints" / (places / "second" / "checkpoints" / "last").read_text().strip()
     assert load_file(last / "model.safetensors").keys() == weights(places / "second").keys()
     assert {p.name for p in (places / "second" / "checkpoints").iterdir()} == {last.name, "last"}
+
+
+def test_every_evaluation_reports_on_the_same_images(places: Path, tmp_path: Path) -> None:
+    folder = two_colours(tmp_path / "images", {"train": 10, "val": 6, "test": 4})
+    shutil.copy(folder / "train" / "red" / "000.png", folder / "test" / "red" / "000.png")  # there is one to be found
+    shutil.copy(folder / "train" / "blue" / "000.png", folder / "val" / "blue" / "000.png")  # not reported on
+    source = open_source(folder)
+    train, test = (np.flatnonzero(source.splits == name) for name in ("train", "test"))
+    quick = [
+        "--steps",
+        "1",
+        "--batch-size",
+        "8",
+        "--images.workers",
+        "0",
+        "--watch.looks",
+        "1",
+        "--watch.knn-bank",
+        "0",
+    ]
+    classifier = tmp_path / "finetune" / "end-seed0"
+    for what, *more in (
+        ["knn", str(places / "first")],
+        ["probe", str(places / "first"), "--quick"],
+        ["probe", str(places / "first"), "--out", str(tmp_path / "probe"), *quick],
+        ["finetune", str(places / "first"), "--out", str(tmp_path / "finetune"), *quick],
+        ["robustness", str(classifier), "--corruptions", "brightness"],
+    ):
+        file = tmp_path / "result.json"
+        assert main(["eval", what, *more, "--data", str(folder), "--json", str(file)]) == 0
+        result = read(file)
+        learned = train[:0] if what == "robustness" else train
+        assert result.fingerprint == fingerprint(source, learned, test), what
+        twice = [note for note in result.notes if "are training images too" in note]
+        assert [note[:23] for note in twice] == ["1 of 8 test images (12.5"[:23]] * (what != "robustness"), what
+        file.unlink()
+    looks = [facts for facts in metrics(classifier) if "tune_top1" in facts]
+    assert looks, "what is to be chosen is chosen by the other split"

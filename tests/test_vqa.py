@@ -325,6 +325,16 @@ def prepared(root: Path, **settings: Any) -> tuple[VqaConfig, Any]:
     return Vqa.prepared(VqaConfig(**settings), data)
 
 
+def test_a_test_split_beside_a_val_split_is_held_out_where_it_is_answered(few: Path) -> None:
+    shutil.copytree(few / "val", few / "test")
+    for file in (few / "test").iterdir():
+        file.rename(file.with_name(file.name.replace("val", "test")))
+    write_files(few, "test", [(2, "is it blue?", ["no"] * 10)])
+    _, data = prepared(few)
+    splits = data.images.source.splits
+    assert [set(splits[which]) for which in (data.train, data.held_out, data.tune)] == [{"train"}, {"test"}, {"val"}]
+
+
 def test_what_is_taken_from_the_data(few: Path) -> None:
     settings, data = prepared(few)
     assert settings.labels.names == ("blue", "left", "no", "red", "right", "yes")  # as frequent: by the alphabet

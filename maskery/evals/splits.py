@@ -1,4 +1,4 @@
-"""Whether training and test images can be compared at all: classes that fit, and no image on both sides."""
+"""Which images are tested, and whether they can be compared with those of training: classes, no image on both sides."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -7,8 +7,30 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..data.labels import annotated
 from ..data.names import digests
 from ..data.source import Source
+
+
+def reported(source: Source, held_out: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(images whose numbers every evaluation reports, images to choose by), of what pretraining `held_out`.
+
+    A "test" split is what is reported where there is a "val" split beside it: that one is for choosing, and looks have
+    seen it. Unless no "test" image has an answer: then, as without one, all that was held out is reported.
+    """
+    if source.splits is None or not (source.splits == "val").any():
+        return held_out, held_out[:0]
+    test = np.flatnonzero(source.splits == "test")
+    return (test, held_out) if _answered(source)[test].any() else (held_out, held_out[:0])
+
+
+def _answered(source: Source) -> np.ndarray:
+    """bool [n]: somebody said what is right; True where that is not known of single images."""
+    if source.masks is not None:
+        return source.masks
+    if source.tags is not None:
+        return annotated(source.tags)
+    return np.ones(len(source), bool) if source.labels is None else source.labels >= 0
 
 
 @dataclass(frozen=True)

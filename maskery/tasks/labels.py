@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..data.dataset import Data
 from ..evals.few import Few, draw
-from ..evals.splits import labelled, refuse_unseen
+from ..evals.splits import labelled, refuse_unseen, reported
 
 
 @dataclass(frozen=True)
@@ -74,14 +74,11 @@ def prepared(config: LabelsConfig, data: Data) -> tuple[LabelsConfig, Data]:
 
 
 def parts(data: Data) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(to train on, held out, to choose by): a "val" split is for choosing where there is a "test" split beside it."""
-    splits = data.images.source.splits
+    """(to train on, held out, to choose by)."""
     if not len(data.held_out):
         where = data.images.source.where
         raise ValueError(f"{where}: nothing is held out, so nothing could be measured; set --images.holdout")
-    if splits is not None and (splits == "val").any() and (splits == "test").any():
-        return data.train, np.flatnonzero(splits == "test"), np.flatnonzero(splits == "val")
-    return data.train, data.held_out, np.empty(0, np.int64)
+    return data.train, *reported(data.images.source, data.held_out)
 
 
 def apart(indices: np.ndarray, labels: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:

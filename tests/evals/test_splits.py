@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from maskery.data.source import open_source
-from maskery.evals.splits import labelled, match_classes, overlap, refuse_unseen
+from maskery.data.source import open_source, split_indices
+from maskery.evals.splits import labelled, match_classes, overlap, refuse_unseen, reported
 
 
 def write(where: Path, *contents: bytes) -> np.ndarray:
@@ -67,3 +67,26 @@ def test_held_out_classes_without_training_images_are_named() -> None:
     refuse_unseen(labels, np.array([0, 2]), np.array([1]), ("a", "b", "c", "d"), "photos")
     with pytest.raises(ValueError, match=r"photos: .* 2 held-out classes have no training image \(c, d\)"):
         refuse_unseen(labels, np.array([0, 2]), np.array([1, 3, 4]), ("a", "b", "c", "d"), "photos")
+
+
+@pytest.mark.parametrize(
+    ("rows", "shown", "chosen_by"),
+    [
+        ("train,a train,b val,a test,b", [3], [2]),
+        ("train,a train,b val,a test,b test, test,a", [3, 4, 5], [2]),  # who has no label is left out later
+        ("train,a train,b val,a val,b test, test,", [2, 3], []),  # nobody said what is right there
+        ("train,a train,b val,a", [2], []),
+        ("train,a train,b test,a", [2], []),
+        ("train,a|b train,b val,a test,b", [3], [2]),
+        ("train,a|b train,b val,a test,", [2], []),
+    ],
+)
+def test_what_is_reported_and_what_is_chosen_by(
+    rows: str, shown: list[int], chosen_by: list[int], tmp_path: Path
+) -> None:
+    lines = [f"{i}.png,{row}" for i, row in enumerate(rows.split(" "))]
+    (tmp_path / "list.csv").write_text("\n".join(["path,split,label", *lines]))
+    source = open_source(tmp_path / "list.csv")
+    assert (source.tags is not None) == ("|" in rows)
+    found = reported(source, split_indices(source, 0.1)[1])
+    assert [which.tolist() for which in found] == [shown, chosen_by]
