@@ -7,7 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from maskery.cli import main
+import pytest
+from torch.distributed.run import get_args_parser
+
+from maskery.cli import FAILED, main
 
 ROOT = Path(__file__).parents[1]
 SMALL = ["--patch-size", "8", "--image-size", "32", "--batch-size", "8", "--watch.looks", "1"]
@@ -42,6 +45,23 @@ def run(words: list[str]) -> None:
     else:
         assert words[0] == "maskery", words
         assert main([*words[1:], *less(words)]) == 0, words
+
+
+def understood(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """Run one command where there is nothing: all options are known, and only what it works on is missing.
+
+    For commands that take too long to be run, or whose work other tests do. Returns what it said.
+    """
+    if words[0] == "torchrun":
+        asked = get_args_parser().parse_args(words[1:])  # SystemExit for an option that torchrun does not have
+        assert asked.module
+        assert asked.training_script == "maskery"
+        words = ["maskery", *asked.training_script_args]
+    capsys.readouterr()
+    code, said = main(words[1:]), capsys.readouterr().err
+    assert code == FAILED or "is no run" in said, f"{words}: {said}"  # MISUSED, were an option unknown
+    assert re.search(r"no such (file|run)|there is nothing|is no run|no classifier|needs several processes", said), said
+    return said
 
 
 def less(words: list[str]) -> list[str]:

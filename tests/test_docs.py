@@ -172,7 +172,8 @@ def house(tmp_path_factory: pytest.TempPathFactory, scene_folder: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    "page", ["start.md", "your-data.md", "choosing-a-method.md", "recipes.md", "questions.md", "python.md"]
+    "page",
+    ["start.md", "your-data.md", "choosing-a-method.md", "recipes.md", "questions.md", "python.md", "packing.md"],
 )
 def test_every_command_and_all_python(page: str, house: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
@@ -187,6 +188,18 @@ def test_every_command_and_all_python(page: str, house: Path, tmp_path: Path, mo
         shutil.rmtree("run")  # it trains its own
     exec(compile("\n".join(blocks(page, "python")), page, "exec"), names)
     assert ran or "maskery" in names
+
+
+@pytest.mark.parametrize(
+    "page", ["many-gpus.md", "weights.md", "results/README.md", "results/compare.md", "results/probing.md"]
+)
+def test_every_command_is_understood(page: str, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = pages.commands((DOCS / page).read_text())
+    assert found
+    for words in found:
+        pages.understood(words, capsys)
+    with pytest.raises(AssertionError, match="no-such-option"):
+        pages.understood([*found[0], "--no-such-option", "1"], capsys)
 
 
 def test_the_table_of_sizes_is_what_is_chosen() -> None:
