@@ -44,7 +44,13 @@ def pretrain(args: Sequence[str]) -> int:
 def resume(args: Sequence[str]) -> int:
     from .start import resume
 
-    return STOPPED if call(resume, _positional(args, "run"), "maskery resume").stopped else DONE
+    flags = {"--shard": "--shard=True", "--no-shard": "--shard=False"}  # None, as it was, makes it no plain flag
+    args = _positional(args, "run")
+    args = [
+        arg if after in ("True", "False", "None") else flags.get(arg, arg)
+        for arg, after in zip(args, [*args[1:], ""], strict=True)
+    ]
+    return STOPPED if call(resume, args, "maskery resume").stopped else DONE
 
 
 def evaluate(args: Sequence[str]) -> int:

@@ -14,11 +14,16 @@ from .report.curves import learning_curves
 from .reporting import report
 from .start import pretrain
 
-IMAGES, BATCH = 4000, 64
+BATCH = 64
 
 
 def demo(
-    data: str = "", out: Path = Path("demo"), steps: int = 900, seed: int = 0, overwrite: bool = False
+    data: str = "",
+    out: Path = Path("demo"),
+    steps: int = 900,
+    images: int = 4000,
+    seed: int = 0,
+    overwrite: bool = False,
 ) -> dict[str, float] | None:
     """Pretrain a small vision transformer, show what it gained, write pictures, export it. None when a signal came.
 
@@ -26,10 +31,13 @@ def demo(
         data: your own images instead of the built-in ones
         out: directory for images, run, pictures and exported weights
         steps: length of the run; the default takes about two and a half minutes on two cores
+        images: of the built-in ones, so many
         seed: of the built-in images and of the run
         overwrite: replace an earlier demo in `out`
     """
     terminal, began = Terminal(), time.monotonic()
+    if images < 20:
+        raise ValueError(f"--images is {images}: at least 20, so that some can be held out")
     if data:
         source_of(data, ImagesConfig())  # an error before anything is removed
     if out.exists() and any(out.iterdir()):
@@ -39,8 +47,8 @@ def demo(
     settings: dict[str, Any] = {"data": data, "steps": steps, "batch_size": BATCH, "watch": {"looks": 4}}
     if not data:
         with terminal.bar("painting scenes") as tick:
-            scenes.write_folder(out / "images", IMAGES, seed=seed, progress=lambda done: tick(done, IMAGES))
-        terminal.say(f"{out / 'images'}: {IMAGES:,} built-in scenes, ten classes told apart by texture and shape")
+            scenes.write_folder(out / "images", images, seed=seed, progress=lambda done: tick(done, images))
+        terminal.say(f"{out / 'images'}: {images:,} built-in scenes, ten classes told apart by texture and shape")
         settings["data"] = str(out / "images")
 
     result = pretrain(out=str(out / "run"), seed=seed, model="vit-micro", **settings)

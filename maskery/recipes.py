@@ -177,8 +177,11 @@ def suggest(
             f"batch {batch_size}: " + ("eight steps an epoch" if batch_size < wanted else "for this many images")
         )
 
-    seen, low, high = (400_000, 5, 400) if cpu else (40_000 * batch_size, 400, 4000)
-    epochs = 800 if images >= 1_000_000 and not cpu else min(max(round(seen / max(images, 1)), low), high)
+    if images >= 1_000_000 and not cpu:  # 800 passes over ImageNet's 1,281,167: after that other images teach more
+        seen, low, high = 800 * 1_281_167, 1, 800
+    else:
+        seen, low, high = (400_000, 5, 400) if cpu else (40_000 * batch_size, 400, 4000)
+    epochs = min(max(round(seen / max(images, 1)), low), high)
     why.append(f"{epochs} epochs: {epochs * images / batch_size:,.0f} steps; fewer images need more passes")
 
     if model == "vit-micro":

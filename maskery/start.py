@@ -100,7 +100,7 @@ def resume(run: str | Path, micro_batch: int | Literal["auto"] | None = None, sh
     Args:
         run: its directory
         micro_batch: images per forward and process, at most; auto: search anew for the most that fit
-        shard: share the parameters out among the processes, or no longer
+        shard: share the parameters out among the processes, or no longer (--shard, --no-shard); default: as before
     """
     out = Path(run)
     if not out.is_dir():

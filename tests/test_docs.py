@@ -2,6 +2,7 @@
 
 import inspect
 import re
+import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import fields
@@ -16,9 +17,11 @@ from PIL import Image
 import maskery
 from maskery.cli import main
 from maskery.methods import METHODS
+from maskery.recipes import suggest
 from maskery.report.health import CHECKS
-from tests import test_contract
-from tests.test_readme import SHORT
+from tests import pages, test_contract
+from tests.pages import SHORT
+from tests.test_places import with_timm
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
@@ -26,8 +29,8 @@ CONTRACT = [f for name, f in vars(test_contract).items() if name.startswith("tes
 
 
 def blocks(page: str, language: str) -> list[str]:
-    """The code blocks whose fence says exactly `language`."""
-    return re.findall(rf"^```{re.escape(language)}\n(.*?)^```$", (DOCS / page).read_text(), re.DOTALL | re.MULTILINE)
+    """The code blocks of a page whose fence says exactly `language`."""
+    return pages.blocks((DOCS / page).read_text(), language)
 
 
 def run(page: str) -> dict[str, Any]:
@@ -148,6 +151,66 @@ def test_the_commands_of_the_page_on_exports(
     exec(blocks("export.md", "python")[0], names)
     assert names["features"].shape == (3, 128)
     assert names["both"].shape == (3, 256)
+
+
+# ---------------------------------------------------------------------------------- pages that lead through the house
+@pytest.fixture(scope="module")
+def house(tmp_path_factory: pytest.TempPathFactory, scene_folder: Path) -> Path:
+    """What the pages speak of: images under several names, a list of them, a finished run, an official checkpoint."""
+    here = tmp_path_factory.mktemp("pages")
+    for name in ("photos", "xrays", "imagenet/train"):
+        (here / name).parent.mkdir(exist_ok=True)
+        (here / name).symlink_to(scene_folder)
+    files = sorted(scene_folder.rglob("*.png"))
+    lines = ["path,species", *(f"{file},{file.parent.name}" for file in files)]
+    (here / "photos.csv").write_text("\n".join(lines))
+    tiny = with_timm(embed_dim=192, depth=12, num_heads=3).state_dict()
+    for name in ("mae_pretrain_vit_base.pth", "mae_visualize_vit_base.pth"):
+        torch.save({"model": tiny}, here / name)
+    command = ["pretrain", "--data", str(here / "photos"), "--out", str(here / "run"), *SHORT, "--steps", "2"]
+    assert main(command) == 0
+    return here
+
+
+@pytest.mark.parametrize(
+    "page",
+    ["start.md", "your-data.md", "choosing-a-method.md", "recipes.md", "questions.md", "python.md", "packing.md"],
+)
+def test_every_command_and_all_python(page: str, house: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for thing in house.iterdir():
+        shutil.copytree(thing, thing.name) if thing.name == "run" else Path(thing.name).symlink_to(thing)
+    text, ran = (DOCS / page).read_text(), 0
+    for words in pages.commands(text):
+        pages.run(words)
+        ran += 1
+    names: dict[str, Any] = {"files": sorted(Path("photos").rglob("*.png"))[:3]}
+    if page == "python.md":
+        shutil.rmtree("run")  # it trains its own
+    exec(compile("\n".join(blocks(page, "python")), page, "exec"), names)
+    assert ran or "maskery" in names
+
+
+@pytest.mark.parametrize(
+    "page", ["many-gpus.md", "weights.md", "results/README.md", "results/compare.md", "results/probing.md"]
+)
+def test_every_command_is_understood(page: str, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = pages.commands((DOCS / page).read_text())
+    assert found
+    for words in found:
+        pages.understood(words, capsys)
+    with pytest.raises(AssertionError, match="no-such-option"):
+        pages.understood([*found[0], "--no-such-option", "1"], capsys)
+
+
+def test_the_table_of_sizes_is_what_is_chosen() -> None:
+    rows = re.findall(r"^\| ([\d,]+) \| (.*) \|$", (DOCS / "recipes.md").read_text(), re.MULTILINE)
+    assert len(rows) == 8
+    for images, cells in rows:
+        n = int(images.replace(",", ""))
+        run = suggest(n, 256, 256, "cuda").run
+        said = (run.model, run.patch_size, run.batch_size, f"{run.epochs:g}", f"{run.total_steps(n):,}")
+        assert cells == " | ".join(map(str, (*said, f"{run.optim.base_lr:g}")))
 
 
 # ------------------------------------------------------------------------------------------------- every page

@@ -1,26 +1,17 @@
 """Every command of the README is run, in order, in one directory; long ones are shortened by options at their end."""
 
-import os
 import re
-import shlex
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
 from maskery.cli import main
+from tests.pages import blocks, commands, run
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text()
-SHORT = ["--steps", "4", "--model", "vit-micro", "--patch-size", "8", "--image-size", "32", "--batch-size", "8"]
-SHORT += ["--settings.decoder.dim", "32", "--settings.decoder.heads", "4", "--watch.looks", "1"]
-
-
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", TEXT, re.DOTALL)
 
 
 @pytest.fixture(scope="module")
@@ -34,31 +25,12 @@ def place(tmp_path_factory: pytest.TempPathFactory, scene_folder: Path) -> Path:
 
 def test_every_shell_command(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(place)
-    commands = [line.partition("#")[0].strip() for block in blocks("sh") for line in block.splitlines()]
     ran = 0
-    for command in filter(None, commands):
-        words = shlex.split(command)
-        if "pretrain" in words:
-            shutil.rmtree(words[words.index("--out") + 1], ignore_errors=True)
-            words += SHORT
-        if "finetune" in words:
-            words += ["--steps", "2", "--batch-size", "8", "--watch.looks", "1", "--seeds", "1"]
-        if "profile" in words:
-            words += [*SHORT[2:], "--timed", "2"]
-        if words[0] == "make":
-            assert re.search(rf"^{words[1]}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
-        elif words[0] == "torchrun":
-            words[words.index("8")] = "2"
-            environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-            launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", *words[1:]]
-            done = subprocess.run(launch, env=environment, capture_output=True, text=True, timeout=240)
-            assert done.returncode == 0, done.stderr
-        else:
-            assert words[0] == "maskery"
-            assert main(words[1:]) == 0, command
+    for words in commands(TEXT):
+        run(words)
         ran += 1
-        if command.startswith("maskery export"):  # the Python that follows it in the text
-            exec(next(b for b in blocks("python") if "timm" in b), {})
+        if words[1] == "export":  # the Python that follows it in the text
+            exec(next(b for b in blocks(TEXT, "python") if "timm" in b), {})
     assert ran >= 9
     assert (place / "features.parquet").exists()
 
@@ -69,7 +41,7 @@ def test_the_python(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "images": torch.rand(2, 3, 32, 32),
         "files": sorted((place / "photos").rglob("*.png"))[:2],
     }
-    exec(next(b for b in blocks("python") if "import maskery" in b), names)
+    exec(next(b for b in blocks(TEXT, "python") if "import maskery" in b), names)
     class_token, features = names["class_token"], names["features"]
     assert isinstance(features, torch.Tensor)
     assert features.shape == (2, 128)
@@ -86,7 +58,7 @@ def test_links_lead_somewhere(file: str) -> None:
 
 def test_the_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "demo"
-    assert main(["demo", "--out", str(out), "--steps", "3"]) == 0
+    assert main(["demo", "--out", str(out), "--steps", "3", "--images", "300"]) == 0
     said = capsys.readouterr().out
     assert "at random initialisation" in said
     wanted = {"images", "run", "timm", "embeddings.parquet"}

@@ -139,6 +139,19 @@ def test_resuming_passes_over_a_damaged_checkpoint(
     assert "going on from step-00000002" in said
 
 
+@pytest.mark.parametrize(("words", "shared"), [([], True), (["--no-shard"], False), (["--shard", "False"], False)])
+def test_resuming_with_parameters_no_longer_shared_out(
+    scene_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], shared: bool
+) -> None:
+    out = tmp_path / "run"
+    assert main(short(scene_folder, out)) == 0
+    config = out / "config.yaml"
+    config.write_text(config.read_text().replace("shard: false", "shard: true"))
+    assert main(["resume", str(out), *words]) == 0
+    assert ("one process alone: nothing is shared out" in capsys.readouterr().err) == shared
+    assert f"shard: {str(shared).lower()}" in config.read_text()
+
+
 def test_resuming_what_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["resume", str(tmp_path / "no")]) == 1
     assert "there is no such run" in capsys.readouterr().err

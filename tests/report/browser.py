@@ -22,6 +22,9 @@ FLAGS = (
     "--hide-scrollbars",
     "--no-first-run",
     "--disable-extensions",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
 )
 
 
