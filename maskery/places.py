@@ -132,8 +132,8 @@ def asked_for(where: str) -> tuple[str, str | None, dict[str, Any]]:
 
 
 def _choose(where: str, found: Mapping[str, Found], asked: str | None) -> str:
-    if asked in found:
-        return str(asked)
+    if asked is not None and part_of(asked) in found:  # "encoder" is the network that nothing else tells apart
+        return part_of(asked)
     names = ", ".join(f"{where}#{name}" for name in found)
     if asked is not None:
         raise ValueError(f"{where}: there is no network {asked!r} in there; there are: {names}")

@@ -13,8 +13,9 @@ import yaml
 from PIL import Image
 
 import maskery
-from maskery.exports.card import card, code
+from maskery.exports.card import card
 from maskery.exports.export import KINDS, Kind, python_text
+from maskery.exports.markdown import code
 from maskery.exports.source import Exported, Source, source_at
 from tests.exports.conftest import RECTANGLE, SQUARE, network
 
