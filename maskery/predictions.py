@@ -45,8 +45,11 @@ def predict(where: Path, data: str, out: Path, overwrite: bool = False, images: 
     """
     if out.suffix not in WRITERS:
         raise UsageError(f"--out {out}: a file ending in {' or '.join(WRITERS)} is wanted")
-    if out.exists() and not overwrite:
-        raise ValueError(f"{out}: exists already; --overwrite replaces it")
+    for file in (out, beside(out)):
+        if file.is_dir():
+            raise ValueError(f"{file}: is a directory and is not replaced")
+        if file.exists() and not overwrite:
+            raise ValueError(f"{file}: exists already; --overwrite replaces it")
     terminal = Terminal()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     classifier = classifier_at(where).to(device)
@@ -67,13 +70,18 @@ def predict(where: Path, data: str, out: Path, overwrite: bool = False, images: 
         ):
             skipped += part.skipped
             rows = zip(part.indices.tolist(), shares(part.logits, several), strict=True)
-            found = [predicted(readable(names[i]), row, classifier.classes, several) for i, row in rows]
+            found = [predicted(readable(names[int(i)]), row, classifier.classes, several) for i, row in rows]
             write(found)
             count += len(found)
         if not count:
             raise ValueError(f"{data}: none of the {len(skipped)} images can be read")
     print(f"{out}: {count:,} images, {len(classifier.classes)} classes" + _list_skipped(skipped, out))
     return out
+
+
+def beside(out: Path) -> Path:
+    """Where the images are listed that could not be read."""
+    return out.with_name(f"{out.stem}-skipped.jsonl")
 
 
 def readable(name: str) -> str:
@@ -125,7 +133,7 @@ WRITERS = {".csv": as_csv, ".parquet": as_parquet}
 
 def _list_skipped(skipped: Sequence[tuple[str, str]], out: Path) -> str:
     """Write FILE-skipped.jsonl, or remove what an earlier one left."""
-    file = out.with_name(f"{out.stem}-skipped.jsonl")
+    file = beside(out)
     if not skipped:
         file.unlink(missing_ok=True)
         return ""

@@ -80,20 +80,12 @@ def save(state: Mapping[str, Tensor], file: Path, metadata: dict[str, str] | Non
 def _classifying(config: dict[str, Any], named: Named) -> dict[str, Any]:
     """The configuration with a head: how timm calls what it looks at, the classes, and how much of an image it sees."""
     network, classes = named.network, named.like.classes
-    how: dict[str, Any] = {"num_classes": len(classes)}
-    how["global_pool"] = "token" if network.pool.of == "class_token" else "avg"
+    pool = {"global_pool": "token" if network.pool.of == "class_token" else "avg"}
     seen = {"num_classes": len(classes), "crop_pct": crop_pct(named.like.size, named.like.share)}
-    return (
-        config
-        | how
-        | {
-            "label_names": list(classes),
-            "model_args": config["model_args"] | how | {"fc_norm": network.pool.norm_last},
-            "pretrained_cfg": config["pretrained_cfg"] | seen,
-            "problem_type": problem_type(named.like.several),
-            OURS: said(named.like, network.pool),
-        }
-    )
+    told = {"num_classes": len(classes), "label_names": list(classes), "problem_type": problem_type(named.like.several)}
+    args = config["model_args"] | pool | {"fc_norm": network.pool.norm_last}
+    cfg = config["pretrained_cfg"] | seen
+    return config | pool | told | {"model_args": args, "pretrained_cfg": cfg, OURS: said(named.like, network.pool)}
 
 
 def problem_type(several: bool) -> str:
@@ -102,7 +94,10 @@ def problem_type(several: bool) -> str:
 
 
 def crop_pct(size: tuple[int, int], share: float) -> float:
-    """What timm has to be told to resize to the same whole pixels as we do: it rounds down, we to the nearest."""
+    """What timm has to be told to resize to the same whole pixels as we do: it rounds down, we to the nearest.
+
+    Of a rectangle a side may have one pixel less, where no number gives both.
+    """
     wanted = larger(size, share)
     if all(math.floor(side / share) == whole for side, whole in zip(size, wanted, strict=True)):
         return share
@@ -125,8 +120,7 @@ def _config(encoder: ViT) -> dict[str, Any]:
             "embed_dim": c.dim,
             "depth": c.depth,
             "num_heads": c.heads,
-            "num_classes": 0,
-            "global_pool": "token",
+            "global_pool": "token",  # not num_classes: transformers, which opens this too, would give it twice
         },
         "pretrained_cfg": {
             "input_size": [c.channels, *c.image_size],

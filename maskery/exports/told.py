@@ -81,9 +81,11 @@ def _measured(past: Past) -> str:
 
 
 def _of_result(result: Result) -> str:
-    seeds = len(result.seeds())
-    return ", ".join(f"{n} {x:.4g}" for n, x in result.numbers.items()) + (
-        f" (mean of {seeds} seeds)" if seeds > 1 else ""
+    seeds, images = len(result.seeds()), result.counts.get("held_out")
+    return (
+        ", ".join(f"{n} {x:.4g}" for n, x in result.numbers.items())
+        + (f" (mean of {seeds} seeds)" if seeds > 1 else "")
+        + (f" ({images:,} held-out images)" if images else "")
     )
 
 
