@@ -181,6 +181,8 @@ def test_a_classifiers_card_says_what_it_is(tuned: Path) -> None:
     look = json.loads((tuned / "evals" / "before-after.json").read_text())["top1"]
     assert f"| top1 | {look['before']:.4g} | {look['after']:.4g} |" in text
     assert "under the same masks" not in text
+    assert "labels several False" in text
+    assert "labels classes" not in text  # they are in a place of their own
     assert "Could not be read" not in text
     assert "It knows these classes only" in text
     alone = card(source_at(Path(f"{tuned}#encoder")), DONE)

@@ -106,6 +106,12 @@ def test_transformers_opens_it_too(kind: str, tmp_path: Path, request: pytest.Fi
     with torch.no_grad():
         theirs = model(maskery.load(run).normalise(images)).logits
     torch.testing.assert_close(theirs, by_hand(run, images), rtol=1e-4, atol=1e-4)
+    encoder = maskery.load(run)
+    maskery.export(f"{run}#encoder", tmp_path / "encoder")
+    features = transformers.AutoModel.from_pretrained(tmp_path / "encoder").eval()
+    with torch.no_grad():
+        tokens = features(encoder.normalise(images)).last_hidden_state
+    torch.testing.assert_close(tokens, encoder.features(images, "tokens"), rtol=1e-4, atol=1e-4)
 
 
 def test_its_transform_cuts_as_we_measure(tuned: Path, tmp_path: Path) -> None:
