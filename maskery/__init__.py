@@ -9,6 +9,8 @@ maskery.knn(where=Path("run"), data="photos")      what it is worth: probe, segm
 maskery.report(run=Path("run"))               one page about it: run/report.html
 maskery.load("run").features(images)          the encoder; images: paths, PIL images, arrays, tensors
 maskery.export("run", "out", to="timm")       or hf, hf-mae, onnx, safetensors
+maskery.classifier("run/evals/finetune/end-seed0").predict(images)     names and probabilities; also export(...)
+maskery.predict(where=Path("..."), data="photos", out=Path("labels.csv"))    the same for a whole data set
 """
 
 from typing import TYPE_CHECKING, Any
@@ -16,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .comparison import compare
     from .evaluate import knn, quick_probe
+    from .predictions import predict
+    from .predictor import classifier
     from .profiling import profile
     from .reporting import report, watch
     from .robust import robustness
@@ -25,6 +29,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
+    "classifier",
     "compare",
     "detect",
     "embed",
@@ -34,6 +39,7 @@ __all__ = [
     "knn",
     "load",
     "pack",
+    "predict",
     "pretrain",
     "probe",
     "profile",
@@ -50,7 +56,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:  # torch is imported when something is used, not by `import maskery`
     if name not in __all__:
         raise AttributeError(f"maskery has no {name!r}; it has: {', '.join(__all__)}")
-    from . import comparison, evaluate, profiling, reporting, robust, start, supervise, verbs
+    from . import comparison, evaluate, predictions, predictor, profiling, reporting, robust, start, supervise, verbs
 
-    modules = (start, comparison, profiling, evaluate, supervise, robust, verbs, reporting)
+    modules = (start, comparison, profiling, evaluate, supervise, robust, verbs, predictor, predictions, reporting)
     return next(vars(module)[name] for module in modules if name in vars(module))

@@ -19,6 +19,7 @@ maskery eval vqa RUN --data DIR         answers to questions about images, on VQ
 maskery eval robustness RUN --data DIR  a classifier on corrupted images
 maskery compare --data DIR --out DIR --methods mae,rc-mae,...   methods on the same images, seeds and budget
 maskery embed RUN --data DIR --out FILE.parquet   features of every image
+maskery predict CLASSIFIER --data DIR --out FILE.csv|.parquet   its label and probability for every image
 maskery export RUN --to timm|hf|hf-mae|onnx|safetensors --out DIR   weights for other libraries
 maskery report RUN                      one page about a run: health, curves, pictures, a map of your images
 maskery watch RUN                       the same page, live, while the run goes on
@@ -90,7 +91,7 @@ def demo(args: Sequence[str]) -> int:
 
 def other(name: str, positional: str, args: Sequence[str]) -> int:
     """The verbs that need nothing but their function."""
-    from . import reporting, verbs
+    from . import predictions, reporting, verbs
 
     functions: dict[str, Callable[..., Any]] = {
         "embed": verbs.embed,
@@ -98,6 +99,7 @@ def other(name: str, positional: str, args: Sequence[str]) -> int:
         "inspect": verbs.inspect,
         "list": verbs.listing,
         "pack": verbs.pack,
+        "predict": predictions.predict,
         "report": reporting.report,
         "watch": reporting.watch,
     }
@@ -111,6 +113,7 @@ VERBS: dict[str, Callable[[Sequence[str]], int]] = {
     "eval": evaluate,
     "compare": compare,
     "embed": partial(other, "embed", "where"),
+    "predict": partial(other, "predict", "where"),
     "export": partial(other, "export", "where"),
     "pack": partial(other, "pack", ""),
     "profile": profile,

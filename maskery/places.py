@@ -2,7 +2,8 @@
 
 WHERE is a place, and after # what is wanted of it or what nothing there says:
 
-RUN, RUN/checkpoints/STEP     a run (its newest good checkpoint), or one of its checkpoints
+RUN, RUN/checkpoints/STEP     a run (its newest good checkpoint; what learned from labels where it was best), or one of
+                              its checkpoints
 DIRECTORY                     what `maskery export`, timm or Hugging Face wrote
 FILE                          .safetensors, or what torch.save wrote: a state dict, or a training checkpoint with some
 timm:NAME, random:NAME        a model of timm, with its pretrained weights or with random ones
@@ -19,6 +20,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from .best import best_of
 from .foreign import FILES, Found, facts_in, networks, part_of, tensors_in, tensors_of
 from .nn import convert
 from .nn.convert import Facts
@@ -65,7 +67,8 @@ def open_weights(where: Path) -> Weights:
     if is_run(place):
         run = run_of(place)
         vit, part = run.vit(), part_of(OBJECTIVES[run.method].encoders[0])
-        tree = objective_state(place)
+        # What learned from labels is what was measured: the best, where one was kept.
+        tree = objective_state((best_of(place) if OBJECTIVES[run.method].labelled else None) or place)
         facts = Facts(vit.heads, vit.image_size, vit.mean, vit.std, decoder_heads=_decoder_heads(run.settings))
     elif (place / "config.json").exists():
         tree, facts = tensors_of(place), facts_in(place)
@@ -132,8 +135,8 @@ def asked_for(where: str) -> tuple[str, str | None, dict[str, Any]]:
 
 
 def _choose(where: str, found: Mapping[str, Found], asked: str | None) -> str:
-    if asked in found:
-        return str(asked)
+    if asked is not None and part_of(asked) in found:  # "encoder" is the network that nothing else tells apart
+        return part_of(asked)
     names = ", ".join(f"{where}#{name}" for name in found)
     if asked is not None:
         raise ValueError(f"{where}: there is no network {asked!r} in there; there are: {names}")

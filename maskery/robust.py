@@ -104,7 +104,7 @@ def robustness(
     sets = {"imagenet_a": imagenet_a, "imagenet_r": imagenet_r, "imagenet_sketch": imagenet_sketch}
     published = {name: folder for name, folder in sets.items() if folder}
     refuse(every, corruptions, published, imagenet_c)
-    opened = open_data(data, _read_for(first, images), first.size, terminal)
+    opened = open_data(data, read_for(first, images), first.size, terminal)
     held_out, _ = reported(opened.images.source, opened.held_out)
     held_out = labelled(opened.labels, held_out, opened.classes, f"{data}: held-out images", several=False)
     asking = held_out if most is None else spread(held_out, most)
@@ -162,7 +162,7 @@ def _tried(
     label: str, classifier: Classifier, data: str, trials: Trials, terminal: Terminal
 ) -> list[tuple[Errors, Result]]:
     """One result of the user's images and the published sets of one folder each, and one of ImageNet-C."""
-    device, wanted = trials.device, _read_for(classifier, trials.opened.config)
+    device, wanted = trials.device, read_for(classifier, trials.opened.config)
     opened = reopened(trials.opened, wanted, classifier.size)
     known = match_classes(classifier.classes, opened.classes)
     order = np.concatenate([known, np.setdiff1d(np.arange(len(classifier.classes)), known)])  # the data's come first
@@ -254,6 +254,7 @@ def _table(errors: Errors, result: Result) -> list[str]:
     return [*said, *lines(errors), *(f"{result.numbers[f'error_{name}']:7.1%}  {name}" for name in sets)]
 
 
-def _read_for(classifier: Classifier, images: ImagesConfig) -> ImagesConfig:
+def read_for(classifier: Classifier, images: ImagesConfig) -> ImagesConfig:
+    """The settings with the classifier's own in what its images have to be."""
     own = classifier.images
     return replace(images, channels=own.channels, bits=own.bits, pages=own.pages, mean=own.mean, std=own.std, memory=0)

@@ -23,7 +23,7 @@ from .evals.features import features
 from .exports.export import Kind, export_to, refuse
 from .exports.hub import push as upload
 from .exports.hub import refuse_name
-from .exports.source import source_at
+from .exports.source import ENCODER, source_at
 from .log import Terminal
 from .methods import METHODS
 from .nn.vit import SIZES
@@ -35,7 +35,8 @@ READ = ImagesConfig()  # how data is read when nothing else is said
 
 
 def load(where: str | Path) -> Encoder:
-    """The encoder of a run or of weights from elsewhere: a torch module in eval mode, on the CPU.
+    """The encoder of a run or of weights from elsewhere: a torch module in eval mode, on the CPU. Of a classifier, too:
+    `maskery.classifier` gives the whole of it.
 
     `.features(images)` takes paths, PIL images, arrays and tensors of any sizes; called with images [B, C, H, W] in
     [0, 1] of its own size it gives class token [B, D] and patch tokens [B, N, D].
@@ -97,14 +98,16 @@ def export(
     push: str | None = None,
     public: bool = False,
 ) -> Path:
-    """Hand the encoder to another library; done means: loaded there and compared on a batch. With a model card.
+    """Hand the encoder to another library, or the classifier of `maskery eval finetune` and `probe`; done means: loaded
+    there and compared on a batch. With a model card.
 
     Args:
-        where: a run, a checkpoint, or weights from elsewhere: a directory, a file, timm:NAME (docs/weights.md)
+        where: a run, a checkpoint, or weights from elsewhere: a directory, a file, timm:NAME (docs/weights.md). Of the
+            run of a classifier, RUN/evals/finetune/end-seed0, the whole of it; WHERE#encoder: its encoder alone
         out: directory to write
-        to: timm: what `timm.create_model("local-dir:OUT", pretrained=True)` opens; hf: transformers' ViTModel with its
-            image processor; hf-mae: ViTMAEForPreTraining, with the decoder; onnx: a graph for ONNX Runtime;
-            safetensors: the tensors alone
+        to: timm: what `timm.create_model("local-dir:OUT", pretrained=True)` opens; hf: transformers' ViTModel, or
+            ViTForImageClassification, with its image processor; hf-mae: ViTMAEForPreTraining, with the decoder; onnx: a
+            graph for ONNX Runtime; safetensors: the tensors alone
         overwrite: replace `out` when it exists
         push: OWNER/NAME at the Hugging Face hub to upload it to as well
         public: let everybody see it there; otherwise a new repository is private
@@ -118,6 +121,8 @@ def export(
     source = source_at(where)
     done = export_to(to, source, out, overwrite)
     print(f"{out}: done; {done.compared} to {done.difference:.1e}. It takes {done.sizes}")
+    if source.classifier:
+        print(f"A classifier of {len(source.classifier.like.classes)} classes; {where}#{ENCODER} is its encoder alone")
     for limit in done.limits:
         print(f"{limit}")
     print("In Python:\n" + textwrap.indent(done.load, "  "))

@@ -139,16 +139,21 @@ def test_the_commands_of_the_page_on_exports(
     short = [*SHORT, "--watch.looks", "0", "--steps", "2"]
     assert main(["pretrain", "--data", "photos", "--out", "run", *short]) == 0
     commands = "".join(blocks("export.md", "sh")).splitlines()
-    assert len(commands) == 7
+    assert len(commands) == 10
+    tuned = ["--steps", "2", "--batch-size", "8", "--watch.looks", "1"]
     for command in commands:
         words = command.split()[1:]
-        assert main(words + (short if words[0] == "pretrain" else [])) == 0, command
-    assert capsys.readouterr().out.count(": done; ") == 5
+        assert main(words + {"pretrain": short, "eval": tuned}.get(words[0], [])) == 0, command
+    assert capsys.readouterr().out.count(": done; ") == 6
+    assert len((place / "labels.csv").read_text().splitlines()) == 121
     assert (place / "for-onnx" / "model.onnx").exists()
     assert list((place / "run-wandb" / "wandb").glob("offline-run-*"))
     assert (place / "mlruns").is_dir()
     names: dict[str, Any] = {"files": sorted(scene_folder.rglob("*.png"))[:3]}
-    exec(blocks("export.md", "python")[0], names)
+    classify, features = blocks("export.md", "python")
+    exec(classify, names)
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == [str(file) for file in names["files"]]
+    exec(features, names)
     assert names["features"].shape == (3, 128)
     assert names["both"].shape == (3, 256)
 

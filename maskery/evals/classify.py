@@ -3,7 +3,7 @@
 n images, M classes
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,7 +27,6 @@ class Answers:
     skipped: Skips
 
 
-@torch.no_grad()
 def answers(
     classify: Classify,
     data: Data,
@@ -44,23 +43,50 @@ def answers(
 
     ValueError when none can be read, and for NaN.
     """
-    found, read, skipped, done = [], [], [], 0
-    batch = 256 if device.type == "cuda" else 64
+    found = list(
+        streamed(
+            classify,
+            data,
+            indices,
+            size,
+            device,
+            share=share,
+            precision=precision,
+            workers=workers,
+            progress=progress,
+        )
+    )
+    skipped = [skip for part in found for skip in part.skipped]
+    if len(skipped) == len(indices):
+        raise ValueError(f"{data.images.source.where}: none of the {len(indices)} images can be read")
+    read = [part for part in found if len(part.indices)]
+    return Answers(torch.cat([p.logits for p in read]), np.concatenate([p.indices for p in read]), skipped)
+
+
+def streamed(
+    classify: Classify,
+    data: Data,
+    indices: np.ndarray,
+    size: tuple[int, int],
+    device: torch.device,
+    *,
+    share: float = 1.0,
+    precision: torch.dtype = torch.float32,
+    workers: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> Iterator[Answers]:
+    """As `answers`, batch by batch; of a batch of which nothing can be read there are no logits."""
+    batch, done, names = 256 if device.type == "cuda" else 64, 0, data.images.source.names
     for part in centred(data.images, indices, size, batch, workers, device, share=share):
-        skipped += part["skipped"]
-        done += len(part["indices"]) + len(part["skipped"])
+        every, logits = part["indices"], torch.empty(0)
+        done += len(every) + len(part["skipped"])
         if part["images"] is not None:
-            with torch.autocast(device.type, precision, enabled=precision != torch.float32):
-                found.append(classify(to_float(part["images"], device)).float().cpu())
-            read.append(part["indices"])
+            with torch.no_grad(), torch.autocast(device.type, precision, enabled=precision != torch.float32):
+                logits = classify(to_float(part["images"], device)).float().cpu()
+            refuse_nan(logits, "logits", lambda i, every=every: str(names[int(every[i])]))
+        yield Answers(logits, every, part["skipped"])
         if progress:
             progress(done, len(indices))
-    if not read:
-        raise ValueError(f"{data.images.source.where}: none of the {len(indices)} images can be read")
-    every, names = np.concatenate(read), data.images.source.names
-    logits = torch.cat(found)
-    refuse_nan(logits, "logits", lambda i: str(names[int(every[i])]))
-    return Answers(logits, every, skipped)
 
 
 def truth(data: Data, indices: np.ndarray) -> Tensor:

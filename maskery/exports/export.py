@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from . import hf_directory, onnx_file, plain_file, timm_directory
+from . import hf_directory, hf_mae, onnx_file, plain_file, timm_directory
 from .card import card
 from .source import Exported, Source
 
@@ -15,7 +15,7 @@ Kind = Literal["timm", "hf", "hf-mae", "onnx", "safetensors"]
 KINDS: dict[Kind, Callable[[Source, Path], Exported]] = {
     "timm": timm_directory.write,
     "hf": hf_directory.write,
-    "hf-mae": hf_directory.write_mae,
+    "hf-mae": hf_mae.write,
     "onnx": onnx_file.write,
     "safetensors": plain_file.write,
 }

@@ -7,10 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from .. import checkpoint
+from ..best import best_of
 from ..config import Run
 from ..evals.results import Result, read_all
 from ..log import whole_lines
 from ..runs import run_of
+from ..tasks.trained import CHOSEN
+
+NO_RESULTS = ("before-after.json", "compare.json", CHOSEN)  # in evals/: of metrics.jsonl, of several runs, a number
 
 
 @dataclass(frozen=True)
@@ -19,6 +23,7 @@ class Past:
 
     run: Run
     step: int | None  # of the newest good checkpoint
+    best: int | None  # step of the checkpoint that is its classifier, where the best one was kept
     trained_on: str  # "9469 images", as the checkpoint says it; "" when nobody knows
     lines: tuple[Mapping[str, Any], ...]  # of metrics.jsonl: what was logged and what was looked at
     environment: Mapping[str, Any]
@@ -44,6 +49,7 @@ def past_of(run: Path) -> Past:
     odd: list[str] = []
     good, _ = checkpoint.newest_good(run / "checkpoints")
     state = _json((good / "state.json") if good else None, odd)
+    best = best_of(run)
     environment = _json(run / "environment.json", odd)
     lines = []
     for text in whole_lines(run / "metrics.jsonl"):
@@ -56,7 +62,7 @@ def past_of(run: Path) -> Past:
             lines.append(line)
     found: list[Result] = []
     for file in sorted((run / "evals").glob("*.json"), key=lambda f: f.stat().st_mtime):
-        if file.name not in ("before-after.json", "compare.json"):  # said by metrics.jsonl; of several runs
+        if file.name not in NO_RESULTS:
             try:
                 found += read_all(file)
             except ValueError:
@@ -64,6 +70,7 @@ def past_of(run: Path) -> Past:
     return Past(
         run_of(run, lambda note: None),
         state.get("step"),
+        _json(best / "state.json", odd).get("step") if best else None,
         str(state.get("trained_on", "")).partition(",")[0],
         tuple(lines),
         environment,

@@ -1,4 +1,5 @@
-"""One ONNX graph: images in [0, 1] -> class token and patch tokens, for any number and size of images.
+"""One ONNX graph: images in [0, 1] -> class token and patch tokens, or a classifier's logits and probabilities, for any
+number and size of images.
 
 B images, C channels, H x W pixels, N patches, D width
 """
@@ -13,9 +14,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..classifiers import Classifier
+from ..nn.linear_classifier import LinearClassifier, shares
 from ..nn.vit import ViT
 from .check import difference, images_for, refuse_above
-from .source import Exported, Source
+from .source import Exported, Named, Source
 
 OPSET = 18  # the first that interpolates with antialiasing, which other image sizes need
 TOLERANCE = 1e-4
@@ -28,15 +31,22 @@ session = onnxruntime.InferenceSession("{out}/model.onnx")
 class_token, patch_tokens = session.run(None, {{"images": images}})  # float32 [B, C, H, W] in [0, 1], not normalised"""
 
 
-class Graph(nn.Module):
-    """What `ViT.forward` computes, without a branch on the size of the images."""
+CLASSIFY = (
+    LOAD.rpartition("\n")[0]
+    + """
+logits, probabilities = session.run(None, {{"images": images}})  # float32 [B, C, H, W] in [0, 1], not normalised"""
+)
+
+
+class Trunk(nn.Module):
+    """What `ViT` computes before its last norm, without a branch on the size of the images."""
 
     def __init__(self, vit: ViT):
         super().__init__()
         self.vit = vit
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """[B, C, H, W] in [0, 1] -> [B, D], [B, N, D]."""
+    def tokens(self, images: Tensor) -> Tensor:
+        """[B, C, H, W] in [0, 1] -> [B, 1 + N, D]."""
         vit, c = self.vit, self.vit.config
         x = (images - vit.mean) / vit.std
         table = vit.pos_embed[:, 1:].unflatten(1, c.grid).permute(0, 3, 1, 2)  # [1, D, rows, columns]
@@ -47,8 +57,29 @@ class Graph(nn.Module):
         tokens = torch.cat([first, patches], dim=1)
         for block in vit.blocks:
             tokens = block(tokens)
-        tokens = vit.norm(tokens)
+        return tokens
+
+
+class Graph(Trunk):
+    """What `ViT.forward` computes."""
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """[B, C, H, W] in [0, 1] -> [B, D], [B, N, D]."""
+        tokens = self.vit.norm(self.tokens(images))
         return tokens[:, 0], tokens[:, 1:]
+
+
+class Classify(Trunk):
+    """What a classifier answers."""
+
+    def __init__(self, network: LinearClassifier, several: bool):
+        super().__init__(network.encoder)
+        self.network, self.several = network, several
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """[B, C, H, W] in [0, 1] -> logits [B, M], probabilities [B, M]."""
+        logits = self.network.answer(self.tokens(images))
+        return logits, shares(logits, self.several)
 
 
 def write(source: Source, folder: Path) -> Exported:
@@ -59,10 +90,13 @@ def write(source: Source, folder: Path) -> Exported:
         import onnxscript  # noqa: F401 - torch's exporter asks for it only after a while
     except ImportError as e:
         raise ImportError(f"--to onnx {NEEDS} ({e})") from e
-    encoder, c = source.encoder, source.encoder.config
+    encoder, c, named = source.encoder, source.encoder.config, source.classifier
     file, p = folder / "model.onnx", c.patch_size
-    program = _exported(encoder)
-    program.model.metadata_props.update(_facts(encoder))
+    graph = Classify(named.network, named.like.several) if named else Graph(encoder)
+    names = ("logits", "probabilities") if named else ("class_token", "patch_tokens")
+    what = "logits" if named else "tokens"
+    program = _exported(graph.eval(), names, encoder)
+    program.model.metadata_props.update(_facts(encoder, source.classifier))
     weights = sum(t.numel() * t.element_size() for t in encoder.state_dict().values())
     program.save(file, external_data=weights > ONE_FILE)
 
@@ -74,23 +108,28 @@ def write(source: Source, folder: Path) -> Exported:
     for count, size in ((1, c.image_size), (3, c.image_size), (2, ((rows + 1) * p, max(1, columns - 1) * p))):
         images = images_for(encoder, count, size)
         with torch.no_grad():
-            ours = encoder(images)
+            ours = _answers(named.like, images) if named else encoder(images)
         theirs = [torch.from_numpy(array) for array in session.run(None, {"images": images.numpy()})]
         worst = max(difference(a, b) for a, b in zip(ours, theirs, strict=True))
-        refuse_above(TOLERANCE, worst, f"ONNX Runtime's tokens of {count} x {c.channels} x {size[0]} x {size[1]}")
+        refuse_above(TOLERANCE, worst, f"ONNX Runtime's {what} of {count} x {c.channels} x {size[0]} x {size[1]}")
         found = max(found, worst)
     return Exported(
         "onnx",
         found,
-        f"ONNX Runtime's tokens (opset {OPSET}; batches of 1, 2 and 3, two image sizes) are ours",
-        LOAD,
+        f"ONNX Runtime's {what} (opset {OPSET}; batches of 1, 2 and 3, two image sizes) are ours",
+        CLASSIFY if named else LOAD,
         "onnx",
         f"any number of images, heights and widths that are multiples of {p}",
         ("Images go in as float32 in [0, 1]: the graph normalises them itself by mean and standard deviation",),
     )
 
 
-def _exported(encoder: ViT) -> Any:
+def _answers(like: Classifier, images: Tensor) -> tuple[Tensor, Tensor]:
+    logits = like.classify(images)
+    return logits, shares(logits, like.several)
+
+
+def _exported(graph: nn.Module, names: tuple[str, str], encoder: ViT) -> Any:
     batch, rows, columns = (torch.export.Dim(n, min=1, max=m) for n, m in (("b", 2**20), ("h", 4096), ("w", 4096)))
     p = encoder.config.patch_size
     says = logging.getLogger("torch.onnx")
@@ -100,12 +139,12 @@ def _exported(encoder: ViT) -> Any:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of torch's own parts about each other
             return torch.onnx.export(
-                Graph(encoder).eval(),
+                graph,
                 (images_for(encoder, 2),),
                 dynamo=True,
                 opset_version=OPSET,
                 input_names=["images"],
-                output_names=["class_token", "patch_tokens"],
+                output_names=[*names],
                 dynamic_shapes={"images": {0: batch, 2: p * rows, 3: p * columns}},
                 verbose=False,
             )
@@ -113,12 +152,21 @@ def _exported(encoder: ViT) -> Any:
         says.setLevel(level)
 
 
-def _facts(encoder: ViT) -> dict[str, str]:
+def _facts(encoder: ViT, named: Named | None) -> dict[str, str]:
     """The graph's metadata: what goes in and what comes out."""
     c = encoder.config
-    return {
+    out = "class_token [B, D], patch_tokens [B, N, D] row by row, both after the last norm"
+    of_classes = {}
+    if named:
+        kind = "each class by itself, an image may have several" if named.like.several else "one of the classes"
+        out = f"logits [B, M], probabilities [B, M] of {kind}"
+        of_classes = {
+            "maskery.classes": json.dumps(named.like.classes, ensure_ascii=False),
+            "maskery.crop_share": str(named.like.share),
+        }
+    return of_classes | {
         "maskery.input": "images: float32 [B, C, H, W] in [0, 1]; the graph normalises them by mean and std",
-        "maskery.output": "class_token [B, D], patch_tokens [B, N, D] row by row, both after the last norm",
+        "maskery.output": out,
         "maskery.mean": json.dumps(c.mean),
         "maskery.std": json.dumps(c.std),
         "maskery.image_size": json.dumps(c.image_size),

@@ -1,13 +1,27 @@
-"""What is exported: the encoder, and what is known about it."""
+"""What is exported: an encoder, or a classifier with it, and what is known about it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..classifiers import Classifier, Plain, classifier_at, is_classifier
+from ..nn.linear_classifier import LinearClassifier
 from ..nn.vit import ViT
 from ..places import Weights, asked_for, open_weights
-from ..runs import is_run
+from ..runs import is_run, run_of
+from ..tasks import TASKS
+from ..tasks.trained import Trained
 from ..weights import encoder_of
+
+ENCODER = "encoder"  # what stands behind # when a classifier's encoder alone is wanted
+
+
+@dataclass(frozen=True)
+class Named:
+    """A classifier in the form that other libraries have, and what its answers mean."""
+
+    network: LinearClassifier  # in eval mode, on the CPU
+    like: Classifier  # whose answers it has to give
 
 
 @dataclass(frozen=True)
@@ -16,6 +30,7 @@ class Source:
     where: str = ""  # as the user named it
     weights: Weights | None = None  # all that is there
     run: Path | None = None  # the run directory, when it is one or a checkpoint of one
+    classifier: Named | None = None  # None: the encoder is exported alone
 
 
 @dataclass(frozen=True)
@@ -32,10 +47,36 @@ class Exported:
 
 
 def source_at(where: Path, say: Callable[[str], None] = print) -> Source:
-    """The encoder at WHERE; ValueError as `load_encoder`."""
-    weights = open_weights(where)
-    place = Path(asked_for(str(where))[0])
+    """The classifier at WHERE where there is one and not its encoder is asked for (WHERE#encoder), else the encoder.
+
+    ValueError as `load_encoder`, `classifier_at`; for a run of another task, of which only the encoder can go out.
+    """
+    text, asked, facts = asked_for(str(where))
+    place = Path(text)
     run = None
     if is_run(place):
         run = place if (place / "checkpoints").is_dir() else place.parent.parent
+    if asked is None and is_classifier(place):
+        if facts:
+            raise ValueError(
+                f"{where}: behind the # of a classifier stands {ENCODER}, for its encoder alone, or nothing"
+            )
+        found = classifier_at(place)
+        named = Named(_plain(found, where), found)
+        return Source(named.network.encoder, str(where), None, run, named)
+    if asked is None and run is not None and (method := run_of(place, lambda note: None).method) in TASKS:
+        raise ValueError(f"{where}: of a run of {method} only the encoder can be exported: {where}#{ENCODER}")
+    weights = open_weights(where)
     return Source(encoder_of(weights, say), str(where), weights, run)
+
+
+def _plain(found: Classifier, where: Path) -> LinearClassifier:
+    if isinstance(found, Plain):
+        return found.network
+    assert isinstance(found, Trained)
+    try:
+        return found.task.plain(found.head)
+    except ValueError as e:
+        raise ValueError(
+            f"{where}: {e}; maskery.classifier uses it, and {where}#{ENCODER} exports the encoder alone"
+        ) from e

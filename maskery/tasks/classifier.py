@@ -15,6 +15,7 @@ from torch import Tensor
 from ..data.dataset import Data, spread
 from ..data.views import Crop
 from ..evals.classify import answers, headline, numbers, truth
+from ..nn.linear_classifier import LinearClassifier
 from ..objective import Objective
 from . import labels
 from .labels import LabelsConfig
@@ -44,6 +45,10 @@ class Classifier(Objective, abc.ABC):
     @abc.abstractmethod
     def classify(self, image: Tensor) -> Tensor:
         """Images [B, C, H, W] in [0, 1] -> logits of every head [B, L, M]."""
+
+    @abc.abstractmethod
+    def plain(self, head: int) -> LinearClassifier:
+        """The network that answers as this head does, alone. ValueError when it is none that other libraries have."""
 
     def measure(self, data: Data, most: int, precision: torch.dtype, workers: int) -> dict[str, float]:
         """The headline number and the loss on held-out images; of several heads, of the best to choose by."""

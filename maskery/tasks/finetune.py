@@ -13,6 +13,7 @@ head's initial weights (std 2e-5), a quarter of RandAugment's details (timm's "r
 Assumed: everything about smaller models and smaller data, the average of weights, balanced classes.
 """
 
+from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -21,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..data.augment import seeded
+from ..nn.linear_classifier import LinearClassifier, Pool
 from ..nn.teacher import Ema
 from ..nn.vit import ViT, ViTConfig, drop_paths
 from ..objective import Batch, Losses
@@ -122,6 +124,15 @@ class Finetune(Classifier):
         f, norm, head = self.average.net if self.average is not None else self.parts()
         assert isinstance(f, ViT)
         return self.logits(f, norm, head, image)[:, None]
+
+    def plain(self, head: int = 0) -> LinearClassifier:
+        net = deepcopy(self.average.net if self.average is not None else self.parts())
+        f, norm, linear = net
+        assert isinstance(f, ViT)
+        assert isinstance(linear, nn.Linear)
+        if isinstance(norm, nn.LayerNorm):
+            f.norm = norm  # in front of the classifier; the encoder's own is not part of it
+        return LinearClassifier(f, Pool(self.config.pooling, self.config.pooling == "mean_patch"), linear).eval()
 
     def after_step(self, t: float) -> None:
         if self.average is not None:

@@ -14,7 +14,8 @@ Assumed: the head's initial weights (std 0.01) and eps 1e-6 are the code's, not 
 blocks, several learning rates and the attentive probe are not MAE's protocol.
 """
 
-from dataclasses import dataclass, field
+from copy import deepcopy
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
@@ -22,6 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..dist import summed
+from ..nn.linear_classifier import LinearClassifier, Pool
 from ..nn.vit import ViT, ViTConfig
 from ..objective import Batch, Losses
 from ..report.attention import overlay
@@ -123,6 +125,24 @@ class Probe(Classifier):
     def classify(self, image: Tensor) -> Tensor:
         h_n = self.normalised(self.features(image))
         return torch.stack([head(h_n) for head in self.heads], dim=1)
+
+    def plain(self, head: int = 0) -> LinearClassifier:
+        """W h_n + b = (W s) h + (b - (W s) mean) with s = 1 / sqrt(var + eps); blocks after `layer` are left out."""
+        linear, pooling, last = self.heads[head], self.config.pooling, self.layers[-1]
+        if pooling == "attentive" or not isinstance(linear, nn.Linear):
+            raise ValueError("an attentive probe asks all tokens, which no other library's classifier does")
+        if len(self.layers) > 1:
+            raise ValueError(
+                f"a probe of {len(self.layers)} blocks side by side, and other libraries' classifiers look at one"
+            )
+        encoder = deepcopy(self.encoder)
+        encoder.blocks, encoder.config = encoder.blocks[:last], replace(encoder.config, depth=last)
+        folded = nn.Linear(self.width, linear.out_features)
+        weight = linear.weight.double() * (self.var.double() + EPS).rsqrt()
+        with torch.no_grad():
+            folded.weight.copy_(weight)
+            folded.bias.copy_(linear.bias.double() - weight @ self.mean.double())
+        return LinearClassifier(encoder, Pool(pooling), folded).eval()
 
     def picture(self, batch: Batch) -> dict[str, Tensor]:
         image, f = batch["image"], self.encoder

@@ -8,6 +8,9 @@ import torch
 import maskery
 from maskery.exports.source import Source
 from maskery.nn.vit import ViT, ViTConfig
+from maskery.tasks.trained import CHOSEN
+from tests.classified import finished
+from tests.tasks.images import two_colours
 from tests.test_train import TINY
 
 
@@ -48,4 +51,27 @@ def taught(scene_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     out = tmp_path_factory.mktemp("exports") / "rc-mae"
     few = TINY | {"watch": {"looks": 0}}
     maskery.pretrain(data=scene_folder, out=out, steps=3, method="rc-mae", **few)
+    return out
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Images of two colours, one of which cannot be read."""
+    folder = two_colours(tmp_path_factory.mktemp("colours") / "photos", {"train": 8, "val": 5})
+    (folder / "val" / "blue" / "000.png").write_bytes(b"no image")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tuned(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A fine-tuning by the mean patch token."""
+    return finished("finetune", photos, tmp_path_factory.mktemp("classifiers") / "tuned")
+
+
+@pytest.fixture(scope="session")
+def probed(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A probe of the class token with two learning rates."""
+    out = tmp_path_factory.mktemp("classifiers") / "probed"
+    finished("probe", photos, out, settings={"lrs": (1.0, 2.0)})
+    (out / "evals" / CHOSEN).write_text('{"head": 1}')
     return out

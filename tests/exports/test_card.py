@@ -13,9 +13,11 @@ import yaml
 from PIL import Image
 
 import maskery
-from maskery.exports.card import card, code
+from maskery.exports.card import card
 from maskery.exports.export import KINDS, Kind, python_text
+from maskery.exports.markdown import code
 from maskery.exports.source import Exported, Source, source_at
+from tests.classified import by_hand, source
 from tests.exports.conftest import RECTANGLE, SQUARE, network
 
 DONE = Exported("timm", 1e-7, "features are ours", "pass", "timm")
@@ -130,3 +132,68 @@ def test_names_do_not_break_out() -> None:
     text = card(Source(network(SQUARE), "x---\nlicense: mit\n---"), DONE)
     assert "license" not in front(text)
     assert card(Source(network(SQUARE), "caf\udce9.pth"), DONE).encode()
+
+
+# --------------------------------------------------------------------------------------------------- classifiers
+@pytest.mark.parametrize(
+    ("kind", "who"),
+    [("timm", "tuned"), ("timm", "probed"), ("hf", "probed"), ("onnx", "probed"), ("safetensors", "tuned")],
+)
+def test_the_code_of_a_classifiers_card_runs(
+    kind: Kind, who: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    for module in {"onnx": ["onnxruntime", "onnxscript"], "hf": ["transformers"]}.get(kind, []):
+        pytest.importorskip(module)
+    run: Path = request.getfixturevalue(who)
+    monkeypatch.chdir(tmp_path)
+    maskery.export(run, Path('my "best" vit'), kind)
+    lines = re.findall(r"```python\n(.*?)```", Path('my "best" vit/README.md').read_text(), re.DOTALL)
+    assert len(lines) == 1
+    assert len(lines[0].strip().splitlines()) <= 5
+    image = Image.fromarray(np.full((37, 37, 3), 90, np.uint8))  # of which every cut is the same
+    images = np.full((1, 3, 32, 32), 90 / 255, np.float32)
+    names: dict[str, Any] = {"image": image, "images": images}
+    with torch.no_grad():
+        exec(lines[0], names)
+    wanted = by_hand(run, torch.from_numpy(images)).softmax(1)
+    if kind == "safetensors":
+        found = torch.tensor([[names["predictions"][0].probabilities[name] for name in ("blue", "red")]])
+    else:
+        found = torch.as_tensor(names["probabilities"])
+    torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-3)
+
+
+def test_a_classifiers_card_says_what_it_is(tuned: Path) -> None:
+    text = card(source_at(tuned), DONE)
+    assert front(text)["pipeline_tag"] == "image-classification"
+    assert front(text)["tags"] == ["vision-transformer", "maskery", "image-classification", "finetune"]
+    assert "# A classifier of 2 classes: `photos`" in text
+    assert "0 `blue`, 1 `red`. An image has one of them" in text
+    assert "logits of 2 classes, of the norm of the mean patch token" in text
+    assert "resized to cover 37 x 37 pixels" in text
+    assert "`photos`: 16 images for training" in text
+    assert "Fine-tuning for classification (He et al. 2022" in text
+    assert "the best by top1 |" in text
+    result = json.loads((tuned / "evals" / "result.json").read_text())
+    assert f"top1 {result['numbers']['top1']:.4g}" in text
+    assert "(9 held-out images)" in text
+    assert "measured on the centre crop" in text
+    look = json.loads((tuned / "evals" / "before-after.json").read_text())["top1"]
+    assert f"| top1 | {look['before']:.4g} | {look['after']:.4g} |" in text
+    assert "under the same masks" not in text
+    assert "labels several False" in text
+    assert "labels classes" not in text  # they are in a place of their own
+    assert "Could not be read" not in text
+    assert "It knows these classes only" in text
+    alone = card(source_at(Path(f"{tuned}#encoder")), DONE)
+    assert "it has no classifier" in alone
+    assert "Could not be read" not in alone
+    last = tuned / "checkpoints" / (tuned / "checkpoints" / "last").read_text().strip()
+    assert "the best by" not in card(source_at(last), DONE)
+
+
+def test_names_of_classes_do_not_break_out() -> None:
+    text = card(source("finetune", several=True), DONE)
+    assert '0 `"the" moon`, 1 `ring\\|?x?`, 2 `star`. An image may have several of them, or none' in text
+    assert "A classifier of 3 classes: `a classifier`" in text
+    assert '["' not in text

@@ -13,7 +13,10 @@ import maskery
 from maskery.cli import main
 from maskery.exports.export import export_to
 from maskery.exports.source import Source
+from maskery.predictor import Predictor
+from maskery.prepared import Preparation
 from maskery.weights import load_encoder
+from tests.classified import NAMES, by_hand, source
 from tests.exports.conftest import SQUARE, network
 
 transformers = pytest.importorskip("transformers")
@@ -134,7 +137,7 @@ def test_its_images_are_ours(run: Path, tmp_path: Path) -> None:
     maskery.export(run, tmp_path / "out", "hf")
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (48, 72, 3), np.uint8))
     encoder = maskery.load(run)
-    ours = encoder.normalise(encoder._view("", image)[None])
+    ours = encoder.normalise(encoder.preparation.view("", image)[None])
     theirs = processed(tmp_path / "out", image)
     inner = (ours - theirs)[..., 3:-3]  # theirs resizes first: at the edges it sees what is cut away
     assert inner.abs().max() < 0.03
@@ -164,3 +167,61 @@ def test_a_rectangle_is_no_mae_of_theirs(
     maskery.pretrain(data=scene_folder, out=tmp_path / "run", steps=1, **few)
     assert main(["export", str(tmp_path / "run"), "--to", "hf-mae", "--out", str(tmp_path / "out")]) == 1
     assert "32 x 48, and ViTMAEForPreTraining takes squares only" in capsys.readouterr().err
+
+
+# --------------------------------------------------------------------------------------------------- classifiers
+def test_a_probe_of_the_class_token(probed: Path, tmp_path: Path) -> None:
+    maskery.export(probed, tmp_path / "out", "hf")
+    model = transformers.ViTForImageClassification.from_pretrained(tmp_path / "out").eval()
+    assert model.config.id2label == {0: "blue", 1: "red"}
+    assert model.config.label2id == {"blue": 0, "red": 1}
+    assert model.config.problem_type == "single_label_classification"
+    images = torch.rand(3, 3, 32, 32)
+    with torch.no_grad():
+        theirs = model(maskery.load(probed).normalise(images)).logits
+    torch.testing.assert_close(theirs, by_hand(probed, images), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("more", [{"several": True}, {"layer": 3}], ids=str)
+def test_other_classifiers_of_the_class_token(more: dict[str, Any], tmp_path: Path) -> None:
+    export_to("hf", source("probe", **more), tmp_path / "probe")
+    model = transformers.ViTForImageClassification.from_pretrained(tmp_path / "probe")
+    assert list(model.config.label2id) == list(NAMES)
+    assert model.config.num_hidden_layers == more.get("layer", 6)
+    assert model.config.problem_type.startswith("multi" if "several" in more else "single")
+    assert (".sigmoid()" in (tmp_path / "probe" / "README.md").read_text()) is ("several" in more)
+    export_to("hf", source("finetune", pooling="class_token"), tmp_path / "tuned")
+
+
+def test_what_it_cannot_look_at_is_refused_with_what_can(
+    tuned: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["export", str(tuned), "--to", "hf", "--out", str(tmp_path / "out")]) == 1
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "looks at the norm of the mean patch token, and transformers' ViTForImageClassification at the class" in said
+    assert "take --to timm" in said
+    assert not list(tmp_path.iterdir())
+    for pooling in ("mean_patch", "both"):
+        with pytest.raises(ValueError, match="take --to timm"):
+            export_to("hf", source("probe", pooling=pooling), tmp_path / "out")
+
+
+@pytest.mark.parametrize("size", [(32, 32), (32, 48)])
+def test_its_images_are_cut_as_we_measure(size: tuple[int, int], tmp_path: Path) -> None:
+    named = source("probe", size=size, eval_share=0.8)
+    export_to("hf", named, tmp_path / "out")
+    assert named.classifier is not None
+    wide = round(60 * size[1] / size[0])  # of the shape that it squeezes nothing of
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (9, 9, 3), np.uint8)).resize((wide, 60))
+    predictor = Predictor(named.classifier.like)
+    ours = named.encoder.normalise(predictor.preparation.view("", image)[None])
+    assert ((ours - processed(tmp_path / "out", image)) * named.encoder.std).abs().max() < 0.02
+    whole = Preparation(3, size).view("", image)[None]
+    assert ((ours - named.encoder.normalise(whole)) * named.encoder.std).abs().mean() > 0.01
+
+
+def test_a_classifier_is_no_mae(tuned: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["export", str(tuned), "--to", "hf-mae", "--out", str(tmp_path / "out")]) == 1
+    assert "a classifier has no decoder, which ViTMAEForPreTraining has; export the run" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())

@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 import torch
 
+import maskery
 from maskery.exports import onnx_file
 from maskery.exports.check import difference
 from maskery.exports.export import export_to
 from maskery.exports.source import Source
+from tests.classified import NAMES, by_hand, source
 from tests.exports.conftest import RECTANGLE, network
 
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -60,3 +62,32 @@ def test_what_is_not_equal_is_not_there(tmp_path: Path, monkeypatch: pytest.Monk
     with pytest.raises(ValueError, match="ONNX Runtime's tokens of 1 x 2 x 24 x 40 differ by"):
         export_to("onnx", Source(network(RECTANGLE)), tmp_path / "out")
     assert not list(tmp_path.iterdir())
+
+
+# --------------------------------------------------------------------------------------------------- classifiers
+def test_a_fine_tuned_classifier(tuned: Path, tmp_path: Path) -> None:
+    maskery.export(tuned, tmp_path / "out", "onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "out" / "model.onnx", providers=["CPUExecutionProvider"])
+    assert [o.name for o in session.get_outputs()] == ["logits", "probabilities"]
+    said = session.get_modelmeta().custom_metadata_map
+    assert json.loads(said["maskery.classes"]) == ["blue", "red"]
+    assert said["maskery.crop_share"] == "0.875"
+    for count in (1, 5):
+        images = torch.rand(count, 3, 32, 32)
+        logits, probabilities = (torch.from_numpy(a) for a in session.run(None, {"images": images.numpy()}))
+        wanted = by_hand(tuned, images)
+        torch.testing.assert_close(logits, wanted, rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(probabilities, wanted.softmax(1), rtol=1e-3, atol=1e-3)
+
+
+def test_several_labels_of_both_tokens(tmp_path: Path) -> None:
+    named = source("probe", several=True, pooling="both")
+    export_to("onnx", named, tmp_path / "out")
+    session = onnxruntime.InferenceSession(tmp_path / "out" / "model.onnx", providers=["CPUExecutionProvider"])
+    assert named.classifier is not None
+    images = torch.rand(2, 3, 32, 32)
+    logits, probabilities = session.run(None, {"images": images.numpy()})
+    assert difference(named.classifier.like.classify(images), torch.from_numpy(logits)) < 1e-4
+    np.testing.assert_allclose(probabilities, 1 / (1 + np.exp(-logits)), rtol=1e-4)
+    assert json.loads(session.get_modelmeta().custom_metadata_map["maskery.classes"]) == list(NAMES)
+    assert session.run(None, {"images": np.zeros((1, 3, 64, 40), np.float32)})[0].shape == (1, 3)
