@@ -13,6 +13,7 @@ maskery.classifier("run/evals/finetune/end-seed0").predict(images)     names and
 maskery.predict(where=Path("..."), data="photos", out=Path("labels.csv"))    the same for a whole data set
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -53,10 +54,32 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:  # torch is imported when something is used, not by `import maskery`
-    if name not in __all__:
-        raise AttributeError(f"maskery has no {name!r}; it has: {', '.join(__all__)}")
-    from . import comparison, evaluate, predictions, predictor, profiling, reporting, robust, start, supervise, verbs
+MODULES = {  # where it is: torch is imported when something is used, not by `import maskery`
+    "classifier": "predictor",
+    "compare": "comparison",
+    "detect": "supervise",
+    "embed": "verbs",
+    "export": "verbs",
+    "finetune": "supervise",
+    "inspect": "verbs",
+    "knn": "evaluate",
+    "load": "verbs",
+    "pack": "verbs",
+    "predict": "predictions",
+    "pretrain": "start",
+    "probe": "supervise",
+    "profile": "profiling",
+    "quick_probe": "evaluate",
+    "report": "reporting",
+    "resume": "start",
+    "robustness": "robust",
+    "segment": "supervise",
+    "vqa": "supervise",
+    "watch": "reporting",
+}
 
-    modules = (start, comparison, profiling, evaluate, supervise, robust, verbs, predictor, predictions, reporting)
-    return next(vars(module)[name] for module in modules if name in vars(module))
+
+def __getattr__(name: str) -> Any:
+    if name not in MODULES:
+        raise AttributeError(f"maskery has no {name!r}; it has: {', '.join(__all__)}")
+    return getattr(import_module(f".{MODULES[name]}", __name__), name)

@@ -3,10 +3,12 @@
 import re
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
+import maskery
 from maskery.objectives import OBJECTIVES
 
 ROOT = Path(__file__).parents[1]
@@ -40,3 +42,19 @@ def test_methods_and_tasks_are_final() -> None:
 def test_the_command_line_starts_without_torch() -> None:
     code = "import sys, maskery.cli; maskery.cli.main(['--help']); assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_no_verb_waits_for_libraries_that_it_may_not_need() -> None:
+    verbs = ", ".join(f"maskery.{name}" for name in set(maskery.MODULES.values()))
+    late = ("timm", "torchvision", "transformers", "sklearn", "matplotlib", "onnx", "wandb", "mlflow")
+    code = f"import sys, {verbs}; print([name for name in {late} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, cwd=ROOT)
+    assert done.stdout == "[]\n", done.stderr
+
+
+@pytest.mark.parametrize("name", maskery.__all__)
+def test_everything_is_where_it_is_said_to_be(name: str) -> None:
+    module = f"maskery.{maskery.MODULES[name]}"
+    assert vars(import_module(module))[name].__module__ == module
+    assert callable(getattr(maskery, name))
+    assert set(maskery.MODULES) == set(maskery.__all__)

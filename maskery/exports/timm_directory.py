@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
@@ -44,6 +43,8 @@ def write(source: Source, folder: Path) -> Exported:
     Without a classifier the model has no head (`num_classes=0`); `forward_features` gives class and patch tokens after
     the last norm. The directory's mean, std and size are what `resolve_data_config` returns.
     """
+    import timm  # takes a second, which whoever wants no timm directory need not wait
+
     encoder, named = source.encoder, source.classifier
     config = _config(encoder)
     if named:
