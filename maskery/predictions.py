@@ -33,7 +33,7 @@ Rows = Sequence[Prediction]
 def predict(where: Path, data: str, out: Path, overwrite: bool = False, images: ImagesConfig = READ) -> Path:
     """A classifier's label and its probability for every image: name, label, probability.
 
-    Where an image may have several labels, all from a probability of one half on, in a .csv between |: "cat|dog", "|"
+    Where an image may have several labels, all from a probability of one half on, in a .csv like `cat|dog`, or `|`
     for none. What cannot be read is listed beside it: FILE-skipped.jsonl.
 
     Args:

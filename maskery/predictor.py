@@ -27,7 +27,7 @@ class Prediction:
 
     @property
     def label(self) -> str:
-        """As a list of images has it: "cat"; where an image may have several "cat|dog", or "|" for none."""
+        """As a list of images has it: `cat`; where an image may have several `cat|dog`, or `|` for none."""
         return "|".join(self.labels) or "|"
 
     @property
