@@ -7,21 +7,17 @@ processes wrote, any other number of them can read, and so can one alone.
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-import torch.distributed.checkpoint as dcp
 from torch import Tensor, nn
-from torch.distributed.checkpoint import HuggingFaceStorageReader, HuggingFaceStorageWriter
-from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.checkpoint.metadata import TensorStorageMetadata
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
-from torch.distributed.tensor import DTensor
 
 from .dist import World
 from .nn.vit import Block
 from .objective import Objective
+
+if TYPE_CHECKING:  # what shares tensors out takes most of a second to import, and most runs share nothing
+    from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
 
 def over(world: World, objective: Objective, precision: torch.dtype, compiled: bool) -> None:
@@ -30,6 +26,9 @@ def over(world: World, objective: Objective, precision: torch.dtype, compiled: b
     What lies outside of blocks is gathered for the whole step. With bf16 on GPUs the blocks travel in bf16, gradients
     in float32; kept and stepped is float32. Compiled are single blocks: a graph cannot reach over what gathers them.
     """
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
+
     mesh, travels = init_device_mesh(world.device.type, (world.size,)), MixedPrecisionPolicy()
     if precision == torch.bfloat16 and world.device.type == "cuda":  # autocast on CPUs takes no bf16 weights for norms
         travels = MixedPrecisionPolicy(torch.bfloat16, torch.float32, cast_forward_inputs=False)
@@ -43,6 +42,8 @@ def over(world: World, objective: Objective, precision: torch.dtype, compiled: b
 
 
 def is_sharded(module: nn.Module) -> bool:
+    from torch.distributed.fsdp import FSDPModule
+
     return isinstance(module, FSDPModule)
 
 
@@ -57,6 +58,10 @@ def gather(objective: nn.Module, into: nn.Module | None) -> None:
 
 def whole(value: Tensor) -> Tensor:
     """A tensor that may be shared out. Every process has to call it."""
+    if type(value) in (Tensor, nn.Parameter):
+        return value
+    from torch.distributed.tensor import DTensor
+
     return value.full_tensor() if isinstance(value, DTensor) else value
 
 
@@ -70,13 +75,17 @@ def write(folder: Path, tensors: Mapping[str, Tensor], world: World) -> None:
 
     OSError on every process when one of them could not.
     """
-    writer = HuggingFaceStorageWriter(str(folder), save_distributed=True)
+    import torch.distributed.checkpoint as dcp
+
+    writer = dcp.HuggingFaceStorageWriter(str(folder), save_distributed=True)
     _collectively(lambda: dcp.save(dict(tensors), storage_writer=writer, process_group=world.control))
 
 
 def read(folder: Path, into: Mapping[str, Tensor], world: World | None = None) -> None:
     """Read into these tensors, whole ones or shared out ones, whatever wrote the files. ValueError: they do not fit."""
-    reader = HuggingFaceStorageReader(str(folder))
+    import torch.distributed.checkpoint as dcp
+
+    reader = dcp.HuggingFaceStorageReader(str(folder))
     sizes = sizes_in(folder)
     for name, value in into.items():
         if sizes.get(name) != value.shape:
@@ -99,13 +108,18 @@ def sizes_in(folder: Path) -> dict[str, torch.Size]:
     return {name: m.size for name, m in _known(folder).items()}
 
 
-def _known(folder: Path) -> dict[str, TensorStorageMetadata]:
+def _known(folder: Path) -> "dict[str, TensorStorageMetadata]":
+    from torch.distributed.checkpoint import HuggingFaceStorageReader
+    from torch.distributed.checkpoint.metadata import TensorStorageMetadata
+
     known = HuggingFaceStorageReader(str(folder)).read_metadata().state_dict_metadata
     return {name: m for name, m in known.items() if isinstance(m, TensorStorageMetadata)}
 
 
 def _collectively(what: Callable[[], Any]) -> None:
     """torch gathers what went wrong on all processes into something that is no `Exception`."""
+    from torch.distributed.checkpoint.api import CheckpointException
+
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="torch.distributed is disabled")  # which is what one alone wants

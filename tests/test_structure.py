@@ -46,7 +46,7 @@ def test_the_command_line_starts_without_torch() -> None:
 
 def test_no_verb_waits_for_libraries_that_it_may_not_need() -> None:
     verbs = ", ".join(f"maskery.{name}" for name in set(maskery.MODULES.values()))
-    late = ("timm", "torchvision", "transformers", "sklearn", "matplotlib", "onnx", "wandb", "mlflow")
+    late = ("timm", "torchvision", "transformers", "sklearn", "matplotlib", "onnx", "wandb", "mlflow", "sympy")
     code = f"import sys, {verbs}; print([name for name in {late} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, cwd=ROOT)
     assert done.stdout == "[]\n", done.stderr
