@@ -10,7 +10,7 @@ from ..classifiers import OURS, plain_at, said
 from ..weights import load_encoder
 from .check import difference, images_for, refuse_above, tokens_of
 from .source import Exported, Source
-from .timm_directory import TOLERANCE, save
+from .timm_directory import TOLERANCE, model_args, save
 
 LOAD = """\
 import maskery
@@ -29,14 +29,7 @@ def write(source: Source, folder: Path) -> Exported:
     encoder, c, named = source.encoder, source.encoder.config, source.classifier
     state = named.network.timm_state() if named else encoder.state_dict()
     facts: dict[str, Any] = {
-        "model_args": {
-            "img_size": list(c.image_size),
-            "patch_size": c.patch_size,
-            "in_chans": c.channels,
-            "embed_dim": c.dim,
-            "depth": c.depth,
-            "num_heads": c.heads,
-        },
+        "model_args": model_args(c),
         "pretrained_cfg": {"mean": list(c.mean), "std": list(c.std)},
         "norm_eps": encoder.norm.eps,
     }

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..classifiers import OURS, said
 from ..data.views import larger
-from ..nn.vit import SIZES, ViT
+from ..nn.vit import SIZES, ViT, ViTConfig
 from .check import difference, images_for, refuse_above, tokens_of
 from .source import Exported, Named, Source
 
@@ -107,6 +107,18 @@ def crop_pct(size: tuple[int, int], share: float) -> float:
     return 2 / (least + below) if least < below else share
 
 
+def model_args(c: ViTConfig) -> dict[str, Any]:
+    """What timm's VisionTransformer calls the numbers of a network."""
+    return {
+        "img_size": list(c.image_size),
+        "patch_size": c.patch_size,
+        "in_chans": c.channels,
+        "embed_dim": c.dim,
+        "depth": c.depth,
+        "num_heads": c.heads,
+    }
+
+
 def _config(encoder: ViT) -> dict[str, Any]:
     c = encoder.config
     return {
@@ -114,15 +126,8 @@ def _config(encoder: ViT) -> dict[str, Any]:
         "num_classes": 0,
         "num_features": c.dim,
         "global_pool": "token",
-        "model_args": {
-            "img_size": list(c.image_size),
-            "patch_size": c.patch_size,
-            "in_chans": c.channels,
-            "embed_dim": c.dim,
-            "depth": c.depth,
-            "num_heads": c.heads,
-            "global_pool": "token",  # not num_classes: transformers, which opens this too, would give it twice
-        },
+        # not num_classes: transformers, which opens this too, would give it twice
+        "model_args": model_args(c) | {"global_pool": "token"},
         "pretrained_cfg": {
             "input_size": [c.channels, *c.image_size],
             "interpolation": "bicubic",
