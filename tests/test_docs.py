@@ -186,13 +186,16 @@ def test_every_command_and_all_python(page: str, house: Path, tmp_path: Path, mo
     for thing in house.iterdir():
         shutil.copytree(thing, thing.name) if thing.name == "run" else Path(thing.name).symlink_to(thing)
     text, ran = (DOCS / page).read_text(), 0
-    for words in pages.commands(text):
-        pages.run(words)
+    for command in pages.commands(text):
+        pages.run(command)
         ran += 1
     names: dict[str, Any] = {"files": sorted(Path("photos").rglob("*.png"))[:3]}
     if page == "python.md":
         shutil.rmtree("run")  # it trains its own
     exec(compile("\n".join(blocks(page, "python")), page, "exec"), names)
+    if page == "start.md":
+        shown = blocks(page, "text")[0].rpartition("  ")[0]
+        assert any(words([shown])[0] in line for line in words(Path("run/train.log").read_text().splitlines()))
     assert ran or "maskery" in names
 
 
