@@ -55,7 +55,7 @@ TINY_JOBS = [Job(name, TINY, "eager") for name in ("mae", "transformers", "light
 
 def ceilings(device: torch.device, tiny: bool) -> Iterator[Row]:
     """The largest matrix product, copying, and attention kernels on the sequences MAE has."""
-    from maskery.profiling import matrix_product
+    from maskery.commands.profile import matrix_product
 
     dtype = torch.float32 if device.type == "cpu" else torch.bfloat16
     yield {"what": f"matrix product, {dtype}", "tflops": matrix_product(device, dtype, 128 if tiny else None) / 1e12}
@@ -146,9 +146,9 @@ def measure(job: Job, device: torch.device, peak: float) -> Row:
 
 def loop(device: torch.device, tiny: bool, where: str, model: str, micro: int, scratch: Path) -> Row:
     """`maskery profile` of a run of MAE: the real loop, loader and crops."""
+    from maskery.commands.profile import measured
     from maskery.config import ImagesConfig, Run
-    from maskery.dist import World
-    from maskery.profiling import measured
+    from maskery.distributed import World
 
     run = Run(METHODS["mae"].Config(decoder=DECODERS[model]), data=where, model=model, batch_size=micro)
     run = replace(run, micro_batch=micro, images=ImagesConfig(memory=0.0))

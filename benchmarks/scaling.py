@@ -25,8 +25,8 @@ from typing import Any
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
-from maskery import shard
-from maskery.dist import World, data_parallel, world
+from maskery import sharding
+from maskery.distributed import World, data_parallel, world
 from maskery.optim import optimizer_of
 
 from .step import Case, environment, ours, seconds
@@ -43,7 +43,7 @@ def wrapped(way: str, net: Any, here: World) -> Any:
         return data_parallel(net, here.device)
     if way == "shared":
         precision = torch.bfloat16 if here.device.type == "cuda" else torch.float32
-        shard.over(here, net, precision, compiled=here.device.type == "cuda")
+        sharding.over(here, net, precision, compiled=here.device.type == "cuda")
         return net
     ids = [here.device.index] if here.device.type == "cuda" else None
     set_to: dict[str, Any] = {

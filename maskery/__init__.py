@@ -17,16 +17,20 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .comparison import compare
-    from .evaluate import knn, quick_probe
-    from .predictions import predict
-    from .predictor import classifier
-    from .profiling import profile
-    from .reporting import report, watch
-    from .robust import robustness
-    from .start import pretrain, resume
-    from .supervise import detect, finetune, probe, segment, vqa
-    from .verbs import embed, export, inspect, load, pack
+    from .commands.compare import compare
+    from .commands.embed import embed
+    from .commands.evaluate_frozen import knn, quick_probe
+    from .commands.evaluate_trained import detect, finetune, probe, segment, vqa
+    from .commands.export import export
+    from .commands.inspect import inspect
+    from .commands.pack import pack
+    from .commands.predict import predict
+    from .commands.pretrain import pretrain, resume
+    from .commands.profile import profile
+    from .commands.report import report, watch
+    from .commands.robustness import robustness
+    from .inference.encoder import load
+    from .inference.predictor import classifier
 
 __version__ = "0.1.0"
 __all__ = [
@@ -55,27 +59,27 @@ __all__ = [
 
 
 MODULES = {  # where it is: torch is imported when something is used, not by `import maskery`
-    "classifier": "predictor",
-    "compare": "comparison",
-    "detect": "supervise",
-    "embed": "verbs",
-    "export": "verbs",
-    "finetune": "supervise",
-    "inspect": "verbs",
-    "knn": "evaluate",
-    "load": "verbs",
-    "pack": "verbs",
-    "predict": "predictions",
-    "pretrain": "start",
-    "probe": "supervise",
-    "profile": "profiling",
-    "quick_probe": "evaluate",
-    "report": "reporting",
-    "resume": "start",
-    "robustness": "robust",
-    "segment": "supervise",
-    "vqa": "supervise",
-    "watch": "reporting",
+    "classifier": "inference.predictor",
+    "compare": "commands.compare",
+    "detect": "commands.evaluate_trained",
+    "embed": "commands.embed",
+    "export": "commands.export",
+    "finetune": "commands.evaluate_trained",
+    "inspect": "commands.inspect",
+    "knn": "commands.evaluate_frozen",
+    "load": "inference.encoder",
+    "pack": "commands.pack",
+    "predict": "commands.predict",
+    "pretrain": "commands.pretrain",
+    "probe": "commands.evaluate_trained",
+    "profile": "commands.profile",
+    "quick_probe": "commands.evaluate_frozen",
+    "report": "commands.report",
+    "resume": "commands.pretrain",
+    "robustness": "commands.robustness",
+    "segment": "commands.evaluate_trained",
+    "vqa": "commands.evaluate_trained",
+    "watch": "commands.report",
 }
 
 

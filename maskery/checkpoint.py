@@ -25,8 +25,9 @@ from safetensors.torch import load, load_file
 from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
-from . import shard
-from .dist import ALONE, World
+from . import sharding
+from .distributed import ALONE, World
+from .outputs import write_file
 
 
 class CheckpointError(ValueError):
@@ -80,8 +81,8 @@ def save(
             for name, part in (("model", objective.state_dict()), ("optimizer", optimizer_state)):
                 digests[f"{name}.safetensors"] = _write(half / f"{name}.safetensors", to_bytes(_contiguous(part)))
         else:
-            shard.write(half, objective.state_dict() | optimizer_state, world)
-            digests[shard.file_of(world.rank)] = _facts(half / shard.file_of(world.rank))
+            sharding.write(half, objective.state_dict() | optimizer_state, world)
+            digests[sharding.file_of(world.rank)] = _facts(half / sharding.file_of(world.rank))
 
     def finish() -> None:
         missing = [name for name in digests if not (half / name).exists()]
@@ -92,7 +93,7 @@ def save(
             shutil.rmtree(final)
         half.rename(final)
         _sync_directory(root)
-        write(root / "last", f"{final.name}\n".encode())
+        write_file(root / "last", f"{final.name}\n".encode())
 
     try:
         _together(world, begin if world.main else None)
@@ -114,13 +115,6 @@ def save(
 def complete(root: Path) -> list[Path]:
     """The checkpoints in `root`, oldest first. What is half-written has another name."""
     return sorted(p for p in root.glob("step-*") if p.is_dir())
-
-
-def write(path: Path, data: bytes) -> None:
-    """Write a small file as a whole: whoever looks finds the old one or the new one."""
-    half = path.with_name(f".writing-{path.name}")
-    _write(half, data)
-    half.replace(path)
 
 
 def newest_good(root: Path) -> tuple[Path | None, tuple[str, ...]]:
@@ -163,11 +157,11 @@ def restore(root: Path, objective: nn.Module, optimizer: torch.optim.Optimizer, 
     facts = json.loads((path / "state.json").read_text())
     state = State(facts["step"], facts["sums"], facts["count"], facts["trained_on"])
     try:
-        if shard.is_sharded(objective) or (path / shard.file_of(0)).exists():
+        if sharding.is_sharded(objective) or (path / sharding.file_of(0)).exists():
             own = {name: p for name, p in objective.named_parameters() if p.requires_grad}
-            kept = [name for name in shard.sizes_in(path) if "/" in name]
+            kept = [name for name in sharding.sizes_in(path) if "/" in name]
             kept = {name: _like(own, name) for name in kept}
-            shard.read(path, objective.state_dict() | kept, world)  # a state dict is the parameters themselves
+            sharding.read(path, objective.state_dict() | kept, world)  # a state dict is the parameters themselves
         else:
             objective.load_state_dict(load_file(path / "model.safetensors"))
             kept = load((path / "optimizer.safetensors").read_bytes())
@@ -180,8 +174,8 @@ def restore(root: Path, objective: nn.Module, optimizer: torch.optim.Optimizer, 
 
 def objective_state(path: Path) -> dict[str, Tensor]:
     """The tensors of the network in a checkpoint, whole, on the CPU. OSError, SafetensorError: they cannot be read."""
-    if (path / shard.file_of(0)).exists():
-        return shard.read_whole(path, lambda name: "/" not in name)
+    if (path / sharding.file_of(0)).exists():
+        return sharding.read_whole(path, lambda name: "/" not in name)
     return load_file(path / "model.safetensors")
 
 

@@ -37,13 +37,13 @@ EVALUATIONS = ("knn", "probe", "finetune", "segment", "detect", "vqa", "robustne
 
 
 def pretrain(args: Sequence[str]) -> int:
-    from .start import pretrain
+    from .commands.pretrain import pretrain
 
     return STOPPED if pretrain(args).stopped else DONE
 
 
 def resume(args: Sequence[str]) -> int:
-    from .start import resume
+    from .commands.pretrain import resume
 
     flags = {"--shard": "--shard=True", "--no-shard": "--shard=False"}  # None, as it was, makes it no plain flag
     args = _positional(args, "run")
@@ -58,50 +58,50 @@ def evaluate(args: Sequence[str]) -> int:
     kind = _choose("evaluation", args[:1], EVALUATIONS)
     rest = _positional(args[1:], "where")
     if kind in ("probe", "finetune", "segment", "detect", "vqa") and "--quick" not in rest:
-        from . import supervise
+        from .commands import evaluate_trained
 
-        return STOPPED if getattr(supervise, kind)(rest).stopped else DONE
+        return STOPPED if getattr(evaluate_trained, kind)(rest).stopped else DONE
     if kind in ("finetune", "segment", "detect", "vqa"):
         raise UsageError(f"--quick is for `maskery eval probe`: {kind} has no quick form")
-    from . import evaluate, robust
+    from .commands import evaluate_frozen, robustness
 
-    functions = {"knn": evaluate.knn, "probe": evaluate.quick_probe, "robustness": robust.robustness}
+    functions = {"knn": evaluate_frozen.knn, "probe": evaluate_frozen.quick_probe, "robustness": robustness.robustness}
     call(functions[kind], [arg for arg in rest if arg != "--quick"], f"maskery eval {kind}")
     return DONE
 
 
 def compare(args: Sequence[str]) -> int:
-    from .comparison import compare
+    from .commands.compare import compare
 
     return STOPPED if compare(args).stopped else DONE
 
 
 def profile(args: Sequence[str]) -> int:
-    from .profiling import profile
+    from .commands.profile import profile
 
     profile(_positional(args, "run"))
     return DONE
 
 
 def demo(args: Sequence[str]) -> int:
-    from .demo import demo
+    from .commands.demo import demo
 
     return STOPPED if call(demo, args, "maskery demo") is None else DONE
 
 
 def other(name: str, positional: str, args: Sequence[str]) -> int:
     """The verbs that need nothing but their function."""
-    from . import predictions, reporting, verbs
+    from .commands import embed, export, inspect, list, pack, predict, report
 
     functions: dict[str, Callable[..., Any]] = {
-        "embed": verbs.embed,
-        "export": verbs.export,
-        "inspect": verbs.inspect,
-        "list": verbs.listing,
-        "pack": verbs.pack,
-        "predict": predictions.predict,
-        "report": reporting.report,
-        "watch": reporting.watch,
+        "embed": embed.embed,
+        "export": export.export,
+        "inspect": inspect.inspect,
+        "list": list.list_names,
+        "pack": pack.pack,
+        "predict": predict.predict,
+        "report": report.report,
+        "watch": report.watch,
     }
     call(functions[name], _positional(args, positional), f"maskery {name}")
     return DONE

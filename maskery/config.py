@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import yaml
 
-from .data.views import Crop
+from .data.crops import Crop
 from .nn.vit import SIZES, ViTConfig
 
 

@@ -11,56 +11,22 @@ import platform
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import asdict
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, TextIO
 
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from torch.utils.tensorboard import SummaryWriter
 
-from .config import Run
-from .dist import World
+from .distributed import World
 from .objective import Losses
-from .track import Tracker
-
-Tick = Callable[[int, int], None]  # (done, total); total 0: nobody knows
-
-
-class Terminal:
-    """Sentences and bars for people, on stderr; a bar only on a terminal."""
-
-    def __init__(self) -> None:
-        self.console = Console(stderr=True, highlight=False, soft_wrap=True)
-        self.said: list[str] = []
-
-    def say(self, message: str) -> None:
-        self.said.append(message)
-        self.console.print(message, markup=False)
-
-    @contextmanager
-    def bar(self, what: str) -> Iterator[Tick]:
-        """A bar while something is done that takes more than a few seconds."""
-        columns = (TextColumn("{task.description}"), BarColumn(24), MofNCompleteColumn(), TimeRemainingColumn())
-        live = self.console.is_terminal
-        with Progress(*columns, console=self.console, disable=not live, transient=True) as progress:
-            handle = progress.add_task(what, total=None)
-            yield lambda done, total: progress.update(handle, completed=done, total=total or None)
-
-
-class Quiet:
-    """Says nothing: for the processes beside the main one."""
-
-    def say(self, message: str) -> None:
-        return
-
-    @contextmanager
-    def bar(self, what: str) -> Iterator[Tick]:
-        yield lambda done, total: None
+from .runs.metrics import whole_lines
+from .terminal import Terminal
+from .text import duration
+from .trackers.tracker import Tracker
 
 
 class Log:
@@ -75,7 +41,7 @@ class Log:
         self.text: TextIO = (out / "train.log").open("a")
         self.board = SummaryWriter(str(out / "tensorboard"), purge_step=step + 1 if step else None)
         self.skipped = Skipped(out / "skipped.jsonl")
-        self.shown, self.levels = 0.0, dict[str, str]()  # levels: of the newest verdicts on the run's health
+        self.shown = 0.0
         columns = (BarColumn(24), MofNCompleteColumn(), TextColumn("{task.description}"))
         live = terminal.console.is_terminal
         self.progress = Progress(*columns, console=terminal.console, disable=not live)
@@ -129,23 +95,6 @@ class Log:
             self.board.add_image("samples", np.asarray(Image.open(picture)), numbers["step"], dataformats="HWC")
             for tracker in self.trackers:
                 tracker.picture(picture, numbers["step"])
-
-    def health(self, run: Run) -> None:
-        """Say which verdicts on the run's health are others than at the look before; not of what learns from labels."""
-        from .objectives import OBJECTIVES
-        from .report.health import Facts, verdicts
-        from .report.metrics import read_metrics
-
-        if OBJECTIVES[run.method].labelled:
-            return
-        path = self.metrics_path.with_name("baselines.json")
-        known = json.loads(path.read_text()) if path.exists() else {}
-        for verdict in verdicts(Facts(read_metrics(self.metrics_path), asdict(run), known)):
-            before = self.levels.get(verdict.name, "good")
-            self.levels[verdict.name] = verdict.level
-            if verdict.level != before:
-                again = "good again: " if verdict.level == "good" else f"{verdict.level}: "
-                self.say(f"health, {verdict.name}: {again}{verdict.sentence} {verdict.advice}".rstrip())
 
     def looks(self) -> tuple[dict[str, Any], ...]:
         """Everything that was seen since the run began."""
@@ -216,14 +165,6 @@ class Sums:
         return dict(zip(self.totals, totals, strict=True)), round(count)
 
 
-def duration(seconds: float) -> str:
-    """3725 -> "1 h 02 min"."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
-
-
 def memory(device: torch.device) -> float:
     """The most memory this process has used, in GB: the GPU's, or the machine's on a CPU."""
     if device.type == "cuda":
@@ -260,13 +201,6 @@ def environment(world: World) -> dict[str, Any]:
         "processes": world.size,
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
-
-
-def whole_lines(path: Path) -> list[str]:
-    """The lines of a file; a last one without its end was cut off and is no line."""
-    if not path.exists():
-        return []
-    return [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
 
 
 def _version(package: str) -> str | None:

@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 from . import optim
 from .data.augment import Augment
+from .data.crops import Crop
 from .data.dataset import Data
 from .data.loader import Draws, Plan
-from .data.views import Crop
+from .nn.baselines import Guesses
 from .nn.vit import ViT
-from .report.baselines import Guesses
 
 Batch = dict[str, Any]  # named views [B, C, H, W] in [0, 1], "label" [B] where there is one, and what `draw` added
 Losses = dict[str, Tensor]  # scalars; "loss" is minimised, all others are only logged, unweighted

@@ -6,7 +6,7 @@ import torch
 
 from .config import Run
 from .data.dataset import Data
-from .data.names import absolute
+from .data.sources.names import absolute
 
 
 def resolved(run: Run, data: Data, device: torch.device) -> Run:

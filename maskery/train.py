@@ -21,21 +21,27 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grad_norm_
 
-from . import best, checkpoint, config, microbatch, shard, track, weights
+from . import checkpoint, config, microbatch, sharding
 from .config import Run
+from .data.crops import to_float
 from .data.dataset import open_data, refuse_unreadable
 from .data.loader import Plan, batches
-from .data.views import to_float
-from .dist import ALONE, World, data_parallel
-from .evals.look import look
-from .log import Log, Quiet, Sums, Terminal, environment, usage
+from .distributed import ALONE, World, data_parallel
+from .evals.periodic import look
+from .health.monitor import HealthMonitor
+from .log import Log, Sums, environment, usage
 from .nn.vit import recompute_blocks
 from .objective import Batch, Losses, Objective
 from .objectives import OBJECTIVES
 from .optim import optimizer_of
+from .outputs import write_file
 from .resolve import resolved
+from .runs import best
 from .schedule import warmup_cosine
 from .signals import signals
+from .terminal import Quiet, Terminal
+from .trackers import tracker
+from .weights import load
 
 
 class Diverged(RuntimeError):
@@ -100,7 +106,7 @@ def train(
     objective = OBJECTIVES[run.method](run.settings, run.vit())
     checkpoints = out / "checkpoints"
     if run.init and not (resume and checkpoint.complete(checkpoints)):
-        say(weights.start_from(objective, Path(run.init)))
+        say(load.start_from(objective, Path(run.init)))
     objective.train()
     if run.recompute:
         recompute_blocks(objective)
@@ -114,7 +120,7 @@ def train(
     shown: Objective | None = objective  # what is looked at: a whole network, and where there is none, a copy
     if sharded:
         shown = copy.deepcopy(objective) if world.main and run.watch.looks else None
-        shard.over(world, objective, precision, compiled)
+        sharding.over(world, objective, precision, compiled)
         model: Any = objective
     else:
         model = objective.to(device)
@@ -196,10 +202,10 @@ def train(
         shutil.rmtree(out, ignore_errors=True)
     log = None
     if isinstance(terminal, Terminal):
-        log = Log(out, terminal, step, steps, track.opened(run, out, terminal.say))
+        log = Log(out, terminal, step, steps, tracker.opened(run, out, terminal.say))
     if log:
-        checkpoint.write(out / "config.yaml", config.dump(run).encode())
-        checkpoint.write(out / "environment.json", json.dumps(environment(world), indent=1).encode())
+        write_file(out / "config.yaml", config.dump(run).encode())
+        write_file(out / "environment.json", json.dumps(environment(world), indent=1).encode())
         log.skipped.add(data.unreadable)
 
     tell = log.say if log else say
@@ -214,11 +220,13 @@ def train(
             state, writers = checkpoint.State(step, totals, count, trained_on), world if sharded else ALONE
             checkpoint.save(checkpoints, objective, optimizer, state, config.dump(run), run.save.keep, writers)
 
+    health = HealthMonitor(out, run)
+
     def look_now() -> bool:
         """Look; keep the best checkpoint. Whether there is nothing more to wait for."""
         new, enough, saved_already = False, False, False
         if sharded:
-            shard.gather(objective, shown)
+            sharding.gather(objective, shown)
         if log and shown:
             shown.to(device)
             numbers = look(shown, data, run.watch, step, step / steps, out, precision, workers)
@@ -226,7 +234,8 @@ def train(
                 shown.to("cpu")
             epoch = round(step * run.batch_size / n, 4)
             log.look({"step": step, "epoch": epoch} | numbers, out / "samples" / f"step-{step:08d}.png")
-            log.health(run)
+            for message in health.changes() if not objective.labelled else ():
+                log.say(message)
             new, enough = best.verdict(log.looks(), run.watch)
             saved_already = (checkpoints / f"step-{step:08d}").exists()
         if run.watch.best is not None:
@@ -307,7 +316,7 @@ def train(
                     "t": step / steps,
                     **{name: total / count for name, total in totals.items()},
                     "lr": lr,
-                    "grad_norm": float(shard.whole(norm)),
+                    "grad_norm": float(sharding.whole(norm)),
                     "images_per_second": round((step - since) * run.batch_size / seconds, 1),
                     "data_wait": round(waited / seconds, 4),
                     **usage(device),

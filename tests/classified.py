@@ -12,11 +12,11 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 from maskery.config import ImagesConfig, Run
-from maskery.exports.source import Named, Source
+from maskery.exporters.source import Named, Source
 from maskery.tasks import TASKS
+from maskery.tasks.classification.load import CHOSEN, Trained
 from maskery.tasks.labels import LabelsConfig
-from maskery.tasks.outcome import measure
-from maskery.tasks.trained import CHOSEN, Trained
+from maskery.tasks.measure import measure
 
 from .tasks.runs import done
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import settings
 
-from maskery.data import scenes
+from maskery.demo import scenes
 
 # The same examples on every run; `pytest --hypothesis-profile=default` looks for new ones.
 settings.register_profile("suite", derandomize=True, deadline=None)

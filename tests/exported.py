@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from maskery.exports.export import export_to
-from maskery.exports.source import Source
+from maskery.exporters.export import export_to
+from maskery.exporters.source import Source
 from maskery.nn.vit import ViT
 
 

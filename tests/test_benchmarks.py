@@ -19,7 +19,7 @@ from benchmarks.count import per_image
 from benchmarks.methods import TEACHERS, built, predicted, vit_of
 from benchmarks.peers import PEERS, installed, parameters
 from benchmarks.step import Case, ours
-from maskery.data import scenes
+from maskery.demo import scenes
 from maskery.methods import METHODS
 from maskery.recipes import DECODERS
 

@@ -6,18 +6,18 @@ from typing import Any
 
 import pytest
 import torch
+from maskery.tasks.vqa.objective.objective import Vqa
 from torch import Tensor
 
-from maskery.data.views import Crop
+from maskery.data.crops import Crop
 from maskery.nn.decoder import DecoderSize
 from maskery.nn.vit import ViTConfig, recompute_blocks
 from maskery.objective import Batch, Objective
 from maskery.objectives import OBJECTIVES
-from maskery.tasks import instances
-from maskery.tasks.detect import Detect
+from maskery.tasks.detection import targets
+from maskery.tasks.detection.objective import Detect
 from maskery.tasks.labels import LabelsConfig
-from maskery.tasks.segment import Segment
-from maskery.tasks.vqa import Vqa
+from maskery.tasks.segmentation.objective import Segment
 
 VIT = ViTConfig(48, 2, 3, 8, (32, 32))
 HEADS = {"mlp": {"head": "mlp"}, "linear": {"head": "linear"}, "frozen": {"head": "linear", "freeze": True}}
@@ -49,7 +49,7 @@ def batch_of(objective: Objective, seed: int = 0) -> Batch:
         label = {"label": torch.randint(-1, 3, (4, 32, 32)).short()}
     images = {name: torch.rand(4, 3, 32, 32) for name in objective.views(Crop())}
     if isinstance(objective, Detect):
-        label = {"label": instances.grid(4, images["image"], objective.with_masks)}
+        label = {"label": targets.grid(4, images["image"], objective.with_masks)}
         label["label"].classes[:, ::2] = 2
     if isinstance(objective, Vqa):
         asked = objective.blank(4)

@@ -16,9 +16,9 @@ from PIL import Image
 
 import maskery
 from maskery.cli import main
+from maskery.health.checks import CHECKS
 from maskery.methods import METHODS
 from maskery.recipes import suggest
-from maskery.report.health import CHECKS
 from tests import pages, test_contract
 from tests.pages import SHORT
 from tests.test_places import with_timm

@@ -9,8 +9,11 @@ import torch
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from maskery.dist import World
-from maskery.log import Log, Skipped, Sums, Terminal, duration, whole_lines
+from maskery.distributed import World
+from maskery.log import Log, Skipped, Sums
+from maskery.runs.metrics import whole_lines
+from maskery.terminal import Terminal
+from maskery.text import duration
 
 ALONE = World(0, 1, 1, torch.device("cpu"))
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 import maskery
 from maskery import microbatch
-from maskery.data.views import Crop
+from maskery.data.crops import Crop
 from maskery.methods import METHODS
 from maskery.methods.mae import MAE, MAEConfig
 from maskery.nn.decoder import DecoderSize

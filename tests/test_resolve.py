@@ -8,8 +8,8 @@ import torch
 
 from maskery.config import ImagesConfig, Run
 from maskery.data.dataset import open_data
-from maskery.log import Quiet
 from maskery.resolve import resolved
+from maskery.terminal import Quiet
 
 CPU = torch.device("cpu")
 

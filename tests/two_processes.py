@@ -9,12 +9,12 @@ from typing import Any
 import torch
 
 import maskery
-from maskery import checkpoint, shard
+from maskery import checkpoint, sharding
 from maskery.checkpoint import CheckpointError, State
-from maskery.dist import World, world
+from maskery.commands.evaluate_trained import supervise
+from maskery.distributed import World, world
 from maskery.methods import METHODS
 from maskery.optim import optimizer_of
-from maskery.supervise import supervise
 
 from .test_checkpoint import little_room
 from .test_microbatch import TRIED, Tight, built
@@ -61,7 +61,7 @@ def interrupted(run: Path, copy: Path, step: int) -> None:
 def other_number_of_processes(out: Path, here: World) -> None:
     """What one process wrote, read into shared-out parameters and written by two; then a write that one cannot do."""
     objective = built("rc-mae")
-    shard.over(here, objective, torch.float32, compiled=False)
+    sharding.over(here, objective, torch.float32, compiled=False)
     optimizer = optimizer_of(objective)
     loaded = checkpoint.restore(out / "alone", objective, optimizer, here)
     assert loaded is not None

@@ -14,11 +14,11 @@ import numpy as np
 import torch
 
 from ..config import ImagesConfig
-from ..dist import World
+from ..distributed import World
 from ..nn.vit import IMAGENET_MEAN, IMAGENET_STD
 from .images import Images
-from .names import Names, raw
-from .source import Source, open_source, split_indices
+from .sources.names import Names, raw
+from .sources.source import Source, open_source, split_indices
 from .survey import Survey, evenly, measure, survey
 
 

@@ -6,11 +6,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..dist import World
-from .decode import Encoded, Unreadable, open_image, picture
-from .kept import Kept, Progress, keep
-from .picture import Picture
-from .source import Source
+from ..distributed import World
+from .decode.image import Encoded, Unreadable, open_image, picture
+from .decode.picture import Picture
+from .memory_cache import Kept, Progress, keep
+from .sources.source import Source
 from .survey import Pages, reason
 
 

@@ -19,14 +19,14 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from .augment import Augment
-from .decode import Unreadable
+from .crops import UNIFORMS, Crop, cut, inside, larger
+from .decode.image import Unreadable
+from .decode.picture import Box, Picture, detail
 from .images import Images
 from .order import positions
-from .picture import Box, Picture, detail
 from .resample import Packing, Stack, join, likely_bytes
-from .slots import Slots, ahead, keep_freed_memory
-from .source import Source
-from .views import UNIFORMS, Crop, cut, inside, larger
+from .sources.source import Source
+from .transfer import Slots, ahead, keep_freed_memory
 
 T = TypeVar("T")
 Skips = list[tuple[str, str]]  # (name, reason) of images that could not be read

@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from .decode.picture import Box, Picture, detail
 from .images import Images
 from .loader import CPU, Draws, Plan, Skips, loader, readable, uniforms
 from .masks import VOID, Meaning, mask_of, nearest
 from .order import positions
-from .picture import Box, Picture, detail
 from .resample import resized
 
 TRIES = 10  # as mmsegmentation's RandomCrop: so many places until no class covers too much, then the last

@@ -12,10 +12,10 @@ from functools import cached_property
 import numpy as np
 from PIL import Image
 
-from .decode import read_header
-from .picture import Box
-from .source import Source
-from .unreadable import Unreadable, reading
+from .decode.image import read_header
+from .decode.picture import Box
+from .decode.unreadable import Unreadable, reading
+from .sources.source import Source
 
 VOID = -1  # the class number of pixels that nobody named: they have no loss and are not counted
 FORMATS = ("PNG", "TIFF", "BMP", "GIF")

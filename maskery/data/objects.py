@@ -15,17 +15,17 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from .coco import CocoSource
-from .decode import Encoded
+from .crops import UNIFORMS
+from .decode.image import Encoded
+from .decode.picture import Box, Picture, detail
+from .decode.unreadable import Unreadable
 from .images import Images
 from .loader import CPU, Draws, Plan, Skips, loader, readable, uniforms
 from .masks import nearest
 from .order import positions
-from .picture import Box, Picture, detail
 from .resample import resized
-from .rle import drawn
-from .unreadable import Unreadable
-from .views import UNIFORMS
+from .sources.coco import CocoSource
+from .sources.rle import drawn
 
 NOTHING = -1  # the class of a row that is only there because another image has more objects
 SEEN = 1.0  # pixels of a view that a box has to be wide and high, or its object is not in the view

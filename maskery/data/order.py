@@ -8,7 +8,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from .remote import window_order
+from .pack.remote import window_order
 
 ROUNDS = 8
 

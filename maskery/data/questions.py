@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .crops import UNIFORMS, Crop
+from .decode.picture import Box
 from .images import Images
 from .loader import CPU, Centred, Draws, Plan, loader
-from .picture import Box
-from .views import UNIFORMS, Crop
 
 NOBODY = -1  # in place of an answer, where there are fewer
 

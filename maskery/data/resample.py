@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .picture import Box
-from .pixels import resize
+from .decode.picture import Box
+from .decode.pixels import resize
 
 CHUNK = 64  # regions that a device resizes at a time: bounds what padding and positions take, about 0.5 GB at 224
 

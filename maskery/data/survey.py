@@ -10,10 +10,10 @@ from typing import Literal, TypeVar
 
 import numpy as np
 
-from .decode import Header, Unreadable, decode, read_header
-from .labels import annotated
-from .names import raw
-from .source import Source
+from .decode.image import Header, Unreadable, decode, read_header
+from .sources.labels import annotated
+from .sources.names import raw
+from .sources.source import Source
 
 Pages = Literal["first", "channels"]
 T = TypeVar("T")

@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..data.crops import to_float
 from ..data.dataset import Data
 from ..data.loader import Skips
 from ..data.questions import wholly
-from ..data.views import to_float
-from ..data.vqa import VqaSource
+from ..data.sources.vqa_v2 import VqaSource
 
 AT_ONCE = {"cuda": 256}  # images; 64 elsewhere
 

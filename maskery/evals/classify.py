@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..data.crops import to_float
 from ..data.dataset import Data
 from ..data.loader import Skips, centred
-from ..data.views import to_float
 from .metrics import multilabel, refuse_nan, scores
 
 Classify = Callable[[Tensor], Tensor]  # images [B, C, h, w] in [0, 1] on the device -> logits [B, M], or [B, L, M]

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ..data.pixels import luma
+from ..data.decode.pixels import luma
 
 BENCHMARK = (
     *("gaussian_noise", "shot_noise", "impulse_noise"),

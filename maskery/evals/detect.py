@@ -14,12 +14,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..data.coco import CocoSource
+from ..data.crops import to_float
 from ..data.dataset import Data
 from ..data.loader import Skips
 from ..data.objects import fitted
-from ..data.rle import MISSING, encoded, runs
-from ..data.views import to_float
+from ..data.sources.coco import CocoSource
+from ..data.sources.rle import MISSING, encoded, runs
 
 Detect = Callable[[Tensor, Tensor], list[dict[str, Tensor]]]  # images [B, C, h, w], what they fill [B, 2] -> objects
 AT_ONCE = {"cuda": 8}  # images; 2 elsewhere

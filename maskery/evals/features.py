@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..data.crops import to_float
 from ..data.images import Images
 from ..data.loader import Skips, centred
-from ..data.views import to_float
 from ..nn.vit import ViT
 
 

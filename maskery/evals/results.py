@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..checkpoint import write as write_whole
-from ..data.names import raw
-from ..data.source import Source
+from ..data.sources.names import raw
+from ..data.sources.source import Source
+from ..outputs import write_file as write_whole
 
 RANDOM, START, END = "random initialisation", "what the run started from", "the run's end"  # `of`, or any other weights
 PACKAGES = (

@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from ..data.crops import to_float
 from ..data.images import Images
 from ..data.loader import Centred, begin_worker
-from ..data.names import hashes
-from ..data.source import open_source
-from ..data.views import to_float
+from ..data.sources.names import hashes
+from ..data.sources.source import open_source
 from . import corruptions
 from .corruptions import BENCHMARK, EXTRA, SEVERITIES, corrupt
 from .errors import Errors

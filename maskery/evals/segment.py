@@ -13,11 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..data.crops import to_float
 from ..data.dataset import Data
 from ..data.loader import Skips
 from ..data.masked import wholes
 from ..data.masks import VOID, Meaning
-from ..data.views import to_float
 from .metrics import refuse_nan
 
 Inference = Literal["slide", "whole"]

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..data.labels import annotated
-from ..data.names import digests
-from ..data.source import Source
+from ..data.sources.labels import annotated
+from ..data.sources.names import digests
+from ..data.sources.source import Source
 
 
 def reported(source: Source, held_out: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

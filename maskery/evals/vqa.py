@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from ..data.vqa import TYPES, Question
+from ..data.sources.vqa_v2 import TYPES, Question
 
 PEOPLE, AGREE = 10, 3
 NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")

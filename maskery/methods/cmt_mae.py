@@ -36,15 +36,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..data.views import Crop
+from ..data.crops import Crop
 from ..nn import masking
+from ..nn.baselines import ONE_DIRECTION, Guesses
 from ..nn.decoder import Decoder, DecoderSize
 from ..nn.frozen import Frozen
 from ..nn.teacher import Ema
 from ..nn.vit import ViT, ViTConfig
 from ..objective import Batch, Losses, Objective
-from ..report.attention import masked, overlay
-from ..report.baselines import ONE_DIRECTION, Guesses
+from ..pictures.attention import masked, overlay
 from ..schedule import cosine
 
 

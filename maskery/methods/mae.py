@@ -17,15 +17,15 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from ..data.views import Crop
+from ..data.crops import Crop
 from ..nn import masking
+from ..nn.baselines import Guesses, pixel_guesses
 from ..nn.decoder import Decoder, DecoderSize
 from ..nn.masking import Mask
 from ..nn.targets import pixels
 from ..nn.vit import ViT, ViTConfig
 from ..objective import Batch, Losses, Objective
-from ..report.baselines import Guesses, pixel_guesses
-from ..report.reconstruction import reconstruction
+from ..pictures.reconstruction import reconstruction
 
 
 @dataclass(frozen=True)

@@ -35,15 +35,15 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from ..data.views import Crop
+from ..data.crops import Crop
 from ..nn import homologous, masking
+from ..nn.baselines import Guesses, pixel_guesses
 from ..nn.decoder import Decoder, DecoderSize
 from ..nn.masking import Mask
 from ..nn.targets import patchify, pixels, unpatchify
 from ..nn.vit import Mix, ViT, ViTConfig
 from ..objective import Batch, Losses, Objective
-from ..report.baselines import Guesses, pixel_guesses
-from ..report.reconstruction import reconstruction
+from ..pictures.reconstruction import reconstruction
 
 
 @dataclass(frozen=True)

@@ -35,17 +35,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..data.crops import Crop
 from ..data.photometric import Strong
-from ..data.views import Crop
 from ..nn import masking
+from ..nn.baselines import Guesses, pixel_guesses
 from ..nn.decoder import Decoder, DecoderSize
 from ..nn.masking import Mask, take
 from ..nn.targets import pixels
 from ..nn.teacher import Ema
 from ..nn.vit import ViT, ViTConfig
 from ..objective import Batch, Losses, Objective
-from ..report.baselines import Guesses, pixel_guesses
-from ..report.reconstruction import reconstruction
+from ..pictures.reconstruction import reconstruction
 from ..schedule import cosine
 
 View = Literal["weak", "strong"]

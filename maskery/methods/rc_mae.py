@@ -26,15 +26,15 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ..data.views import Crop
+from ..data.crops import Crop
 from ..nn import masking
+from ..nn.baselines import Guesses, pixel_guesses
 from ..nn.decoder import DecoderSize
 from ..nn.targets import pixels
 from ..nn.teacher import Ema, distance
 from ..nn.vit import ViT, ViTConfig
 from ..objective import Batch, Losses, Objective
-from ..report.baselines import Guesses, pixel_guesses
-from ..report.reconstruction import reconstruction
+from ..pictures.reconstruction import reconstruction
 from ..schedule import cosine
 from .mae import MAE, MAEConfig
 

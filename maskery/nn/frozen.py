@@ -16,7 +16,7 @@ from .positions import Grid
 from .vit import ViT, ViTConfig
 
 if TYPE_CHECKING:
-    from .timm_vit import TimmViT
+    from ..weights.timm import TimmViT
 
 RANDOM = "random:"
 AT_ONCE = 256  # images; enough to keep any GPU busy
@@ -38,11 +38,11 @@ class Frozen(nn.Module):
         ValueError when it is not there, has no class token or another attention, or looks at other channels.
         """
         # Neither is imported at the top: timm takes seconds, and weights know every method, which know this file.
-        from ..weights import load_encoder
-        from . import timm_vit
+        from ..weights import timm
+        from ..weights.load import load_encoder
 
         super().__init__()
-        name, names = teacher.removeprefix(RANDOM), timm_vit.names()
+        name, names = teacher.removeprefix(RANDOM), timm.names()
         ours = name not in names
         if ours and not Path(teacher).is_dir():
             raise ValueError(f"teacher {name}: no such directory") if "/" in name else unknown("teacher", name, names)
@@ -53,7 +53,7 @@ class Frozen(nn.Module):
         # "cpu": settings are checked under the meta device, and a teacher that is not there has to fail there.
         with torch.device("cpu"), torch.random.fork_rng(devices=[]):
             encoder = load_encoder(Path(teacher)) if ours else None
-            looks = encoder.config if encoder else timm_vit.sketch(name)
+            looks = encoder.config if encoder else timm.sketch(name)
             if student.channels != looks.channels and (student.channels, looks.channels) != (1, 3):
                 raise ValueError(
                     f"the teacher {teacher} looks at {looks.channels} channels, the images have {student.channels}: it "
@@ -64,7 +64,7 @@ class Frozen(nn.Module):
             if encoder:
                 net, what = encoder, f"the encoder in {teacher}"
             else:
-                net, what = timm_vit.load(name, (height, width), weights, random=name != teacher)
+                net, what = timm.load(name, (height, width), weights, random=name != teacher)
             self.register_buffer("mean", torch.tensor(looks.mean).view(-1, 1, 1), persistent=False)
             self.register_buffer("std", torch.tensor(looks.std).view(-1, 1, 1), persistent=False)
         # Past nn.Module's registration: neither saved with the method, nor counted, nor trained.

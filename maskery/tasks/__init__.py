@@ -1,11 +1,11 @@
 """What is learned from labels, under the same contract and in the same loop: one final class a file."""
 
 from ..objective import Objective
-from .detect import Detect
-from .finetune import Finetune
-from .probe import Probe
-from .segment import Segment
-from .vqa import Vqa
+from .classification.finetune import Finetune
+from .classification.probe import Probe
+from .detection.objective import Detect
+from .segmentation.objective import Segment
+from .vqa.objective import Vqa
 
 TASKS: dict[str, type[Objective]] = {
     "probe": Probe,

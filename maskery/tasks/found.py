@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..config import Run
-from ..evals.few import Few
+from ..evals.label_subset import Few
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..data.dataset import Data
-from ..evals.few import Few, draw
+from ..evals.label_subset import Few, draw
 from ..evals.splits import labelled, refuse_unseen, reported
 
 

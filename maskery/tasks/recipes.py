@@ -9,15 +9,15 @@ ImageNet. Ours: smaller models, smaller data, batches for them, the part that tr
 from dataclasses import replace
 
 from ..config import OptimConfig, Run, WatchConfig
-from ..data.views import Crop
+from ..data.crops import Crop
 from ..evals.classify import headline
 from ..recipes import Suggestion
-from .detect_recipes import detect
-from .finetune import FinetuneConfig
+from .classification.finetune import FinetuneConfig
+from .classification.probe import ProbeConfig
+from .detection.recipe import detect
 from .labels import LabelsConfig
-from .probe import ProbeConfig
-from .segment_recipes import segment
-from .vqa_recipes import vqa
+from .segmentation.recipe import segment
+from .vqa.recipe import vqa
 
 SMALL = 50_000  # images below which training is stopped by a tenth of them
 LARS_NEEDS = 500_000  # images from which MAE's linear probe is taken as it is

@@ -5,7 +5,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from ..checkpoint import write as write_whole
+from ..outputs import write_file as write_whole
 
 Say = Callable[[str], None]
 FAREWELL = 30.0  # seconds that the end of a run waits for a tracker

@@ -10,8 +10,8 @@ import timm.data
 from PIL import Image
 from timm.data import auto_augment
 
-from maskery.data import scenes
 from maskery.data.augment import Augment
+from maskery.demo import scenes
 
 POLICY = "rand-m9-mstd0.5-inc1"
 GREY = Augment(POLICY, (0.4,), (48, 64))

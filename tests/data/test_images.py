@@ -4,12 +4,12 @@ import io
 
 import numpy as np
 import pytest
+from maskery.data.decode.image.unreadable import Unreadable
 from PIL import Image
 
-from maskery.data import scenes
 from maskery.data.images import Images
-from maskery.data.source import Source
-from maskery.data.unreadable import Unreadable
+from maskery.data.sources.source import Source
+from maskery.demo import scenes
 
 
 class Few(Source):

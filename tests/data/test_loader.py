@@ -8,15 +8,15 @@ import torch
 from PIL import Image, ImageOps
 from torchvision.transforms import CenterCrop, InterpolationMode, Resize
 
-from maskery.data import scenes
 from maskery.data.augment import Augment
+from maskery.data.crops import Crop, cut, inside, to_float
 from maskery.data.images import Images
 from maskery.data.loader import PIECE, Centred, Draws, Plan, batches, centred, uniforms
 from maskery.data.order import positions
 from maskery.data.resample import Regions
-from maskery.data.slots import Slots
-from maskery.data.source import open_source
-from maskery.data.views import Crop, cut, inside, to_float
+from maskery.data.sources.source import open_source
+from maskery.data.transfer import Slots
+from maskery.demo import scenes
 
 CPU = torch.device("cpu")
 

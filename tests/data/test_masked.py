@@ -16,7 +16,7 @@ from maskery.data.images import Images
 from maskery.data.loader import UNIFORMS, Plan, batches
 from maskery.data.masked import MaskedDraws, Scaling, covering, wholes
 from maskery.data.masks import VOID, Meaning, nearest
-from maskery.data.source import open_source
+from maskery.data.sources.source import open_source
 
 GREY = (0.0, 80.0, 160.0, 240.0)  # of an image, where its mask is 0, 1, 2, 3
 MEANING = Meaning((0, 1, 2, 3))

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from maskery.data.decode.image.unreadable import Unreadable
 from PIL import Image
 
-from maskery.data import scenes
 from maskery.data.masks import VOID, Meaning, decode_mask, mask_of, nearest, survey_masks
-from maskery.data.source import Source, open_source
-from maskery.data.unreadable import Unreadable
+from maskery.data.sources.source import Source, open_source
+from maskery.demo import scenes
 
 VALUES = np.array([[0, 1, 2], [3, 255, 1]])
 

@@ -7,11 +7,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from maskery.data.decode.image.picture import Box
 from PIL import Image
 
-from maskery.data import scenes
-from maskery.data.picture import Box
 from maskery.data.resample import CHUNK, Packing, Regions, Stack, join, resized, weights
+from maskery.demo import scenes
 
 CPU = torch.device("cpu")
 SIZES = [(224, 224), (64, 64), (48, 80)]

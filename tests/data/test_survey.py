@@ -7,7 +7,7 @@ import tifffile
 from PIL import Image
 
 from maskery.cli import main
-from maskery.data.source import Source, open_source
+from maskery.data.sources.source import Source, open_source
 from maskery.data.survey import Skipped, evenly, label_lines, measure, reason, shown, survey
 
 

@@ -9,12 +9,12 @@ from PIL import Image
 from torch import Tensor
 
 from maskery.config import ImagesConfig
+from maskery.data.crops import to_float
 from maskery.data.dataset import Data, open_data
 from maskery.data.loader import centred
-from maskery.data.views import to_float
 from maskery.evals.classify import answers, headline, numbers, truth
 from maskery.evals.metrics import multilabel, scores
-from maskery.log import Quiet
+from maskery.terminal import Quiet
 
 CPU, SIZE = torch.device("cpu"), (32, 32)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from maskery.data import scenes
+from maskery.demo import scenes
 from maskery.evals.corruptions import BENCHMARK, EXTRA, SEVERITIES, check, corrupt
 
 EVERY = (*BENCHMARK, *EXTRA)

@@ -5,15 +5,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from maskery.commands.demo.coco import write_coco
 from torch import Tensor
 
 from maskery.config import ImagesConfig
 from maskery.data.dataset import Data, open_data
-from maskery.data.rle import encoded
-from maskery.data.scene_objects import write_coco
+from maskery.data.sources.rle import encoded
 from maskery.evals import detect
 from maskery.evals.detect import Seen, average_precision, detected, mask_results, pasted, results, truth_of
-from maskery.log import Quiet
+from maskery.terminal import Quiet
 
 MEAN, CPU = (0.5, 0.5, 0.5), torch.device("cpu")
 

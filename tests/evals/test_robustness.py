@@ -10,8 +10,8 @@ from torch import Tensor
 
 from maskery.data.images import Images
 from maskery.data.loader import Centred
-from maskery.data.names import hashes
-from maskery.data.source import open_source
+from maskery.data.sources.names import hashes
+from maskery.data.sources.source import open_source
 from maskery.evals.corruptions import SEVERITIES, corrupt
 from maskery.evals.robustness import Corrupted, folder_error, imagenet_c_errors, robustness
 

@@ -13,11 +13,11 @@ from PIL import Image
 from torch import Tensor
 
 from maskery.config import ImagesConfig
-from maskery.data import scenes
 from maskery.data.dataset import Data, open_data
 from maskery.data.masks import VOID, Meaning
+from maskery.demo import scenes
 from maskery.evals.segment import iou, labelled, numbers, rows, segmented, windows
-from maskery.log import Quiet
+from maskery.terminal import Quiet
 
 CPU = torch.device("cpu")
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from maskery.data.source import open_source, split_indices
+from maskery.data.sources.source import open_source, split_indices
 from maskery.evals.splits import labelled, match_classes, overlap, refuse_unseen, reported
 
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from maskery.data.vqa import Question
+from maskery.data.sources.vqa_v2 import Question
 from maskery.evals.vqa import Priors, Truth, accuracies, normalised, rows, soft_accuracy
 
 

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from maskery.data.views import Crop
+from maskery.data.crops import Crop
 from maskery.methods.mae import MAE, MAEConfig
 from maskery.nn import masking
 from maskery.nn.decoder import DecoderSize

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from maskery.data.views import Crop
+from maskery.data.crops import Crop
 from maskery.methods.mae import MAE, MAEConfig
 from maskery.methods.mixed_ae import MixedAE, MixedAEConfig
 from maskery.nn import homologous, masking

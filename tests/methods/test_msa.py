@@ -6,20 +6,20 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from maskery.weights.load.load import run_from, start_from
 from torch import Tensor, nn
 
 from maskery import config as configs
+from maskery.commands.pretrain import Pretrain
 from maskery.config import Run
+from maskery.data.crops import Crop
 from maskery.data.photometric import Strong
-from maskery.data.views import Crop
 from maskery.methods.mae import MAE, MAEConfig
 from maskery.methods.msa import MSA, MSAConfig, distance, shifted
 from maskery.nn.decoder import DecoderSize
 from maskery.nn.vit import ViTConfig
 from maskery.objective import Batch
 from maskery.options import UsageError, options, parse
-from maskery.start import Pretrain
-from maskery.weights import run_from, start_from
 
 VIT = ViTConfig(48, 2, 3, 8, (32, 32))  # N 16, K 4
 SMALL = DecoderSize(32, 1, 4)

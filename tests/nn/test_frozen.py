@@ -10,11 +10,11 @@ import pytest
 import timm
 import torch
 import torch.nn.functional as F
+from maskery.weights.load.timm import TimmViT
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from maskery.nn.frozen import Frozen
-from maskery.nn.timm_vit import TimmViT
 from maskery.nn.vit import ViT, ViTConfig
 from tests.exported import to_timm
 

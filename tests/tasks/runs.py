@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from maskery.config import ImagesConfig, OptimConfig, Run, SaveConfig, WatchConfig
-from maskery.dist import ALONE
+from maskery.distributed import ALONE
 from maskery.tasks import TASKS
 from maskery.tasks.labels import LabelsConfig
 from maskery.train import Result, train

@@ -10,9 +10,9 @@ import torch.nn.functional as F
 
 from maskery.config import ImagesConfig
 from maskery.data.dataset import Data, open_data
-from maskery.log import Quiet
 from maskery.tasks import labels
 from maskery.tasks.labels import LabelsConfig, apart, prepared
+from maskery.terminal import Quiet
 
 from .images import noise, several, two_colours
 

@@ -5,11 +5,11 @@ from typing import Any
 import pytest
 
 from maskery.config import OptimConfig, Run, WatchConfig
-from maskery.data.views import Crop
+from maskery.data.crops import Crop
 from maskery.schedule import warmup_cosine
-from maskery.tasks.finetune import FinetuneConfig
+from maskery.tasks.classification.finetune import FinetuneConfig
+from maskery.tasks.classification.probe import ProbeConfig
 from maskery.tasks.labels import LabelsConfig
-from maskery.tasks.probe import ProbeConfig
 from maskery.tasks.recipes import RATES, batch_for, finetune, probe
 
 IMAGENET = 1_281_167

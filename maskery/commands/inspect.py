@@ -1,0 +1,28 @@
+"""`maskery inspect`: print counts, sizes, channels, unreadable files and duplicates of a data set."""
+
+from ..config import ImagesConfig
+from ..data.dataset import source_of
+from ..data.survey import label_lines, survey
+from ..terminal import Terminal
+
+DEFAULT_IMAGES = ImagesConfig()  # how data is read unless options say otherwise
+
+
+def inspect(data: str, images: ImagesConfig = DEFAULT_IMAGES) -> None:
+    """What is in there: counts, sizes, channels, unreadable files, duplicates. Every image is decoded.
+
+    Args:
+        data: folder, list or table of images
+        images: how the data is read
+    """
+    terminal = Terminal()
+    with terminal.bar("looking for images") as tick:
+        source = source_of(data, images, lambda found: tick(found, 0))
+    with terminal.bar("looking at images") as tick:
+        found = survey(source, sample=None, pages=images.pages, duplicates=True, progress=tick)
+    with terminal.bar("comparing checksums") as tick:
+        damaged = source.damaged(tick)
+    for line in (*source.notes, *found.lines(), *label_lines(source)):
+        print(line)
+    if damaged:
+        raise ValueError(f"{data}: {'; '.join(damaged)}")

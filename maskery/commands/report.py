@@ -1,0 +1,112 @@
+"""`maskery report` and `maskery watch`: what a run says about itself, as one page."""
+
+from pathlib import Path
+
+import torch
+
+from ..config import ImagesConfig
+from ..data.dataset import open_data
+from ..evals.candidates import Side, encoder_of
+from ..evals.results import RANDOM, START
+from ..html_report.gallery import Gallery, gallery
+from ..html_report.run_page import run_page
+from ..html_report.server import serve
+from ..methods import METHODS
+from ..outputs import write_file
+from ..runs.contents import RunDirectory, read_run, state
+from ..terminal import Terminal
+from ..weights.load import load_encoder
+
+PAGE = "report.html"
+
+
+def report(
+    run: Path, out: Path | None = None, data: str = "", images: int = 400, pictures: bool = True, overwrite: bool = True
+) -> Path:
+    """One page about a run that needs nothing beside it: health, curves, pictures, a map of your images, evaluations.
+
+    Args:
+        run: directory of the run, finished or not
+        out: file to write; default: report.html in the run
+        data: where the images are now, when they are no longer where the run found them
+        images: of the map and the neighbours, at most; held-out ones where there are enough
+        pictures: also what needs the images and a checkpoint: map, neighbours, attention
+        overwrite: replace the page when it exists
+    """
+    if images < 2:
+        raise ValueError(f"--images is {images}: a map needs at least 2")
+    run = Path(run)
+    found, target = read_run(run), Path(out or run / PAGE)
+    if target.exists() and not overwrite:
+        raise ValueError(f"{target}: exists already")
+    seen, missing = (
+        see(found, data, images, Terminal()) if pictures else (None, ["Map, neighbours and attention: not asked for."])
+    )
+    target.parent.mkdir(parents=True, exist_ok=True)
+    write_file(target, run_page(found, seen, missing).encode())
+    print(f"{target}: {target.stat().st_size / 1e6:.1f} MB, open it in a browser; it needs nothing beside it")
+    return target
+
+
+def watch(run: Path, port: int = 8765, data: str = "", images: int = 200) -> None:
+    """Serve the page of a run on this machine while the run goes on; Ctrl-C ends it and leaves nothing.
+
+    Args:
+        run: directory of the run; it need not have begun
+        port: of http://127.0.0.1, which only this machine can reach; 0: any that is free
+        data: where the images are now, when they are no longer where the run found them
+        images: of the map and the neighbours, at most; made anew with every checkpoint; 0: none
+    """
+    read_run(run)
+    cached: dict[str | None, tuple[Gallery | None, list[str]]] = {}
+
+    def page(version: str) -> str:
+        found = read_run(run)
+        if not images:
+            cached[found.checkpoint] = None, ["Map, neighbours and attention: not asked for."]
+        if found.checkpoint not in cached:
+            made = see(found, data, images, Terminal())
+            cached.clear()
+            cached[found.checkpoint] = made
+        seen, missing = cached[found.checkpoint]
+        return run_page(found, seen, missing, version)
+
+    serve(page, lambda: state(run), port, Terminal().say)
+
+
+def see(found: RunDirectory, data: str, images: int, terminal: Terminal) -> tuple[Gallery | None, list[str]]:
+    """What the newest checkpoint makes of the images, and what it began with; or why that cannot be shown."""
+    what, run = "Map, neighbours and attention: ", found.run
+    if run is None or run.method not in METHODS:
+        return None, []
+    if not found.checkpoint:
+        return None, [f"{what}they need a checkpoint."]
+    missing: list[str] = []
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        encoder = load_encoder(found.path, missing.append).to(device)
+    except (ValueError, OSError) as e:
+        return None, [f"{what}the checkpoint cannot be used: {e}"]
+    try:
+        start = encoder_of(Side(START, Path(run.init)) if run.init else Side(RANDOM, None), run.vit(), run.seed)
+        start = start if start.config.image_size == encoder.config.image_size else None
+    except (ValueError, OSError, ImportError) as e:
+        start, missing = None, [*missing, f"What it was before the first step: {e}"]
+    try:
+        config = ImagesConfig(**{**vars(run.images), "memory": 0.0})
+        opened = open_data(data or run.data, config, run.size, Quietly(terminal))
+        with terminal.bar("looking at images") as tick:
+            return gallery(opened, encoder, start, images, tick), missing
+    except (ValueError, OSError, ImportError) as e:
+        hint = "" if data else " (--data says where they are now)"
+        return None, [*missing, f"{what}the images cannot be read: {e}{hint}"]
+
+
+class Quietly:
+    """Bars, and no sentences: the run has said them already."""
+
+    def __init__(self, terminal: Terminal):
+        self.bar = terminal.bar
+
+    def say(self, message: str) -> None:
+        return

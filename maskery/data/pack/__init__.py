@@ -1,0 +1,1 @@
+"""Packed copies of a data set: writing and reading them."""

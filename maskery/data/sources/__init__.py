@@ -1,0 +1,1 @@
+"""Where encoded images come from: folders, lists, tables, COCO, VQAv2."""

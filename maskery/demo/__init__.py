@@ -1,0 +1,1 @@
+"""Built-in images for `maskery demo` and for the tests."""

@@ -1,0 +1,1 @@
+"""Checks of a run's health, from what the run has written."""

@@ -1,0 +1,59 @@
+"""Pages that need nothing beside them: one style and script, written into every page, and no other may run."""
+
+import base64
+import hashlib
+import io
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+from PIL import Image
+
+PAGES = Path(__file__).parent / "templates"
+COLOURS = 10  # --c0 to --c9 of the style
+
+
+def render(template: str, **facts: Any) -> str:
+    """The whole page. Everything in `facts` is text: nothing of it is read as HTML."""
+    style, script = ((PAGES / name).read_text(encoding="utf-8") for name in ("house.css", "house.js"))
+    live = facts.setdefault("version", "")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    asks = "'self'" if live else "'none'"
+    policy = (
+        f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; "
+        f"connect-src {asks}; base-uri 'none'; form-action 'none'"
+    )
+    made = (
+        environment()
+        .get_template(template)
+        .render(
+            facts,
+            style=Markup(style),
+            script=Markup(script),
+            policy=policy,
+        )
+    )
+    return made.encode("utf-8", "backslashreplace").decode()  # a surrogate that slipped through is no UTF-8
+
+
+@cache
+def environment() -> Environment:
+    return Environment(
+        loader=FileSystemLoader(PAGES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+
+
+def picture(path: Path, widest: int = 1100) -> str | None:
+    """An image file as a data URI, no wider than that; None when it cannot be read."""
+    try:
+        with Image.open(path) as image:
+            small = image.convert("RGB")
+    except (OSError, ValueError, Image.DecompressionBombError):
+        return None
+    if small.width > widest:
+        small = small.resize((widest, round(small.height * widest / small.width)), Image.Resampling.LANCZOS)
+    data = io.BytesIO()
+    small.save(data, format="WEBP", quality=84, method=4)
+    return f"data:image/webp;base64,{base64.b64encode(data.getvalue()).decode()}"

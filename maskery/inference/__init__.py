@@ -1,0 +1,1 @@
+"""Trained encoders and classifiers, applied to images as people have them."""

@@ -1,0 +1,137 @@
+"""Images as people have them -> what a network looks at, prepared exactly as for evaluations.
+
+C channels, H x W pixels of the network's input
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from ..config import ImagesConfig
+from ..data.crops import centre, cut, inside, larger, to_float
+from ..data.decode import pixels
+from ..data.decode.image import Encoded, Unreadable, open_image, read_header
+from ..data.decode.picture import Picture, detail
+from ..data.resample import resized
+
+One: TypeAlias = str | Path | Image.Image | np.ndarray | Tensor
+Some: TypeAlias = One | Sequence[One]
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """How the images of a network are read and cut."""
+
+    channels: int
+    size: tuple[int, int]  # (height, width) of its input in pixels
+    share: float = 1.0  # of the resized image, what the centre crop keeps
+    reading: ImagesConfig = field(default_factory=ImagesConfig)  # bits and pages of files
+
+    def batches(self, images: Some, batch_size: int) -> Iterator[tuple[list[str], Tensor]]:
+        """Names and [b, C, H, W] float32 in [0, 1], on the CPU, in the images' order.
+
+        images: one or several, of any sizes: paths, PIL images, arrays [H, W], [H, W, C] or [B, H, W, C], tensors
+        [C, H, W] or [B, C, H, W]. uint8 and uint16 count from 0 to 255 and 65535, floats from 0 to 1.
+
+        ValueError, which names the image, when one cannot be read or has other channels; when there is none.
+        """
+        if batch_size < 1:
+            raise ValueError(f"batch_size is {batch_size}: at least 1")
+        names, views, found = [], [], False
+        for name, image in _each(images):
+            names.append(name)
+            views.append(self.view(name, image))
+            found = True
+            if len(views) == batch_size:
+                yield names, torch.stack(views)
+                names, views = [], []
+        if views:
+            yield names, torch.stack(views)
+        if not found:
+            raise ValueError("there are no images")
+
+    def view(self, name: str, image: One) -> Tensor:
+        """One image -> what the network sees of it, [C, H, W] float32 in [0, 1], on the CPU."""
+        if isinstance(image, Tensor) and image.is_floating_point():
+            return self._floats(name, image.detach().cpu().float())
+        big = larger(self.size, self.share)
+        try:
+            found = self._opened(name, image)
+            outer, box = cut(found.height, found.width, self.size, self.share)
+            region, place = found.at(detail([outer], big)).part(outer, big)
+        except (Unreadable, OSError) as e:
+            raise ValueError(f"{name}: {e}") from e
+        return to_float(resized(region, inside(box, outer, place), False, self.size)[None], torch.device("cpu"))[0]
+
+    def _opened(self, name: str, image: One) -> Encoded | Picture:
+        c = self.channels
+        if isinstance(image, str | Path):
+            data = Path(image).read_bytes()
+            bits = self.reading.bits or read_header(data, self.reading.pages).bits
+            return open_image(data, channels=c, bits=bits, pages=self.reading.pages)
+        if isinstance(image, Image.Image):
+            image = ImageOps.exif_transpose(image)
+            if c in (1, 3) and not image.mode.startswith("I"):
+                image = image.convert("L" if image.mode in ("1", "L", "LA") else "RGB")
+            image = np.asarray(image).astype(np.uint16 if image.mode.startswith("I") else np.uint8)
+        array = image.permute(1, 2, 0).numpy(force=True) if isinstance(image, Tensor) else image
+        array = array[:, :, None] if array.ndim == 2 else array
+        if array.dtype not in (np.uint8, np.uint16):
+            raise ValueError(f"{name}: numbers of type {array.dtype}: uint8, uint16, or floats in [0, 1]")
+        if array.shape[2] == 1 and c == 3:
+            array = np.repeat(array, 3, axis=2)
+        elif array.shape[2] == 3 and c == 1:
+            array = pixels.luma(array)
+        _refuse_channels(name, array.shape[2], c)
+        return Picture.of(array)
+
+    def _floats(self, name: str, image: Tensor) -> Tensor:
+        """[C, H, W] in [0, 1] -> the same cut of it, without rounding to levels."""
+        low, high = (float(x) for x in image.aminmax())
+        if not (low >= 0 and high <= 1):
+            raise ValueError(f"{name}: floats from {low:g} to {high:g}: they have to lie in [0, 1], not normalised")
+        image = image.expand(3, -1, -1) if len(image) == 1 and self.channels == 3 else image
+        _refuse_channels(name, len(image), self.channels)
+        big = larger(self.size, self.share)
+        left, top, right, bottom = (int(edge) for edge in centre(image.shape[1], image.shape[2], big))
+        image = image[:, top:bottom, left:right]
+        if image.shape[1:] != big:
+            image = F.interpolate(image[None], big, mode="bicubic", antialias=True)[0].clamp(0, 1)
+        top, left = ((b - s) // 2 for b, s in zip(big, self.size, strict=True))
+        return image[:, top : top + self.size[0], left : left + self.size[1]]
+
+
+def _each(images: Some) -> Iterator[tuple[str, One]]:
+    """Every single image, and what to call it."""
+    if isinstance(images, str | Path | Image.Image):
+        images = [images]
+    elif isinstance(images, np.ndarray | Tensor):
+        if images.ndim == 4:
+            images = list(images)
+        elif images.ndim in (2, 3):
+            images = [images]
+        else:
+            raise ValueError(f"an array of shape {[*images.shape]} is neither an image nor a batch of images")
+    if not isinstance(images, Iterable):
+        raise ValueError(f"images are paths, PIL images, arrays or tensors, not {type(images).__name__}")
+    for i, image in enumerate(images):
+        name = str(image) if isinstance(image, str | Path) else f"image {i}"
+        if isinstance(image, np.ndarray) and image.dtype.kind == "f":
+            image = torch.from_numpy(image[None] if image.ndim == 2 else np.moveaxis(image, -1, 0).copy())
+        if not isinstance(image, str | Path | Image.Image | np.ndarray | Tensor):
+            raise ValueError(f"{name}: a {type(image).__name__} is no image: a path, PIL image, array or tensor")
+        if isinstance(image, Tensor) and image.ndim == 2:
+            image = image[None]
+        yield name, image
+
+
+def _refuse_channels(name: str, have: int, want: int) -> None:
+    if have != want:
+        raise ValueError(f"{name}: {have} channels, the network looks at {want}")

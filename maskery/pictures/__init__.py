@@ -1,0 +1,1 @@
+"""Pictures of images, masks, attention, curves."""

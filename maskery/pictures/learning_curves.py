@@ -1,0 +1,57 @@
+"""A run's metrics as curves (extra: maskery[report])."""
+
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+from ..runs.metrics import whole_lines
+
+ACCURACIES = {  # of looks
+    "knn_mean_patch": "20-NN, mean patch",
+    "knn_class_token": "20-NN, class token",
+    "top1": "held out",
+    "map": "held out",
+    "tune_top1": "to choose by",
+    "tune_map": "to choose by",
+    "miou": "held out",
+    "accuracy": "held out",
+    "tune_accuracy": "to choose by",
+    "tune_miou": "to choose by",
+}
+
+
+def learning_curves(run: Path) -> Path | None:
+    """Write RUN/curves.png: losses, learning rate, and accuracy where there are labels. None without matplotlib."""
+    if importlib.util.find_spec("matplotlib") is None:
+        return None
+    from matplotlib.figure import Figure
+
+    facts = [json.loads(line) for line in whole_lines(run / "metrics.jsonl")]
+    steps, looks = [f for f in facts if "loss" in f], [f for f in facts if "loss" not in f]
+    votes = [name for name in ACCURACIES if any(name in f for f in looks)]
+    figure = Figure(figsize=(5 * (3 if votes else 2), 3.4), layout="constrained")
+    axes = figure.subplots(1, 3 if votes else 2)
+
+    def draw(axis: Any, rows: list[dict[str, Any]], name: str, label: str, style: str = "-") -> None:
+        points = [(f["epoch"], f[name]) for f in rows if name in f]
+        if points:
+            axis.plot(*zip(*points, strict=True), style, label=label)
+
+    draw(axes[0], steps, "loss", "training")
+    draw(axes[0], looks, "held_out_loss", "held out", "o-")
+    axes[0].set(title="loss", xlabel="epoch")
+    axes[0].legend()
+    draw(axes[1], steps, "lr", "lr")
+    axes[1].set(title="learning rate", xlabel="epoch")
+    if votes:
+        for name in votes:
+            draw(axes[2], looks, name, ACCURACIES[name], "o-")
+        what = {"map": "mean average precision", "miou": "mean IoU"}.get(votes[0], "accuracy")
+        axes[2].set(title=f"{what} on held-out images", xlabel="epoch", ylim=(0, None))
+        axes[2].legend()
+    for axis in axes:
+        axis.grid(alpha=0.3)
+    path = run / "curves.png"
+    figure.savefig(path, dpi=110)
+    return path

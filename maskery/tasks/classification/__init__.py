@@ -1,0 +1,1 @@
+"""Classification: probing and fine-tuning."""

@@ -1,0 +1,222 @@
+"""Detection: boxes, classes and masks of objects, by Mask R-CNN on a plain transformer (ViTDet, Li et al. 2022).
+
+f          the encoder, trained with layer decay, or frozen; its patch tokens before the last norm      [B, N, D]
+P          the simple feature pyramid of f as a map: strides of a quarter to four patches     [B, W, height, width]
+objects of an image: boxes [T, 4] in pixels, classes [T], masks [T, H, W]
+
+    L = L_objectness + L_proposals + L_classes + L_boxes + L_masks    (Mask R-CNN: each a mean over what is sampled)
+
+Stated (ViTDet): the pyramid, its heads (`nn/mask_rcnn.py`), windows of 14 with four global blocks, large-scale jitter
+0.1 to 2, layer decay and drop path by model. Not done: relative positions, the cascade, soft-NMS.
+Ours: without windows the class token stays and every block looks everywhere; everything frozen; small data.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...data.crops import Crop, centre
+from ...data.dataset import Data, spread
+from ...data.decode.unreadable import Unreadable
+from ...data.loader import Plan
+from ...data.objects import NOTHING, Jitter, ObjectDraws, Targets, opened, view_of
+from ...data.sources.coco import CocoSource
+from ...evals.detect import SCORE, Seen, average_precision, detected, pasted
+from ...nn.vit import ViT, ViTConfig, drop_paths
+from ...nn.windows import global_blocks, windowed
+from ...objective import Batch, Losses, Objective
+from ...pictures.objects import outlined
+from ..classification.finetune import UNDECAYED
+from ..classification.probe import chunk
+from ..labels import LabelsConfig
+from . import targets
+from .targets import Masks
+
+PARTS = {
+    "loss_objectness": "objectness",
+    "loss_rpn_box_reg": "proposals",
+    "loss_classifier": "classes",
+    "loss_box_reg": "boxes",
+    "loss_mask": "masks",
+}
+KEYS = 2**48  # for the draws of an image
+
+
+@dataclass(frozen=True)
+class DetectConfig:
+    freeze: bool = False  # the encoder stays as it is: only pyramid and heads are trained
+    masks: Masks = "auto"  # learn and measure masks; auto: where every object has one
+    window: int | None = None  # patches along a side of the windows that most blocks look at; None: all look everywhere
+    global_blocks: int = 4  # blocks that look everywhere nonetheless
+    width: int = 256  # of the pyramid and the heads
+    rois: int = 512  # proposals an image that the heads learn from
+    layer_decay: float = 0.7  # of the learning rate, from each block to the one before it (B: 0.7, L: 0.8, H: 0.9)
+    drop_path: float = 0.1  # in the last block, linearly less before it (B: 0.1, L: 0.4, H: 0.5)
+    scale: tuple[float, float] = (0.1, 2.0)  # images are scaled by before they are cut, 1: the whole just fits
+    labels: LabelsConfig = field(default_factory=LabelsConfig)
+
+
+class Detect(Objective):
+    Config = DetectConfig
+    config: DetectConfig
+    labelled = True
+    undecayed = UNDECAYED
+    eager = "Mask R-CNN's tensors are as long as there are objects and proposals, which is no graph of fixed shapes"
+
+    def __init__(self, config: DetectConfig, vit: ViTConfig):
+        super().__init__()
+        from ...nn.mask_rcnn import mask_rcnn  # torchvision takes a second to import
+
+        refuse(config, vit)
+        self.config, self.layer_decay, self.jitter = config, config.layer_decay, Jitter(config.scale)
+        self.encoder = ViT(vit).requires_grad_(not config.freeze)  # f
+        self.encoder.pos_embed.requires_grad_(not config.freeze)
+        self.encoder.norm.requires_grad_(False)  # not part of it
+        if config.window:
+            self.encoder.cls_token.requires_grad_(False)  # nor is this
+        self.everywhere = global_blocks(vit.depth, config.global_blocks)
+        self.with_masks = config.masks != "off"
+        self.detector = mask_rcnn(
+            vit.dim, config.width, config.labels.count, vit.patch_size, self.with_masks, config.rois
+        )
+
+    # ------------------------------------------------------------------------------------------------ data
+    @classmethod
+    def prepared(cls, settings: Any, data: Data) -> tuple[Any, Data]:
+        known, masks, data = targets.prepared(settings.labels, settings.masks, data)
+        return replace(settings, labels=known, masks=masks), data
+
+    def views(self, crop: Crop) -> dict[str, Crop]:
+        return {"image": crop}
+
+    def draws(
+        self, data: Data, crops: Sequence[Crop], size: tuple[int, int], seed: int, plan: Plan, device: torch.device
+    ) -> ObjectDraws:
+        return ObjectDraws(
+            data.images,
+            data.train,
+            size,
+            seed,
+            plan,
+            device,
+            jitter=replace(self.jitter, flip=crops[0].flip),
+            mean=self.encoder.config.mean,
+            masks=self.with_masks,
+        )
+
+    def truth(self, data: Data, indices: np.ndarray) -> Batch:
+        found, size, source = [], self.encoder.config.image_size, data.images.source
+        assert isinstance(source, CocoSource)
+        for i in indices.tolist():
+            try:
+                image = opened(data.images, i)
+                box = centre(image.height, image.width, size)
+                found.append(view_of(source, i, box, size, False, size, self.with_masks))
+            except Unreadable:
+                found.append(targets.nothing(size))
+        return {"label": Targets.of(found, size, self.with_masks).to(next(self.parameters()).device)}
+
+    # ------------------------------------------------------------------------------------------------ training
+    def tokens(self, image: Tensor, paths: Tensor | None = None) -> Tensor:
+        """Of the patches, [B, N, D]."""
+        f, x = self.encoder, self.encoder.normalise(image)
+        if self.config.window:
+            return windowed(f, x, self.config.window, self.everywhere, paths)
+        return f.trunk(x, paths)[:, 1:]
+
+    def draw(self, batch: Batch, t: float) -> Batch:
+        image = batch["image"]
+        y = batch["label"] if "label" in batch else targets.grid(len(image), image, self.with_masks)
+        if not self.training:
+            return {"image": image, "y": y}
+        found: Batch = {"image": image, "y": y, "keys": torch.randint(KEYS, (len(image),))}
+        if self.config.freeze:
+            with torch.no_grad():
+                found["tokens"] = torch.cat([self.tokens(x).float() for x in image.split(chunk(image))])
+        elif self.config.drop_path:
+            found["paths"] = drop_paths(len(image), len(self.encoder.blocks), self.config.drop_path, image.device)
+        return found
+
+    def forward(self, batch: Batch, t: float) -> Losses:
+        from ...nn.mask_rcnn import losses
+
+        batch = batch if "y" in batch else self.draw(batch, t)
+        extent = [tuple(size) for size in batch["y"].extent.tolist()]
+        objects = targets.lists(batch["y"], batch["image"].shape[2:], self.with_masks)
+        parts = losses(self.detector, self.maps(batch), extent, objects, batch["keys"])
+        return {"loss": sum(parts.values(), start=torch.zeros(()).to(batch["image"]))} | {
+            PARTS[name]: value.detach() for name, value in parts.items()
+        }
+
+    def maps(self, batch: Batch) -> Tensor:
+        """f as a map [B, D, h, w]."""
+        image, tokens = batch["image"], batch.get("tokens")
+        tokens = self.tokens(image, batch.get("paths")) if tokens is None else tokens
+        return tokens.transpose(1, 2).unflatten(2, self.encoder.grid(image))
+
+    # ------------------------------------------------------------------------------------------------ measuring
+    def detect(self, image: Tensor, extent: Tensor | None = None) -> list[dict[str, Tensor]]:
+        """Images [B, C, H, W] in [0, 1], filled up to `extent` [B, 2] -> for each its K objects, the surest first.
+
+        boxes [K, 4] in pixels, classes [K], scores [K], and with masks the probability of each place of the box,
+        masks [K, 28, 28]. In eval mode.
+        """
+        from ...nn.mask_rcnn import found
+
+        h, w = image.shape[2:]
+        sizes = [(h, w)] * len(image) if extent is None else [(h, w) for h, w in extent.tolist()]
+        answers = []
+        for one in found(self.detector, self.maps({"image": image}), sizes):
+            answer = {"boxes": one["boxes"], "classes": one["labels"] - 1, "scores": one["scores"]}
+            answers.append(answer | ({"masks": one["masks"][:, 0]} if self.with_masks else {}))
+        return answers
+
+    def seen(self, data: Data, indices: np.ndarray, **how: Any) -> Seen:
+        """Its answers about these images, as `evals.detect.detected` wants to be asked."""
+        size, mean, device = self.encoder.config.image_size, self.encoder.config.mean, next(self.parameters()).device
+        return detected(self.detect, data, indices, size, mean, device, masks=self.with_masks, **how)
+
+    def measure(self, data: Data, most: int, precision: torch.dtype, workers: int) -> dict[str, float]:
+        found: dict[str, float] = {}
+        for part, prefix in ((data.held_out, ""), (data.tune, "tune_")):
+            if len(part):
+                seen = self.seen(data, spread(part, most), precision=precision, workers=workers)
+                numbers = average_precision(seen, self.with_masks).numbers
+                found |= {prefix + n: numbers[n] for n in numbers if n.endswith(("_ap", "_ap50"))}
+        return found
+
+    def picture(self, batch: Batch) -> dict[str, Tensor]:
+        image, y, M = batch["image"], batch["y"], self.config.labels.count
+        size, truth, prediction = (image.shape[2], image.shape[3]), [], []
+        for i, answer in enumerate(self.detect(image)):
+            kept = y.classes[i] != NOTHING
+            masks = y.masks(i, size) if self.with_masks else None
+            truth.append(outlined(image[i], y.boxes[i, kept], y.classes[i, kept], M, masks))
+            sure = answer["scores"] >= SCORE
+            if masks is not None:
+                each = zip(answer["masks"][sure].cpu(), answer["boxes"][sure].cpu(), strict=True)
+                masks = torch.from_numpy(np.array([pasted(*one, size) for one in each]).reshape(-1, *size)).to(image)
+            prediction.append(outlined(image[i], answer["boxes"][sure], answer["classes"][sure], M, masks))
+        return {"image": image, "truth": torch.stack(truth), f"found (surer than {SCORE})": torch.stack(prediction)}
+
+
+def refuse(config: DetectConfig, vit: ViTConfig) -> None:
+    """ValueError for settings that make no sense, each by its name."""
+    for name in ("layer_decay", "drop_path"):
+        value = getattr(config, name)
+        if not 0 <= value <= 1 or (name == "drop_path" and value == 1):
+            raise ValueError(f"--settings.{name.replace('_', '-')} is {value}: between 0 and 1")
+    if config.layer_decay == 0:
+        raise ValueError("--settings.layer-decay is 0: nothing but the heads would learn; --settings.freeze does that")
+    for name in ("width", "rois", "window"):
+        value = getattr(config, name)
+        if value is not None and value < 1:
+            raise ValueError(f"--settings.{name} is {value}: at least 1")
+    if config.window and not 1 <= config.global_blocks <= vit.depth:
+        raise ValueError(f"--settings.global-blocks is {config.global_blocks}: between 1 and the {vit.depth} there are")
+    if config.labels.balanced:
+        raise ValueError("--settings.labels.balanced: detection has no such loss")

@@ -1,0 +1,281 @@
+"""Semantic segmentation: a class for every pixel, from a plain transformer's tokens (MAE, appendix A.4; BEiT's code).
+
+f          the encoder, trained with layer decay, or frozen                                     [B, 1 + N, D]
+f_1 .. f_4 its patch tokens after a third, a half, two thirds and all of the blocks, as maps    [B, D, h, w]
+d          the decoder: UPerNet, all-MLP, or for `linear` the last tokens after f's norm        [B, W, h', w']
+a          an auxiliary decoder (FCN) of f_3, for UPerNet                                       [B, 256, h, w]
+V, U       classifiers of single vectors (1 x 1 convolutions), enlarged to the image            [M, W], [M, 256]
+y          classes of the pixels, void ones have none                                           [B, H, W]
+
+    L = CE(V d(f_1 .. f_4), y) + 0.4 CE(U a(f_3), y),  each the sum over pixels / all pixels, void ones included
+
+Stated (MAE): UPerNet as in BEiT's code, end to end, 100 epochs of batch 16. From mmsegmentation's configuration of MAE:
+the blocks, decoder width D, auxiliary weight 0.4 and width 256, dropout 0.1 before V and U, layer decay 0.65, drop path
+0.1, the mean over all pixels. Not done: BEiT's relative positions, which MAE adds for ADE20K alone.
+Ours: GroupNorm (`nn/upernet.py`), the all-MLP decoder, everything frozen but the batch-normalised linear head, which is
+DINOv2's without its affine parameters.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ...data.crops import Crop, centre
+from ...data.dataset import Data, spread
+from ...data.decode.unreadable import Unreadable
+from ...data.distortion import distorted
+from ...data.loader import Plan
+from ...data.masked import MaskedDraws, Scaling
+from ...data.masks import VOID, Meaning, mask_of, nearest
+from ...evals.segment import Inference, numbers, segmented
+from ...nn.all_mlp import AllMLP
+from ...nn.upernet import ConvNorm, Pyramid, UPerNet
+from ...nn.vit import ViT, ViTConfig, drop_paths
+from ...objective import Batch, Losses, Objective
+from ...pictures.segments import painted
+from ..classification.finetune import UNDECAYED
+from ..classification.probe import CHUNK, EPS, MOMENTUM, statistics
+from ..labels import LabelsConfig
+from . import targets
+
+AUXILIARY = 256  # width of the auxiliary decoder
+MLP = 256  # usual width of the all-MLP decoder
+
+
+@dataclass(frozen=True)
+class SegmentConfig:
+    head: Literal["upernet", "mlp", "linear"] = "upernet"
+    freeze: bool = False  # the encoder stays as it is: only the head is trained
+    width: int | None = None  # of the decoder; None: the encoder's for UPerNet, 256 for mlp
+    depths: tuple[int, int, int, int] | None = None  # blocks that are looked at; None: 4, 6, 8 and 12 of 12, and so on
+    layer_decay: float = 0.65  # of the learning rate, from each block to the one before it
+    drop_path: float = 0.1  # in the last block, linearly less before it
+    dropout: float = 0.1  # of whole channels, before the classifier
+    auxiliary: float = 0.4  # weight of UPerNet's second loss; 0: without
+    scale: tuple[float, float] = (0.5, 2.0)  # images are scaled by before they are cut, 1: the short side is the crop's
+    cat_max_ratio: float = 0.75  # share of a crop that one class may cover
+    distortion: bool = True  # brightness, contrast, saturation and hue are changed at random
+    ignore_index: int | None = 255  # value of void in masks
+    reduce_zero_label: Literal["auto", "on", "off"] = "auto"  # 0 is void too, classes count from 1; auto: of ADE20K
+    inference: Inference = "slide"  # windows at the image's own aspect ratio, or the whole image at the input's size
+    labels: LabelsConfig = field(default_factory=LabelsConfig)
+    ids: tuple[int, ...] = ()  # of the data: the value of each class in masks
+
+
+class Segment(Objective):
+    Config = SegmentConfig
+    config: SegmentConfig
+    labelled = True
+    undecayed = UNDECAYED
+    mean: Tensor
+    var: Tensor
+
+    def __init__(self, config: SegmentConfig, vit: ViTConfig):
+        super().__init__()
+        self.config, self.layer_decay = config, config.layer_decay
+        self.depths = depths_of(config.depths, vit.depth)
+        self.scaling = Scaling(config.scale, config.cat_max_ratio)
+        refuse(config)
+        M = config.labels.count
+        self.encoder = ViT(vit).requires_grad_(not config.freeze)  # f
+        self.encoder.pos_embed.requires_grad_(not config.freeze)
+        for unused in self.encoder.blocks[max(self.depths) if config.head != "linear" else vit.depth :]:
+            unused.requires_grad_(False)
+        self.encoder.norm.requires_grad_(config.head == "linear" and not config.freeze)
+        self.width = vit.dim
+        self.auxiliary: nn.ModuleList | None = None  # a, U
+        if config.head == "upernet":
+            self.width = config.width or vit.dim
+            self.pixel_decoder = nn.ModuleList([Pyramid(vit.dim), UPerNet(vit.dim, self.width)])  # d
+            if config.auxiliary:
+                self.auxiliary = nn.ModuleList([ConvNorm(vit.dim, AUXILIARY, 3), classifier(AUXILIARY, M)])
+        elif config.head == "mlp":
+            width = config.width or MLP
+            if width % 4:
+                raise ValueError(f"--settings.width is {width}: a multiple of 4, enlarged maps have a quarter")
+            self.width, self.pixel_decoder = width // 4, nn.ModuleList([AllMLP(vit.dim, width, len(self.depths))])
+        else:
+            self.pixel_decoder = nn.ModuleList()
+        self.classifier = classifier(self.width, M)  # V
+        self.normalises = config.head == "linear" and config.freeze
+        if self.normalises:
+            self.register_buffer("mean", torch.zeros(vit.dim))
+            self.register_buffer("var", torch.ones(vit.dim))
+        self.seen: Tensor | None = None  # of this step's features, until `after_step`
+
+    # ------------------------------------------------------------------------------------------------ data
+    @classmethod
+    def prepared(cls, settings: Any, data: Data) -> tuple[Any, Data]:
+        known, ids, data = targets.prepared(
+            settings.labels, settings.ids, data, settings.ignore_index, settings.reduce_zero_label
+        )
+        return replace(settings, labels=known, ids=ids), data
+
+    def meaning(self, data: Data) -> Meaning:
+        """What the values of its masks stand for."""
+        config = self.config
+        void = targets.void(data.images.source, config.ignore_index, config.reduce_zero_label)
+        return Meaning(config.ids or tuple(range(config.labels.count)), void)
+
+    def views(self, crop: Crop) -> dict[str, Crop]:
+        return {"image": crop}
+
+    def draws(
+        self, data: Data, crops: Sequence[Crop], size: tuple[int, int], seed: int, plan: Plan, device: torch.device
+    ) -> MaskedDraws:
+        return MaskedDraws(
+            data.images,
+            data.train,
+            size,
+            seed,
+            plan,
+            device,
+            scaling=replace(self.scaling, flip=crops[0].flip),
+            meaning=self.meaning(data),
+            mean=self.encoder.config.mean,
+        )
+
+    def truth(self, data: Data, indices: np.ndarray) -> Batch:
+        found, size, meaning = [], self.encoder.config.image_size, self.meaning(data)
+        for i in indices.tolist():
+            image = data.images.open(i)
+            try:
+                mask = mask_of(data.images.source, i, (image.height, image.width), meaning)
+                found.append(torch.from_numpy(nearest(mask, centre(image.height, image.width, size), size)))
+            except Unreadable:
+                found.append(torch.full(size, VOID, dtype=torch.int16))
+        return {"label": torch.stack(found).to(next(self.parameters()).device)}
+
+    # ------------------------------------------------------------------------------------------------ training
+    def features(self, image: Tensor, paths: Tensor | None = None) -> Tensor:
+        """f_1 .. f_4 as tokens [B, 4, N, D]; for `linear` the last tokens after the encoder's norm, [B, 1, N, D]."""
+        f, x = self.encoder, self.encoder.normalise(image)
+        if self.config.head == "linear":
+            return f.norm(f.trunk(x, paths))[:, None, 1:]
+        return torch.stack(f.after(x, self.depths, paths), dim=1)[:, :, 1:]
+
+    @torch.no_grad()
+    def frozen(self, image: Tensor) -> Tensor:
+        """`features`, some images at a time, float32."""
+        return torch.cat([self.features(x).float() for x in image.split(CHUNK.get(image.device.type, 256))])
+
+    def draw(self, batch: Batch, t: float) -> Batch:
+        image = batch["image"]
+        void = torch.full((len(image), *image.shape[2:]), VOID, device=image.device)
+        y = batch["label"].long() if "label" in batch else void
+        if not self.training:
+            return {"image": image, "y": y}
+        found: Batch = {"image": distorted(image) if self.config.distortion else image, "y": y}
+        if self.config.dropout:
+            kept = 1 - self.config.dropout
+            widths = self.width + (AUXILIARY if self.auxiliary is not None else 0)
+            found["kept"] = (torch.rand(len(image), widths, device=image.device) < kept) / kept
+        if self.config.freeze:
+            features = self.frozen(found["image"])
+            if self.normalises:
+                self.seen = statistics(features.flatten(0, 2))
+                features = (features - self.seen[0]) * (self.seen[1] + EPS).rsqrt()
+            found["features"] = features
+        elif self.config.drop_path:
+            found["paths"] = drop_paths(len(image), len(self.encoder.blocks), self.config.drop_path, image.device)
+        return found
+
+    def forward(self, batch: Batch, t: float) -> Losses:
+        batch = batch if "y" in batch else self.draw(batch, t)
+        logits, auxiliary = self.logits(batch)
+        loss = targets.loss(logits, batch["y"], self.config.labels)
+        if auxiliary is None:
+            return {"loss": loss}
+        second = targets.loss(auxiliary, batch["y"], self.config.labels)
+        return {"loss": loss + self.config.auxiliary * second, "auxiliary": second.detach()}
+
+    def logits(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
+        """V d(f_1 .. f_4) at the decoder's resolution [B, M, h', w'], and of a training batch U a(f_3)."""
+        image, tokens, kept = batch["image"], batch.get("features"), batch.get("kept")
+        if tokens is None:
+            tokens = self.features(image, batch.get("paths"))
+            tokens = (tokens - self.mean) * (self.var + EPS).rsqrt() if self.normalises else tokens
+        maps = [x.transpose(1, 2).unflatten(2, self.encoder.grid(image)) for x in tokens.unbind(1)]
+        own, other = (None, None) if kept is None else (kept[:, : self.width], kept[:, self.width :])
+        second = None
+        if self.auxiliary is not None and self.training:
+            conv, last = self.auxiliary
+            second = last(thinned(conv(maps[2]), other))
+        d: Any = maps[-1] if len(maps) == 1 else maps
+        for part in self.pixel_decoder:
+            d = part(d)
+        return self.classifier(thinned(d, own)), second
+
+    @torch.no_grad()
+    def after_step(self, t: float) -> None:
+        if self.seen is not None:
+            self.mean.lerp_(self.seen[0], MOMENTUM)
+            self.var.lerp_(self.seen[2], MOMENTUM)
+            self.seen = None
+
+    # ------------------------------------------------------------------------------------------------ measuring
+    def segment(self, image: Tensor) -> Tensor:
+        """Images [B, C, H, W] in [0, 1] -> logits [B, M, H, W]; in eval mode."""
+        logits, _ = self.logits({"image": image})
+        return F.interpolate(logits.float(), image.shape[2:], mode="bilinear", align_corners=False)
+
+    def measure(self, data: Data, most: int, precision: torch.dtype, workers: int) -> dict[str, float]:
+        device, size, found = next(self.parameters()).device, self.encoder.config.image_size, {}
+        for part, prefix in ((data.held_out, ""), (data.tune, "tune_")):
+            if len(part):
+                how: Any = {"inference": self.config.inference, "precision": precision, "workers": workers}
+                seen = segmented(self.segment, data, spread(part, most), size, self.meaning(data), device, **how)
+                found |= {prefix + name: value for name, value in numbers(seen.matrix).items()}
+        return found
+
+    def picture(self, batch: Batch) -> dict[str, Tensor]:
+        image, M = batch["image"], self.config.labels.count
+        predicted = self.segment(image).argmax(1)
+        return {
+            "image": image,
+            "truth": painted(image, batch["y"], M),
+            "prediction": painted(image, predicted, M),
+        }
+
+
+def classifier(width: int, classes: int) -> nn.Conv2d:
+    """Of the vector at every place; initial weights as mmsegmentation has them."""
+    conv = nn.Conv2d(width, classes, 1)
+    nn.init.normal_(conv.weight, std=0.01)
+    assert conv.bias is not None
+    nn.init.zeros_(conv.bias)
+    return conv
+
+
+def thinned(x: Tensor, kept: Tensor | None) -> Tensor:
+    """Maps [B, W, h, w] without the channels that dropout takes, by factors [B, W]."""
+    return x if kept is None else x * kept[:, :, None, None]
+
+
+def depths_of(asked: tuple[int, ...] | None, depth: int) -> tuple[int, ...]:
+    """Blocks whose tokens are looked at; the first is 1."""
+    found = asked or tuple(max(1, round(depth * share)) for share in (1 / 3, 1 / 2, 2 / 3, 1))
+    if min(found) < 1 or max(found) > depth or list(found) != sorted(found):
+        raise ValueError(f"--settings.depths {found}: this encoder has {depth} blocks, and deeper ones come later")
+    return found
+
+
+def refuse(config: SegmentConfig) -> None:
+    """ValueError for settings that make no sense, each by its name."""
+    for name in ("layer_decay", "drop_path", "dropout"):
+        value = getattr(config, name)
+        if not 0 <= value <= 1 or (name != "layer_decay" and value == 1):
+            raise ValueError(f"--settings.{name.replace('_', '-')} is {value}: between 0 and 1")
+    if config.layer_decay == 0:
+        raise ValueError("--settings.layer-decay is 0: nothing but the head would learn; --settings.freeze does that")
+    if config.auxiliary < 0:
+        raise ValueError(f"--settings.auxiliary is {config.auxiliary}: at least 0 (0: without)")
+    if config.width is not None and config.width < 1:
+        raise ValueError(f"--settings.width is {config.width}: at least 1")
+    if config.ignore_index is not None and not 0 <= config.ignore_index < 1 << 16:
+        raise ValueError(f"--settings.ignore-index is {config.ignore_index}: a value of a mask, 0 to 65535, or none")

@@ -1,0 +1,227 @@
+"""Visual question answering: questions that look at an image, as classification over the usual answers.
+
+f     tokens of the image before the encoder's last norm; the encoder is trained with layer decay, or frozen  [B, S, D]
+q     tokens of Q questions about each: a small transformer from scratch, or a pretrained encoder of text  [B, Q, L, W]
+z     the first token of each question after layers of self-attention, cross-attention to f, MLP              [B, Q, W]
+s     what each of M answers is worth: its soft accuracy (`evals/vqa.py`)                                     [B, Q, M]
+
+    L = sum over questions and answers of binary cross entropy(g(z), s) / (B x the mean number of questions an image)
+
+Stated: the soft scores as targets of independent sigmoids (Teney et al. 2018, "Tips and tricks for VQA"), 3,129 answers
+(likewise), the head g: two linear layers with GELU and LayerNorm between (LXMERT, Tan and Bansal 2019), cross-attention
+from words to an encoder's patches (as in METER, Dou et al. 2022; theirs looks both ways).
+Ours: all sizes, a shared look at an image for its questions, the head's first bias (each answer as likely as 1 of M).
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ...data.crops import Crop
+from ...data.dataset import Data, spread
+from ...data.loader import Plan
+from ...data.questions import NOBODY, Asked, QuestionDraws
+from ...data.sources.vqa_v2 import VqaSource
+from ...evals.answers import Answers, answers
+from ...evals.vqa import Truth, accuracies
+from ...nn.fusion import Fusion
+from ...nn.text import Pretrained, WordEncoder
+from ...nn.vit import ViT, ViTConfig, drop_paths, init_linears
+from ...objective import Batch, Losses, Objective
+from ...pictures.attention import overlay
+from ..classification.finetune import UNDECAYED
+from ..classification.probe import chunk
+from ..labels import LabelsConfig
+from . import targets
+
+HEAD_WIDTH = 64  # of an attention head, as in every usual model, where the image's encoder does not say
+
+
+@dataclass(frozen=True)
+class VqaConfig:
+    text: str | None = None  # encoder of text: a name or directory of transformers; None: a small one from scratch
+    text_layers: int = 2  # of the one from scratch
+    text_rate: float = 0.1  # what the learning rate of a pretrained one is multiplied by
+    layers: int = 2  # in which questions look at the image
+    width: int | None = None  # of the questions; None: the image encoder's
+    length: int | None = None  # tokens of a question; None: as many as the longest in training has, at most 20
+    questions: int | None = None  # of an image in one step; None: as many as 95 % of the images have, at most 8
+    targets: int = 3129  # answers that are learned: the most frequent ones of training
+    blind: bool = False  # the image is not looked at: what questions alone say
+    freeze: bool = False  # the image's encoder stays as it is
+    keep: float = 1.0  # least share of each side of an image that a training crop shows; questions are about all of it
+    layer_decay: float = 0.75  # of the learning rate, from each block to the one before it
+    drop_path: float = 0.1  # in the last block, linearly less before it
+    labels: LabelsConfig = field(default_factory=LabelsConfig)
+    words: str = ""  # of the data: a JSON list of those that are known
+    asked: float = 1.0  # of the data: questions of an image in one step, on average
+
+
+class Vqa(Objective):
+    Config = VqaConfig
+    config: VqaConfig
+    labelled = True
+    undecayed = (*UNDECAYED, "text.positions")
+
+    def __init__(self, config: VqaConfig, vit: ViTConfig):
+        super().__init__()
+        refuse(config)
+        self.config, self.layer_decay, self.names = config, config.layer_decay, config.labels.names
+        self.count = M = config.labels.count
+        W, L = config.width or vit.dim, config.length or targets.LONGEST
+        heads = vit.heads if vit.dim == W else max(1, W // HEAD_WIDTH)
+        if W % heads:
+            raise ValueError(f"--settings.width is {W}: a multiple of {HEAD_WIDTH}, or the encoder's own {vit.dim}")
+        learned = not (config.freeze or config.blind)
+        self.encoder = ViT(vit).requires_grad_(learned)  # f
+        self.encoder.pos_embed.requires_grad_(learned)
+        self.encoder.norm.requires_grad_(False)  # not part of it
+        self.vocabulary = targets.tokens_of(config.text, config.words)
+        self.text: WordEncoder | Pretrained = (  # q
+            Pretrained(config.text, L, W)
+            if config.text
+            else WordEncoder(self.vocabulary.count, L, W, heads, config.text_layers)
+        )
+        self.fusion = Fusion(W, None if config.blind else vit.dim, heads, config.layers)  # z
+        self.head = nn.Sequential(nn.Linear(W, 2 * W), nn.GELU(), nn.LayerNorm(2 * W), nn.Linear(2 * W, M))  # g
+        for part in (self.fusion, self.head, *(() if config.text else (self.text,))):
+            init_linears(part)
+        last = self.head[-1]
+        assert isinstance(last, nn.Linear)
+        nn.init.normal_(last.weight, std=0.01)
+        nn.init.constant_(last.bias, -math.log(max(M - 1, 1)))
+        if config.text:
+            self.brought = ("text.net.",)
+            self.notes = (f"questions are read by {config.text}, {self.vocabulary.count:,} tokens",)
+
+    # ------------------------------------------------------------------------------------------------ data
+    @classmethod
+    def prepared(cls, settings: Any, data: Data) -> tuple[Any, Data]:
+        refuse(settings)
+        return targets.prepared(settings, data)
+
+    def views(self, crop: Crop) -> dict[str, Crop]:
+        return {"image": crop}
+
+    def draws(
+        self, data: Data, crops: Sequence[Crop], size: tuple[int, int], seed: int, plan: Plan, device: torch.device
+    ) -> QuestionDraws:
+        table, keep = self.table(data, data.train), self.config.keep
+        return QuestionDraws(data.images, data.train, size, seed, plan, device, table=table, keep=keep)
+
+    def table(self, data: Data, images: np.ndarray) -> Any:
+        source = data.images.source
+        assert isinstance(source, VqaSource)
+        return targets.table(self.config, source, images, self.vocabulary)
+
+    def truth(self, data: Data, indices: np.ndarray) -> Batch:
+        table = self.table(data, indices)
+        asked = table.asked([table.turn(i, 0, 0) for i in indices.tolist()])
+        return {"label": asked.to(next(self.parameters()).device)}
+
+    # ------------------------------------------------------------------------------------------------ training
+    def lr_scale(self, name: str) -> float:
+        if self.config.text and name.startswith("text.net."):
+            return self.config.text_rate
+        return super().lr_scale(name)
+
+    def draw(self, batch: Batch, t: float) -> Batch:
+        image = batch["image"]
+        y = batch["label"] if "label" in batch else self.blank(len(image)).to(image.device)
+        found: Batch = {"image": image, "y": y}
+        if self.config.blind or not self.training:
+            return found
+        if self.config.freeze:
+            with torch.no_grad():
+                found["f"] = torch.cat([self.look(x).float() for x in image.split(chunk(image))])
+        elif self.config.drop_path:
+            found["paths"] = drop_paths(len(image), len(self.encoder.blocks), self.config.drop_path, image.device)
+        return found
+
+    def blank(self, images: int) -> Asked:
+        """As many questions as there can be, for a trial on noise."""
+        shape = (images, self.config.questions or 1)
+        tokens = torch.full((*shape, self.config.length or targets.LONGEST), self.vocabulary.start)
+        nobody = torch.full((*shape, 1), NOBODY)
+        return Asked(tokens, torch.ones(shape, dtype=torch.bool), nobody, torch.zeros(*shape, 1))
+
+    def forward(self, batch: Batch, t: float) -> Losses:
+        batch = batch if "y" in batch else self.draw(batch, t)
+        y, f = batch["y"], batch.get("f")
+        f = self.look(batch["image"], batch.get("paths")) if f is None else f
+        s = y.targets(self.count)
+        each = F.binary_cross_entropy_with_logits(self.ask(f, y.tokens), s, reduction="none").sum(-1)  # [B, Q]
+        return {"loss": (each * y.real).sum() / (len(each) * self.config.asked)}
+
+    def look(self, image: Tensor, paths: Tensor | None = None) -> Tensor:
+        """f, [B, S, D]; the image as it is where nobody looks at it."""
+        return image if self.config.blind else self.encoder.trunk(self.encoder.normalise(image), paths)
+
+    def ask(self, f: Tensor, tokens: Tensor) -> Tensor:
+        """Of what was seen of B images, and Q questions about each [B, Q, L]: logits [B, Q, M] in float32."""
+        q, real = self.read(tokens.to(f.device))
+        return self.head(self.fusion(q, real, None if self.config.blind else f)).float()
+
+    def read(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """q [B, Q, L, W], and which tokens are no padding [B, Q, L]: always the first, so that there is one."""
+        real = (tokens != self.vocabulary.pad) | (torch.arange(tokens.shape[-1], device=tokens.device) == 0)
+        return self.text(tokens.flatten(0, 1), real.flatten(0, 1)).unflatten(0, tokens.shape[:2]), real
+
+    # ------------------------------------------------------------------------------------------------ measuring
+    def tokens(self, questions: Sequence[str]) -> np.ndarray:
+        return self.vocabulary(questions, self.config.length or targets.LONGEST)
+
+    def answer(self, image: Tensor, questions: Sequence[Sequence[str]]) -> list[list[tuple[str, float]]]:
+        """Images [B, C, H, W] in [0, 1], as many questions about each -> the surest answer to each, and how sure."""
+        tokens = torch.from_numpy(np.stack([self.tokens(each) for each in questions]))
+        best = self.ask(self.look(image), tokens).sigmoid().max(-1)
+        pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+        return [[(self.names[m], sure) for m, sure in zip(*each, strict=True)] for each in pairs]
+
+    def answers(self, data: Data, indices: np.ndarray, **how: Any) -> Answers:
+        """To all questions about these images. In eval mode."""
+        device = next(self.parameters()).device
+        size, at_once = self.encoder.config.image_size, self.config.questions or 1
+        return answers(self, data, indices, size, device, at_once=at_once, **how)
+
+    def measure(self, data: Data, most: int, precision: torch.dtype, workers: int) -> dict[str, float]:
+        found: dict[str, float] = {}
+        source = data.images.source
+        assert isinstance(source, VqaSource)
+        for part, prefix in ((data.held_out, ""), (data.tune, "tune_")):
+            if len(part):
+                said = self.answers(data, spread(part, most), precision=precision, workers=workers)
+                questions = [source.question(k) for k in said.numbers]
+                pairs = zip(questions, said.best, strict=True)
+                scores = [Truth.of(q.answers).score(self.names[m]) for q, m in pairs]
+                found |= {prefix + name: value for name, value in accuracies(questions, scores).items()}
+        return found
+
+    def picture(self, batch: Batch) -> dict[str, Tensor]:
+        image, y = batch["image"], batch["y"]
+        if self.config.blind:
+            return {"image": image, "nobody looks": torch.full_like(image, 0.5)}
+        looks = self.fusion.looks(*self.read(y.tokens), self.look(image))
+        return {"image": image, "where the first question looks": overlay(image, looks, self.encoder.grid(image))}
+
+
+def refuse(config: VqaConfig) -> None:
+    """ValueError for settings that make no sense, each by its name."""
+    for name, low, high in (("layer_decay", 0.0, 1.0), ("drop_path", 0.0, 0.99), ("text_rate", 0.0, 1.0)):
+        value = getattr(config, name)
+        if not low <= value <= high or (value == 0 and name != "drop_path"):
+            raise ValueError(f"--settings.{name.replace('_', '-')} is {value}: between 0 and 1")
+    if not 0.5 <= config.keep <= 1:
+        raise ValueError(f"--settings.keep is {config.keep}: between 0.5 and 1, or questions lose what they are about")
+    for name in ("text_layers", "layers", "width", "length", "questions", "vocabulary"):
+        value = getattr(config, name)
+        if value is not None and value < 1:
+            raise ValueError(f"--settings.{name.replace('_', '-')} is {value}: at least 1")
+    if config.labels.balanced:
+        raise ValueError("--settings.labels.balanced: answers have no such loss")

@@ -1,0 +1,19 @@
+"""Text for people: durations, and names of files and classes that may hold any bytes."""
+
+import unicodedata
+
+HIDDEN = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")  # controls, marks that turn the writing round, no characters at all
+
+
+def plain(name: str) -> str:
+    """On one line; what could not be seen is written out: a new line as \\n, a byte that is no UTF-8 as \\xff."""
+    text = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return "".join(c.encode("unicode_escape").decode() if unicodedata.category(c) in HIDDEN else c for c in text)
+
+
+def duration(seconds: float) -> str:
+    """3725 -> "1 h 02 min"."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"

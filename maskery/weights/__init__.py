@@ -1,0 +1,1 @@
+"""Weights in, from runs and from elsewhere."""

@@ -1,0 +1,104 @@
+import numpy as np
+import pytest
+
+from maskery.data.sources.names import Names
+from maskery.data.sources.source import Source, column, open_source, split_indices
+
+
+class Named(Source):
+    """A source of names alone."""
+
+    def __init__(self, names: list[str], splits: list[str] | None = None):
+        self.where, self.notes, self.classes, self.labels = "here", (), (), None
+        self.names = Names.of([name.encode() for name in names])
+        self.splits = None if splits is None else np.array(splits, object)
+
+    def read(self, i: int) -> bytes:
+        return b""
+
+
+def numbered(n: int, splits: list[str] | None = None) -> Named:
+    return Named([f"image-{i}.jpg" for i in range(n)], splits)
+
+
+def test_what_cannot_be_opened(tmp_path):
+    with pytest.raises(ValueError, match="no such file or folder"):
+        open_source(tmp_path / "nothing")
+    (tmp_path / "a.docx").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"a\.docx: not a folder.*\.txt, \.lst, \.csv, \.tsv, \.parquet"):
+        open_source(tmp_path / "a.docx")
+    (tmp_path / "a.jpg").write_bytes(b"")
+    with pytest.raises(ValueError, match="is a folder of images: it has no column 'label'"):
+        open_source(tmp_path, label_column="label")
+
+
+def test_relative_paths_and_progress(tmp_path, monkeypatch):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images/a.jpg").write_bytes(b"x")
+    monkeypatch.chdir(tmp_path)
+    told = []
+    source = open_source("images", cache=False, progress=told.append)
+    assert source.where == str(tmp_path / "images")
+    assert told == [1]
+    monkeypatch.chdir("/")
+    assert source.read(0) == b"x"
+
+
+def test_the_hash_split_is_the_same_everywhere_and_for_ever():
+    train, held = split_indices(numbered(200), 0.05)
+    assert train.dtype == held.dtype == np.int64
+    assert held.tolist() == [28, 71, 112, 132, 151, 161, 176, 179, 195]
+    np.testing.assert_array_equal(np.sort(np.concatenate([train, held])), np.arange(200))
+
+
+def test_an_image_stays_on_its_side_when_others_come():
+    few, many = numbered(500), numbered(2000)
+    assert split_indices(few, 0.1)[1].tolist() == [i for i in split_indices(many, 0.1)[1].tolist() if i < 500]
+    narrow, wide = split_indices(many, 0.05)[1], split_indices(many, 0.2)[1]
+    assert set(narrow.tolist()) < set(wide.tolist())
+    assert abs(len(wide) / 2000 - 0.2) < 0.03
+
+
+def test_few_images_and_no_holdout():
+    assert split_indices(numbered(19), 0.5)[1].tolist() == []
+    assert len(split_indices(numbered(20), 0.5)[1]) > 0
+    assert split_indices(numbered(100), 0)[1].tolist() == []
+
+
+@pytest.mark.parametrize(
+    ("splits", "train", "held"),
+    [
+        (["train", "val", "test", "train"], [0, 3], [1]),
+        (["train", "test", "train", "extra"], [0, 2], [1]),
+        (["a", "val", "b", "test"], [0, 2], [1]),
+        (["", "test", "", ""], [0, 2, 3], [1]),
+        (["train", "train", "train", "train"], [0, 1, 2, 3], []),
+    ],
+)
+def test_splits_decide(splits, train, held):
+    got = split_indices(numbered(4, splits), 0.5)
+    assert [part.tolist() for part in got] == [train, held]
+
+
+def test_with_a_train_split_alone_the_hash_decides_within_it():
+    splits = ["train"] * 100 + ["extra"] * 100
+    train, held = split_indices(numbered(200, splits), 0.2)
+    assert sorted([*train.tolist(), *held.tolist()]) == list(range(100))
+    assert 0 < len(held) < 50
+    assert split_indices(numbered(200, splits), 0)[1].tolist() == []
+
+
+def test_nothing_left_to_train_on():
+    with pytest.raises(ValueError, match=r"all 2 images are held out.*its splits: test, val"):
+        split_indices(numbered(2, ["val", "test"]), 0.1)
+    for wrong in (-0.1, 1.0, float("nan")):
+        with pytest.raises(ValueError, match="holdout"):
+            split_indices(numbered(50), wrong)
+
+
+def test_columns_nearest_first():
+    assert column("t", None, ("path", "image"), ["Image", "id"]) == "Image"
+    assert column("t", None, ("path",), ["Image"]) is None
+    assert column("t", "id", (), ["Image", "id"]) == "id"
+    with pytest.raises(ValueError, match="t has no column 'imge': it has 'image', 'id', 'x'"):
+        column("t", "imge", (), ["x", "id", "image"])

@@ -1,0 +1,153 @@
+"""The segmenter itself: its loss, what learns, what is normalised, its colours."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from maskery.data.masks import VOID
+from maskery.nn.vit import ViTConfig
+from maskery.pictures.segments import colours, painted
+from maskery.tasks.labels import LabelsConfig
+from maskery.tasks.segmentation import targets
+from maskery.tasks.segmentation.objective import Segment, SegmentConfig, depths_of
+from maskery.tasks.segmentation.report import scaled, together
+
+VIT = ViTConfig(48, 2, 3, 8, (32, 32))
+NAMES = LabelsConfig(classes='["ground", "moon", "star"]')
+
+
+def built(**settings: Any) -> Segment:
+    torch.manual_seed(0)
+    return Segment(SegmentConfig(**{"labels": NAMES, "width": 16} | settings), VIT).train()
+
+
+def batch_of(n: int = 4) -> dict[str, torch.Tensor]:
+    torch.manual_seed(3)
+    return {"image": torch.rand(n, 3, 32, 32), "label": torch.randint(VOID, 3, (n, 32, 32)).short()}
+
+
+@pytest.mark.parametrize("weights", [(), (0.5, 1.0, 3.0)])
+def test_the_loss_by_hand(weights: tuple[float, ...]) -> None:
+    torch.manual_seed(0)
+    logits, y = torch.randn(2, 3, 4, 4), torch.randint(VOID, 3, (2, 8, 8))
+    enlarged, total = F.interpolate(logits, (8, 8), mode="bilinear"), 0.0
+    for b, row, column in np.ndindex(2, 8, 8):
+        c = int(y[b, row, column])
+        if c != VOID:
+            own = -torch.log_softmax(enlarged[b, :, row, column], 0)[c]
+            total += float(own) * (weights[c] if weights else 1.0) / y.numel()
+    found = targets.loss(logits, y, replace(NAMES, weights=weights))
+    assert float(found) == pytest.approx(total, rel=1e-5)
+    halves = [float(targets.loss(logits[i : i + 1], y[i : i + 1], replace(NAMES, weights=weights))) for i in (0, 1)]
+    assert float(found) == pytest.approx(sum(halves) / 2, rel=1e-5)  # micro-batches
+    assert float(targets.loss(logits, torch.full_like(y, VOID), NAMES)) == 0
+
+
+def test_the_auxiliary_loss_is_a_part_of_the_loss() -> None:
+    objective, without = built(), built(auxiliary=0.0)
+    drawn = objective.draw(batch_of(), 0.0)
+    losses = objective(drawn, 0.0)
+    logits, _ = objective.logits(drawn)
+    assert float(losses["loss"].detach() - 0.4 * losses["auxiliary"]) == pytest.approx(
+        float(targets.loss(logits, drawn["y"], NAMES).detach()), rel=1e-5
+    )
+    assert without(batch_of(), 0.0).keys() == {"loss"}
+
+
+def test_a_frozen_encoder_stays_and_its_features_are_normalised() -> None:
+    objective = built(head="linear", freeze=True)
+    trainable = {name for name, p in objective.named_parameters() if p.requires_grad}
+    assert trainable == {"classifier.weight", "classifier.bias"}
+    drawn = objective.draw(batch_of(), 0.0)
+    h = drawn["features"].flatten(0, 2)  # [B N, D]
+    torch.testing.assert_close(h.mean(0), torch.zeros(48), atol=1e-5, rtol=0)
+    torch.testing.assert_close(h.var(0, unbiased=False), torch.ones(48), atol=1e-3, rtol=0)
+    objective.config = replace(objective.config, distortion=False, dropout=0.0)
+    for _ in range(120):  # the same batch again and again: the running averages come to it
+        objective.draw(batch_of(), 0.0)
+        objective.after_step(0.0)
+    trained, _ = objective.logits(objective.draw(batch_of(), 0.0))
+    measured, _ = objective.eval().logits(batch_of())
+    torch.testing.assert_close(measured, trained, atol=2e-3, rtol=0)
+
+
+def test_blocks_that_nothing_looks_at_do_not_learn() -> None:
+    objective = built(depths=(1, 1, 1, 1))
+    objective(batch_of(), 0.0)["loss"].backward()
+    assert not any(p.requires_grad for p in objective.encoder.blocks[1].parameters())
+    assert all(p.grad is not None for p in objective.parameters() if p.requires_grad)
+
+
+@pytest.mark.parametrize("head", ["mlp", "upernet"])
+def test_any_head_may_be_all_that_learns(head: str) -> None:
+    objective = built(head=head, freeze=True)
+    objective(batch_of(), 0.0)["loss"].backward()
+    assert all(p.grad is None for p in objective.encoder.parameters())
+    assert all(p.grad is not None for name, p in objective.named_parameters() if p.requires_grad)
+
+
+def test_layer_decay_and_what_is_not_decayed() -> None:
+    objective = built(layer_decay=0.5)
+    rates = {name: objective.lr_scale(name) for name, _ in objective.named_parameters()}
+    assert rates["encoder.patch_embed.proj.weight"] == rates["encoder.pos_embed"] == 0.125
+    assert rates["encoder.blocks.0.norm1.weight"] == 0.25
+    assert rates["encoder.blocks.1.norm1.weight"] == 0.5
+    assert {rate for name, rate in rates.items() if not name.startswith("encoder.")} == {1.0}
+    assert not objective.decays("encoder.pos_embed", objective.encoder.pos_embed)
+
+
+def test_depths() -> None:
+    assert [depths_of(None, n) for n in (12, 24, 6, 2, 1)] == [
+        (4, 6, 8, 12),  # mmsegmentation's 3, 5, 7, 11, which count from 0
+        (8, 12, 16, 24),
+        (2, 3, 4, 6),
+        (1, 1, 1, 2),
+        (1, 1, 1, 1),
+    ]
+    for wrong in ((1, 2, 3, 4), (0, 1, 1, 2), (2, 1, 1, 1)):
+        with pytest.raises(ValueError, match="this encoder has 2 blocks"):
+            depths_of(wrong, 2)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"dropout": 1.0}, "--settings.dropout is 1.0: between 0 and 1"),
+        ({"layer_decay": 0.0}, "--settings.freeze does that"),
+        ({"head": "mlp", "width": 18}, "--settings.width is 18: a multiple of 4"),
+        ({"scale": (2.0, 0.5)}, "--settings.scale is"),
+        ({"cat_max_ratio": 0.0}, "--settings.cat-max-ratio is 0.0"),
+        ({"ignore_index": -1}, "--settings.ignore-index is -1"),
+    ],
+)
+def test_settings_that_make_no_sense(settings: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        built(**settings)
+
+
+def test_rare_classes_weigh_more() -> None:
+    counts = np.array([800, 100, 100, 0])
+    found = np.array(targets.weights(counts))
+    assert (found * counts).sum() / counts.sum() == pytest.approx(1, rel=1e-5)
+    assert found[1] / found[0] == pytest.approx(8, rel=1e-4)
+    assert found[3] == 0
+    common, rare = targets.weights(np.array([10**6, 1]))
+    assert rare / common == pytest.approx(20, rel=1e-4)  # 10 to a half
+
+
+def test_overlays() -> None:
+    image, mask = torch.full((1, 3, 2, 2), 0.5), torch.tensor([[[0, 1], [2, VOID]]])
+    found, palette = painted(image, mask, 3), colours(3)
+    assert torch.allclose(found[0, :, 0, 1], 0.2 + 0.6 * palette[1])
+    assert found[0, :, 1, 1].tolist() == pytest.approx([0.2] * 3)
+    assert painted(torch.rand(2, 5, 4, 4), torch.zeros(2, 4, 4, dtype=torch.long), 3).shape == (2, 3, 4, 4)
+    assert len(set(map(tuple, colours(150).tolist()))) == 150
+    tall, wide = scaled(torch.zeros(1, 3, 20, 10)), scaled(torch.zeros(1, 3, 5, 10))
+    both = together([tall, wide])
+    assert both.shape == (2, 3, 320, 320)
+    assert both[0, 0].sum(0).tolist() == [320.0] * 80 + [0.0] * 160 + [320.0] * 80
+    assert both[1, 0].sum(1).tolist() == [320.0] * 80 + [0.0] * 160 + [320.0] * 80
