@@ -29,14 +29,14 @@ import numpy as np
 import simplejpeg
 import torch
 import torchvision
-from maskery.data.pack.writer.encode import Encoding
-from maskery.data.pack.writer.writer import pack_source
 from PIL import Image
 from torchvision import transforms
 
 from maskery.data.crops import Crop
 from maskery.data.images import Images
 from maskery.data.loader import AHEAD, PIECE, Draws, Plan
+from maskery.data.pack.encode import Encoding
+from maskery.data.pack.writer import pack_source
 from maskery.data.resample import likely_bytes
 from maskery.data.sources.source import Source, open_source
 from maskery.data.transfer import Slots, keep_freed_memory

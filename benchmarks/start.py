@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from maskery.data.pack.writer.reader import write_index
-from maskery.data.pack.writer.shards import Places
 
+from maskery.data.pack.reader import write_index
+from maskery.data.pack.shards import Places
 from maskery.data.sources.names import Names
 from maskery.data.sources.scan import Scan, _cache_file, _save
 from maskery.data.sources.source import Source, open_source, split_indices

@@ -4,12 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from maskery.weights.load.load import run_from
 
 from maskery import config
 from maskery.config import ImagesConfig, Run
 from maskery.methods import METHODS
 from maskery.objectives import OBJECTIVES
+from maskery.weights.load import run_from
 
 
 def test_what_is_read_is_what_was_written(tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 import torch
-from maskery.tasks.vqa.objective.objective import Vqa
 from torch import Tensor
 
 from maskery.data.crops import Crop
@@ -18,6 +17,7 @@ from maskery.tasks.detection import targets
 from maskery.tasks.detection.objective import Detect
 from maskery.tasks.labels import LabelsConfig
 from maskery.tasks.segmentation.objective import Segment
+from maskery.tasks.vqa.objective import Vqa
 
 VIT = ViTConfig(48, 2, 3, 8, (32, 32))
 HEADS = {"mlp": {"head": "mlp"}, "linear": {"head": "linear"}, "frozen": {"head": "linear", "freeze": True}}

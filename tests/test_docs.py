@@ -21,7 +21,7 @@ from maskery.methods import METHODS
 from maskery.recipes import suggest
 from tests import pages, test_contract
 from tests.pages import SHORT
-from tests.test_places import with_timm
+from tests.weights.test_locate import with_timm
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))

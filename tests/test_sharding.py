@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from maskery.weights.load.load import objective_state
 from torch import Tensor
 
 import maskery
@@ -18,6 +17,7 @@ from maskery.checkpoint import State
 from maskery.commands.evaluate_trained import supervise
 from maskery.methods import METHODS
 from maskery.optim import optimizer_of
+from maskery.weights.load import objective_state
 
 from .test_microbatch import built, drawn
 from .test_train import metrics

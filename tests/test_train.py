@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 import torch
-from maskery.runs.directory.directory import run_of
 from safetensors.torch import load_file
 
 import maskery
 from maskery.cli import main
 from maskery.methods import METHODS
+from maskery.runs.directory import run_of
 from maskery.runs.metrics import whole_lines
 from maskery.schedule import cosine
 

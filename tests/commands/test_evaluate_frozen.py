@@ -11,7 +11,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from maskery.weights.load.load import load_encoder
 
 import maskery
 from maskery.cli import main
@@ -27,6 +26,7 @@ from maskery.evals.quick import quick
 from maskery.evals.results import END, RANDOM, START, read, read_all
 from maskery.nn.vit import ViT, ViTConfig
 from maskery.terminal import Quiet
+from maskery.weights.load import load_encoder
 from tests.exported import to_timm
 from tests.test_train import TINY
 

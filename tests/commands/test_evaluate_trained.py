@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from maskery.weights.load.load import load_encoder
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -26,6 +25,7 @@ from maskery.evals.results import END, RANDOM, START, fingerprint, read, read_al
 from maskery.nn.vit import SIZES, ViT, ViTConfig
 from maskery.options import options
 from maskery.tasks import TASKS
+from maskery.weights.load import load_encoder
 from tests.exported import to_timm
 from tests.tasks.images import noise, several, two_colours
 from tests.test_train import TINY, assert_same_run, metrics, weights

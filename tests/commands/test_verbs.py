@@ -8,12 +8,12 @@ import pyarrow.parquet as pq
 import pytest
 import timm
 import torch
-from maskery.weights.load.load import load_encoder
 from safetensors.torch import load_file
 from torch.nn.functional import interpolate
 
 import maskery
 from maskery.cli import MISUSED, VERBS, main
+from maskery.weights.load import load_encoder
 from tests.test_train import TINY
 
 

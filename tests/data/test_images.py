@@ -4,9 +4,9 @@ import io
 
 import numpy as np
 import pytest
-from maskery.data.decode.image.unreadable import Unreadable
 from PIL import Image
 
+from maskery.data.decode.unreadable import Unreadable
 from maskery.data.images import Images
 from maskery.data.sources.source import Source
 from maskery.demo import scenes

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from maskery.data.decode.image.unreadable import Unreadable
 from PIL import Image
 
+from maskery.data.decode.unreadable import Unreadable
 from maskery.data.masks import VOID, Meaning, decode_mask, mask_of, nearest, survey_masks
 from maskery.data.sources.source import Source, open_source
 from maskery.demo import scenes

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as td
-from maskery.data.decode.image.image import Unreadable
-from maskery.data.decode.image.picture import Picture
 
+from maskery.data.decode.image import Unreadable
+from maskery.data.decode.picture import Picture
 from maskery.data.memory_cache import Kept, keep
 from maskery.distributed import World
 

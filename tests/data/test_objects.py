@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from maskery.commands.demo.coco import write_coco
 from PIL import Image
 
 from maskery.data.images import Images
 from maskery.data.loader import Plan, batches, uniforms
 from maskery.data.objects import NO_NUMBERS, NOTHING, WHOLE, Jitter, ObjectDraws, Targets, fitted, view_of
 from maskery.data.sources.source import open_source
+from maskery.demo.coco import write_coco
 from maskery.microbatch import part
 
 MEAN = (0.5, 0.5, 0.5)

@@ -9,8 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from maskery.commands.demo.scenes import scene
-from maskery.commands.demo.vqa import write_files, write_vqa
 from PIL import Image
 
 from maskery.data.images import Images
@@ -18,6 +16,8 @@ from maskery.data.loader import Plan, batches
 from maskery.data.questions import NOBODY, Asked, QuestionDraws, Table, Whole, wholly
 from maskery.data.sources.source import open_source, split_indices
 from maskery.data.sources.vqa_v2 import UNANSWERED, VqaSource, splits_of
+from maskery.demo.scenes import scene
+from maskery.demo.vqa import write_files, write_vqa
 
 CPU = torch.device("cpu")
 

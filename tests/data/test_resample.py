@@ -7,9 +7,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from maskery.data.decode.image.picture import Box
 from PIL import Image
 
+from maskery.data.decode.picture import Box
 from maskery.data.resample import CHUNK, Packing, Regions, Stack, join, resized, weights
 from maskery.demo import scenes
 

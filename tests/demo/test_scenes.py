@@ -4,8 +4,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from maskery.commands.demo.scenes import CLASSES, COLOURS, SHAPES, Scene, images, scene, write_folder, write_masks
 from PIL import Image
+
+from maskery.demo.scenes import CLASSES, COLOURS, SHAPES, Scene, images, scene, write_folder, write_masks
 
 SOME = [scene(seed, index) for seed in (0, 7) for index in range(60)]
 FIRST_LABELS = [5, 1, 6, 3, 4, 8, 9, 7, 2, 0]

@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from maskery.weights.load.load import load_encoder
 
 import maskery
 from maskery.config import ImagesConfig
@@ -14,6 +13,7 @@ from maskery.evals.candidates import Side, encoder_of, open_for, seen_by, sides
 from maskery.evals.results import END, RANDOM, START
 from maskery.nn.vit import ViT, ViTConfig
 from maskery.terminal import Quiet
+from maskery.weights.load import load_encoder
 from tests.exported import to_timm
 from tests.test_train import TINY
 

@@ -5,12 +5,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from maskery.commands.demo.coco import write_coco
 from torch import Tensor
 
 from maskery.config import ImagesConfig
 from maskery.data.dataset import Data, open_data
 from maskery.data.sources.rle import encoded
+from maskery.demo.coco import write_coco
 from maskery.evals import detect
 from maskery.evals.detect import Seen, average_precision, detected, mask_results, pasted, results, truth_of
 from maskery.terminal import Quiet

@@ -18,7 +18,7 @@ from maskery.exporters.export import KINDS, Kind, python_text
 from maskery.exporters.markdown import code
 from maskery.exporters.source import Exported, Source, source_at
 from tests.classified import by_hand, source
-from tests.exports.conftest import RECTANGLE, SQUARE, network
+from tests.exporters.conftest import RECTANGLE, SQUARE, network
 
 DONE = Exported("timm", 1e-7, "features are ours", "pass", "timm")
 

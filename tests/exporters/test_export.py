@@ -17,7 +17,7 @@ from maskery.exporters.export import KINDS, export_to, whole
 from maskery.exporters.source import Source
 from maskery.tasks.classification.load import CHOSEN
 from tests.classified import source
-from tests.exports.conftest import RECTANGLE, SQUARE, network
+from tests.exporters.conftest import RECTANGLE, SQUARE, network
 from tests.tasks.runs import done
 
 

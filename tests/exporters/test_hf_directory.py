@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from maskery.weights.load.load import load_encoder
 from PIL import Image
 
 import maskery
@@ -16,8 +15,9 @@ from maskery.exporters.export import export_to
 from maskery.exporters.source import Source
 from maskery.inference.predictor import Predictor
 from maskery.inference.preprocess import Preparation
+from maskery.weights.load import load_encoder
 from tests.classified import NAMES, by_hand, source
-from tests.exports.conftest import SQUARE, network
+from tests.exporters.conftest import SQUARE, network
 
 transformers = pytest.importorskip("transformers")
 SMALL: dict[str, Any] = {"hidden_size": 192, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 768}
@@ -146,7 +146,7 @@ def test_its_images_are_ours(run: Path, tmp_path: Path) -> None:
 
 
 def test_images_of_a_rectangle_with_two_channels(tmp_path: Path) -> None:
-    from tests.exports.conftest import RECTANGLE
+    from tests.exporters.conftest import RECTANGLE
 
     source = Source(network(RECTANGLE))
     done = export_to("hf", source, tmp_path / "out")

@@ -14,7 +14,7 @@ from maskery.exporters.check import difference
 from maskery.exporters.export import export_to
 from maskery.exporters.source import Source
 from tests.classified import NAMES, by_hand, source
-from tests.exports.conftest import RECTANGLE, network
+from tests.exporters.conftest import RECTANGLE, network
 
 onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import timm
 import torch
-from maskery.weights.load.load import load_encoder
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
@@ -19,6 +18,7 @@ from maskery.data.crops import larger
 from maskery.exporters.export import export_to
 from maskery.exporters.source import Source
 from maskery.exporters.timm_directory import crop_pct
+from maskery.weights.load import load_encoder
 from tests.classified import by_hand, source
 
 

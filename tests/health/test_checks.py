@@ -9,8 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from maskery.runs.directory.directory import run_of
-from maskery.runs.directory.metrics import read_metrics
 from PIL import Image
 
 import maskery
@@ -19,6 +17,8 @@ from maskery.health.checks import Facts, Verdict, verdicts
 from maskery.methods import METHODS, mae
 from maskery.nn.targets import pixels
 from maskery.nn.teacher import Ema
+from maskery.runs.directory import run_of
+from maskery.runs.metrics import read_metrics
 
 BASE_LR = 4e-2  # lr 2.5e-3 at batch 16: what `pretrain` suggests for vit-micro
 TINY: dict[str, Any] = {

@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from maskery.runs.directory.contents import read_run, state
 
 import maskery
 from maskery.html_report.run_page import run_page
 from maskery.html_report.server import Server
-from tests.report.browser import Browser, browser
-from tests.report.test_comparison import facts as _facts  # noqa: F401
+from maskery.runs.contents import read_run, state
+from tests.html_report.browser import Browser, browser
+from tests.html_report.test_compare_page import facts as _facts  # noqa: F401
 from tests.test_train import TINY
 
 

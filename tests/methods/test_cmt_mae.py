@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from maskery.weights.load.load import load_encoder
 from torch import Tensor
 
 from maskery import cli, pretrain
@@ -22,6 +21,7 @@ from maskery.nn.frozen import Frozen
 from maskery.nn.vit import ViTConfig
 from maskery.objective import Batch
 from maskery.pictures.attention import masked, overlay
+from maskery.weights.load import load_encoder
 
 VIT = ViTConfig(48, 2, 3, 8, (32, 48))  # 4 x 6 patches
 SMALL, TEACHER = DecoderSize(32, 1, 4), "random:test_vit"  # the teacher is 64 wide and 6 blocks deep

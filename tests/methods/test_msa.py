@@ -6,7 +6,6 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from maskery.weights.load.load import run_from, start_from
 from torch import Tensor, nn
 
 from maskery import config as configs
@@ -20,6 +19,7 @@ from maskery.nn.decoder import DecoderSize
 from maskery.nn.vit import ViTConfig
 from maskery.objective import Batch
 from maskery.options import UsageError, options, parse
+from maskery.weights.load import run_from, start_from
 
 VIT = ViTConfig(48, 2, 3, 8, (32, 32))  # N 16, K 4
 SMALL = DecoderSize(32, 1, 4)

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from maskery.weights.load.load import load_encoder
 from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
@@ -23,6 +22,7 @@ from maskery.nn.targets import pixels
 from maskery.nn.vit import ViTConfig
 from maskery.objective import Batch
 from maskery.optim import optimizer_of
+from maskery.weights.load import load_encoder
 from tests.methods.test_mae import our_name, relative
 from tests.test_train import TINY, weights
 

@@ -10,12 +10,12 @@ import pytest
 import timm
 import torch
 import torch.nn.functional as F
-from maskery.weights.load.timm import TimmViT
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from maskery.nn.frozen import Frozen
 from maskery.nn.vit import ViT, ViTConfig
+from maskery.weights.timm import TimmViT
 from tests.exported import to_timm
 
 STUDENT = ViTConfig(48, 1, 3, 8, (32, 48))  # a grid of 4 x 6

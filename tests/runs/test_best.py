@@ -11,7 +11,7 @@ from maskery import checkpoint
 from maskery.checkpoint import State
 from maskery.config import WatchConfig
 from maskery.optim import optimizer_of
-from maskery.runs.directory import best
+from maskery.runs import best
 from tests.tasks.images import two_colours
 from tests.tasks.runs import done
 from tests.test_train import assert_same_run, metrics

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from maskery.runs.directory.metrics import CHUNK, MOST, read_metrics
+
+from maskery.runs.metrics import CHUNK, MOST, read_metrics
 
 
 def write(path: Path, rows: int) -> Path:

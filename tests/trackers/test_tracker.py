@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 import yaml
-from maskery.runs.directory.directory import run_of
 
 import maskery
 from maskery.cli import main
 from maskery.config import LogConfig
+from maskery.runs.directory import run_of
 from maskery.runs.metrics import whole_lines
 from maskery.trackers import mlflow_run, wandb_run
 from maskery.trackers import tracker as trackers

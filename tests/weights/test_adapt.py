@@ -3,12 +3,12 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from maskery.weights.load.convert import Facts
 from timm.models._manipulate import adapt_input_conv
 
 from maskery.nn.decoder import Decoder, DecoderSize
 from maskery.nn.positions import resize
 from maskery.nn.vit import IMAGENET_MEAN, IMAGENET_STD, ViT, ViTConfig
+from maskery.weights.convert import Facts
 from maskery.weights.load import adapt
 
 BASE = ViTConfig(48, 2, 3, 8, (32, 48), IMAGENET_MEAN, IMAGENET_STD)

@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 import torch
-from maskery.weights.load.convert import Facts, config_of, decoder_names, encoder_names, image_size
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 from maskery.nn.vit import ViT
+from maskery.weights.convert import Facts, config_of, decoder_names, encoder_names, image_size
 
 SMALL = {"img_size": 32, "patch_size": 8, "embed_dim": 48, "depth": 2, "num_heads": 3, "num_classes": 0}
 FACTS = Facts(3, (32, 32), (0.5,) * 3, (0.5,) * 3)

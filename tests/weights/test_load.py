@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 import torch
-from maskery.weights.load.load import images_of, load_encoder, open_weights, start_from
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -19,10 +18,10 @@ from maskery.nn import masking
 from maskery.nn.decoder import DecoderSize
 from maskery.nn.positions import resize
 from maskery.nn.vit import IMAGENET_MEAN, ViT, ViTConfig
-from maskery.weights.load import adapt
+from maskery.weights.load import adapt, images_of, load_encoder, open_weights, start_from
+from tests.commands.test_pretrain import short
 from tests.methods.test_mae import relative
-from tests.test_places import FIXTURES, assert_same_features, official, same, with_timm, write_rc_mae
-from tests.test_start import short
+from tests.weights.test_locate import FIXTURES, assert_same_features, official, same, with_timm, write_rc_mae
 
 VIT = ViTConfig(48, 3, 3, 8, (64, 64), (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))  # the reference's; images normalised already
 DECODER = DecoderSize(32, 2, 4)

@@ -8,8 +8,6 @@ from typing import Any
 import pytest
 import timm
 import torch
-from maskery.weights.load.load import load_encoder
-from maskery.weights.load.locate import open_weights
 from safetensors.torch import load_file, save_file
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
@@ -18,6 +16,8 @@ from maskery.cli import main
 from maskery.exporters.export import export_to
 from maskery.exporters.source import Source
 from maskery.nn.vit import ViT, ViTConfig
+from maskery.weights.load import load_encoder
+from maskery.weights.locate import open_weights
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 CLOSED = "http://127.0.0.1:9"  # nobody answers there

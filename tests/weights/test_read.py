@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 import torch
-from maskery.weights.load.convert import Facts
-from maskery.weights.load.read import facts_in, networks, part_of, tensors_in, tensors_of
 from safetensors.torch import save_file
+
+from maskery.weights.convert import Facts
+from maskery.weights.read import facts_in, networks, part_of, tensors_in, tensors_of
 
 T = torch.zeros(2)
 

@@ -9,8 +9,9 @@ import pytest
 import tifffile
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from maskery.data.decode.image.image import Header, Unreadable, decode, read_header
 from PIL import Image, ImageOps
+
+from maskery.data.decode.image import Header, Unreadable, decode, read_header
 
 PHOTOS = Path(__file__).parents[3] / ".." / "shared" / "data" / "photos"
 H, W = 37, 53

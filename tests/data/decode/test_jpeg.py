@@ -5,8 +5,9 @@ import io
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from maskery.data.decode.image.jpeg import SCALES, Frame, decode, frame
 from PIL import Image
+
+from maskery.data.decode.jpeg import SCALES, Frame, decode, frame
 
 
 def encoded(height: int, width: int, mode: str = "RGB", **options) -> bytes:

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from maskery.data.decode.image.image import open_image, picture
-from maskery.data.decode.image.picture import Picture, detail
-from maskery.data.decode.image.pixels import resize
 from PIL import Image, ImageOps
+
+from maskery.data.decode.image import open_image, picture
+from maskery.data.decode.picture import Picture, detail
+from maskery.data.decode.pixels import resize
 
 
 def ramp(height: int, width: int) -> np.ndarray:

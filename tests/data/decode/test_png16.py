@@ -3,9 +3,10 @@ import io
 import imagecodecs
 import numpy as np
 import pytest
-from maskery.data.decode.image.image import decode
-from maskery.data.decode.image.png16 import chunks, decode_png16
-from maskery.data.decode.image.unreadable import Unreadable
+
+from maskery.data.decode.image import decode
+from maskery.data.decode.png16 import chunks, decode_png16
+from maskery.data.decode.unreadable import Unreadable
 
 
 @pytest.mark.parametrize(("channels", "rawmode"), [(2, "LA;16B"), (3, "RGB;16B"), (4, "RGBA;16B")])

@@ -5,8 +5,9 @@ import sys
 import numpy as np
 import pytest
 import tifffile
-from maskery.data.decode.image.image import Unreadable, decode, read_header
 from PIL import Image
+
+from maskery.data.decode.image import Unreadable, decode, read_header
 
 
 def noise(*shape: int, dtype=np.uint8) -> np.ndarray:

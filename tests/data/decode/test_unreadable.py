@@ -3,7 +3,8 @@ import struct
 import warnings
 
 import pytest
-from maskery.data.decode.image.unreadable import Unreadable, one_line, reading
+
+from maskery.data.decode.unreadable import Unreadable, one_line, reading
 
 
 @pytest.mark.parametrize("error", [OSError("a\nb"), SyntaxError("x"), struct.error("x"), KeyError(3), MemoryError()])

@@ -3,9 +3,10 @@ import io
 import numpy as np
 import pytest
 import tifffile
-from maskery.data.decode.image.image import Unreadable, decode, read_header
-from maskery.data.pack.writer.encode import Encoding, encode, target
 from PIL import Image
+
+from maskery.data.decode.image import Unreadable, decode, read_header
+from maskery.data.pack.encode import Encoding, encode, target
 
 
 def pattern(height: int, width: int, channels: int = 3, dtype: type = np.uint8) -> np.ndarray:

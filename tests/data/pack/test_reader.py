@@ -5,15 +5,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from maskery.data.decode.image.image import Unreadable
-from maskery.data.pack.writer.encode import Encoding
-from maskery.data.pack.writer.reader import PackedSource, write_index
-from maskery.data.pack.writer.shards import Places
-from maskery.data.pack.writer.writer import pack_source
 from PIL import Image
 
 from maskery.cli import main
+from maskery.data.decode.image import Unreadable
 from maskery.data.images import Images
+from maskery.data.pack.encode import Encoding
+from maskery.data.pack.reader import PackedSource, write_index
+from maskery.data.pack.shards import Places
+from maskery.data.pack.writer import pack_source
 from maskery.data.sources.names import Names, raw
 from maskery.data.sources.source import open_source
 from maskery.terminal import Quiet

@@ -13,16 +13,16 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from maskery.data.pack.writer.encode import Encoding
-from maskery.data.pack.writer.reader import PackedSource
-from maskery.data.pack.writer.remote import Blocks, blocks_of, fetch, window_order
-from maskery.data.pack.writer.writer import pack_source
 from PIL import Image
 
 from maskery.data.crops import Crop
 from maskery.data.images import Images
 from maskery.data.loader import Draws, Plan
 from maskery.data.order import positions
+from maskery.data.pack.encode import Encoding
+from maskery.data.pack.reader import PackedSource
+from maskery.data.pack.remote import Blocks, blocks_of, fetch, window_order
+from maskery.data.pack.writer import pack_source
 from maskery.data.sources.source import Source, open_source
 from maskery.terminal import Quiet
 

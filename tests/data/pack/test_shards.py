@@ -9,7 +9,8 @@ import pyarrow.ipc
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from maskery.data.pack.writer.shards import Row, Writer, digest_of, places, printable, schema
+
+from maskery.data.pack.shards import Row, Writer, digest_of, places, printable, schema
 
 ROWS = st.tuples(st.binary(min_size=1, max_size=9), st.none() | st.binary(min_size=1, max_size=99), st.integers(-1, 2))
 

@@ -20,9 +20,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from maskery.data.pack.writer.encode import Encoding
-from maskery.data.pack.writer.reader import PackedSource
-from maskery.data.pack.writer.writer import pack_source
 from PIL import Image
 
 import maskery
@@ -31,6 +28,9 @@ from maskery.data.crops import Crop
 from maskery.data.dataset import Data
 from maskery.data.images import Images
 from maskery.data.loader import Draws, Plan
+from maskery.data.pack.encode import Encoding
+from maskery.data.pack.reader import PackedSource
+from maskery.data.pack.writer import pack_source
 from maskery.data.sources.source import Source, open_source, split_indices
 from maskery.terminal import Quiet
 

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from maskery.commands.demo.coco import write_coco
-from maskery.commands.demo.scenes import SHAPES, scene
 
 from maskery.data.sources.coco import CocoSource
 from maskery.data.sources.rle import drawable, drawn, encoded
 from maskery.data.sources.source import open_source, split_indices
+from maskery.demo.coco import write_coco
+from maskery.demo.scenes import SHAPES, scene
 
 TRAIN = "annotations/instances_train.json"
 

@@ -25,7 +25,7 @@ from maskery.optim import grouped
 from maskery.tasks.classification.finetune import Finetune, FinetuneConfig, smoothed
 from maskery.tasks.labels import LabelsConfig
 from maskery.train import train
-from maskery.weights.load import load
+from maskery.weights import load
 from tests.exported import to_timm
 from tests.test_microbatch import gradients
 from tests.test_train import metrics

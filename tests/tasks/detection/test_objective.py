@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from maskery.commands.demo.coco import write_coco
 from PIL import Image
 
 import maskery
@@ -20,6 +19,7 @@ from maskery.cli import main
 from maskery.config import ImagesConfig, Run
 from maskery.data.dataset import open_data
 from maskery.data.objects import Targets
+from maskery.demo.coco import write_coco
 from maskery.microbatch import part
 from maskery.nn.vit import ViTConfig
 from maskery.pictures.objects import outlined

@@ -15,10 +15,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from maskery.commands.demo.vqa import write_files, write_vqa
-from maskery.tasks.vqa.objective.objective import Vqa, VqaConfig
-from maskery.tasks.vqa.objective.recipe import vqa
-from maskery.tasks.vqa.objective.targets import Forms
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -28,12 +24,16 @@ from maskery.config import ImagesConfig, Run
 from maskery.data.dataset import open_data
 from maskery.data.questions import NOBODY
 from maskery.data.sources.vqa_v2 import VqaSource
+from maskery.demo.vqa import write_files, write_vqa
 from maskery.evals.vqa import Truth
 from maskery.microbatch import part
 from maskery.nn.text import PAD, START, UNKNOWN, Words, words_of
 from maskery.nn.vit import ViTConfig
 from maskery.tasks.classification.load import load_task
 from maskery.tasks.labels import LabelsConfig
+from maskery.tasks.vqa.objective import Vqa, VqaConfig
+from maskery.tasks.vqa.recipe import vqa
+from maskery.tasks.vqa.targets import Forms
 from maskery.terminal import Quiet
 from tests.test_train import assert_same_run, weights
 
