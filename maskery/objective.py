@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from . import optim
 from .data.augment import Augment
 from .data.crops import Crop
-from .data.dataset import Data
+from .data.dataset import ImageData
 from .data.loader import Draws, Plan
 from .nn.baselines import Guesses
 from .nn.vit import ViT
@@ -41,7 +41,7 @@ class Objective(nn.Module, abc.ABC):
     augment: str | None = None  # timm's name of what happens to every crop after it is resized (RandAugment)
 
     @classmethod
-    def prepared(cls, settings: Any, data: Data) -> tuple[Any, Data]:
+    def prepared(cls, settings: Any, data: ImageData) -> tuple[Any, ImageData]:
         """The settings with what the data decide (classes), and the part of the data that is for this objective.
 
         ValueError in one line when it can do nothing with them.
@@ -53,13 +53,13 @@ class Objective(nn.Module, abc.ABC):
         """The images that `forward` finds in its batch, by name. Views with the *same* `Crop` object share it."""
 
     def draws(
-        self, data: Data, crops: Sequence[Crop], size: tuple[int, int], seed: int, plan: Plan, device: torch.device
+        self, data: ImageData, crops: Sequence[Crop], size: tuple[int, int], seed: int, plan: Plan, device: torch.device
     ) -> Draws:
         """What its batches are cut from: a view for each crop, and labels where it is `labelled`."""
         augment = Augment(self.augment, self.encoder.config.mean, size) if self.augment else None
         return Draws(data.images, data.train, crops, size, seed, plan, device, labelled=self.labelled, augment=augment)
 
-    def truth(self, data: Data, indices: np.ndarray) -> Batch:
+    def truth(self, data: ImageData, indices: np.ndarray) -> Batch:
         """What pictures of these images need beside them, each cut as the centre crop."""
         return {}
 
@@ -86,7 +86,7 @@ class Objective(nn.Module, abc.ABC):
         """
         return {}
 
-    def measure(self, data: Data, most: int, precision: torch.dtype, workers: int) -> dict[str, float]:
+    def measure(self, data: ImageData, most: int, precision: torch.dtype, workers: int) -> dict[str, float]:
         """Of a `labelled` objective: what held-out images (at most so many) say about it, in eval mode."""
         return {}
 

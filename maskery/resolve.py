@@ -5,11 +5,11 @@ from dataclasses import replace
 import torch
 
 from .config import Run
-from .data.dataset import Data
+from .data.dataset import ImageData
 from .data.sources.names import absolute
 
 
-def resolved(run: Run, data: Data, device: torch.device) -> Run:
+def resolved(run: Run, data: ImageData, device: torch.device) -> Run:
     """The run with everything decided that was left to the data and the machine."""
     bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported()
     return replace(

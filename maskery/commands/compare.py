@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from ..config import Run
-from ..data.dataset import Data, open_data
+from ..data.dataset import ImageData, open_data
 from ..distributed import World, world
 from ..evals.encoder_metrics import Questions, course, seconds_per_step, standing
 from ..evals.paired import lines
@@ -119,7 +119,9 @@ def compare(args: Sequence[str] = (), **leaves: Any) -> Compared:
     return Compared(plan.out, False, tuple(facts["table"]), tuple(facts["reading"]))
 
 
-def one(plan: Plan, contender: Contender, run: Run, data: Data, asked: Questions | str, here: World, note: str) -> None:
+def one(
+    plan: Plan, contender: Contender, run: Run, data: ImageData, asked: Questions | str, here: World, note: str
+) -> None:
     """Train one run or go on with it, measure it, write its evals/compare.json. KeyboardInterrupt when stopped."""
     out, began = plan.directory(contender, run.seed), time.monotonic()
     numbers: Facts = {}
@@ -167,7 +169,7 @@ def timed(plan: Plan, contender: Contender, run: Run, here: World) -> float:
     return found
 
 
-def untrained(run: Run, data: Data, here: World) -> ViT:
+def untrained(run: Run, data: ImageData, here: World) -> ViT:
     """The encoder as the loop has it before the first step."""
     run = resolved(run, data, here.device)
     torch.manual_seed(run.seed)
@@ -184,7 +186,7 @@ def forget(here: World) -> None:
         torch.cuda.reset_peak_memory_stats(here.device)
 
 
-def measured(encoder: ViT, data: Data, asked: Questions) -> dict[str, float]:
+def measured(encoder: ViT, data: ImageData, asked: Questions) -> dict[str, float]:
     workers = data.workers()
     with Terminal().bar("features") as tick:
         return standing(encoder, data, asked, workers, tick)

@@ -57,7 +57,7 @@ def knn(
         images: how the data is read
     """
     asked = ask(where, data, Few.of(labels, shots), draws, seed, overlap, beside, seeds, images)
-    if asked.opened.tags is not None:
+    if asked.opened.multi_hot is not None:
         raise ValueError(f"{data}: images have several labels each, and neighbours vote for one; a probe can ask them")
     y, classes = asked.opened.labels, len(asked.opened.classes)
     least = min(map(len, asked.training.values()))
@@ -105,7 +105,7 @@ def quick_probe(
     """
     solvers()  # before anything takes long
     asked = ask(where, data, Few.of(labels, shots), draws, seed, overlap, beside, seeds, images)
-    y = asked.opened.labels if asked.opened.tags is None else asked.opened.tags.astype(np.int64)
+    y = asked.opened.labels if asked.opened.multi_hot is None else asked.opened.multi_hot.astype(np.int64)
     assert y is not None
 
     def measured(bank: Features, asking: Features) -> Measured:

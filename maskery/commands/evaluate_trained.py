@@ -16,7 +16,7 @@ import tyro
 
 from .. import config
 from ..config import ImagesConfig, Run
-from ..data.dataset import Data, source_of
+from ..data.dataset import ImageData, source_of
 from ..data.images import Images
 from ..data.sources.source import split_indices
 from ..distributed import World, world
@@ -253,7 +253,7 @@ def labelled_images(kind: Kind, asked: Supervise) -> Known:
     """The labels there are. ValueError when nothing can be learned from them."""
     source = source_of(asked.data, asked.images)
     images = Images(source, channels=3, bits=8, pages=asked.images.pages, min_side=1)  # of which none is decoded
-    opened = Data(images, *split_indices(source, asked.images.holdout), asked.images, ())
+    opened = ImageData(images, *split_indices(source, asked.images.holdout), asked.images, ())
     settings = replace(asked.settings, labels=LabelsConfig(asked.labels, asked.shots, asked.seed))
     settings, data = TASKS[kind].prepared(settings, opened)
     n = len(data.train)

@@ -20,7 +20,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from ..config import Run, SaveConfig, WatchConfig
-from ..data.dataset import Data, open_data
+from ..data.dataset import ImageData, open_data
 from ..data.loader import Draws, Plan, batches
 from ..distributed import World, world
 from ..html_report.profile import findings, table
@@ -184,7 +184,7 @@ def flop_per_image(run: Run, device: torch.device) -> float:
     return counter.get_total_flops() / objective.group
 
 
-def images_per_second(run: Run, data: Data, device: torch.device, seconds: float) -> float:
+def images_per_second(run: Run, data: ImageData, device: torch.device, seconds: float) -> float:
     """What one loader process makes of these images, on one thread as it has it."""
     with torch.device("meta"):
         views = OBJECTIVES[run.method](run.settings, run.vit()).views(run.crop)

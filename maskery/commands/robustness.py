@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..config import ImagesConfig
-from ..data.dataset import Data, open_data, spread
+from ..data.dataset import ImageData, open_data, spread
 from ..evals.candidates import reopened
 from ..evals.comparison import side_by_side
 from ..evals.corruptions import BENCHMARK, EXTRA, SEVERITIES, check
@@ -50,7 +50,7 @@ class Classifier(Protocol):
 class Trials:
     """What a classifier is tried on."""
 
-    opened: Data
+    opened: ImageData
     asking: np.ndarray  # held-out images with labels
     of: int  # so many of these there are
     corruptions: tuple[str, ...]

@@ -31,21 +31,21 @@ class Reporter(Protocol):
 
 
 @dataclass(frozen=True)
-class Data:
+class ImageData:
     images: Images
     train: np.ndarray  # [n] indices into images, sorted
     held_out: np.ndarray  # [m] never trained on
     config: ImagesConfig  # nothing is None any more but columns and workers
     unreadable: tuple[tuple[str, str], ...]  # (name, reason) of those found so far
-    tune: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))  # to choose by, not trained on
+    validation: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))  # to choose by, not trained on
 
     @property
     def labels(self) -> np.ndarray | None:
         return self.images.source.labels
 
     @property
-    def tags(self) -> np.ndarray | None:
-        return self.images.source.tags
+    def multi_hot(self) -> np.ndarray | None:
+        return self.images.source.multi_hot
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -94,7 +94,7 @@ def source_of(where: str, config: ImagesConfig, progress: Callable[[int], None] 
 
 def open_data(
     where: str, config: ImagesConfig, size: tuple[int, int], report: Reporter, world: World | None = None
-) -> Data:
+) -> ImageData:
     """Open, look at a sample, refuse what is mostly unreadable, decode into memory what fits.
 
     `size` (height, width) of the views in pixels. All processes of a `world` call this together.
@@ -140,7 +140,7 @@ def open_data(
     if looked.heights[0] < size[0] or looked.widths[0] < size[1]:
         report.say(f"some images are smaller than {size[0]} x {size[1]} pixels and are enlarged")
     config = _normalisation(replace(config, channels=channels, bits=bits), source, train)
-    return Data(images, train, held_out, config, tuple(unreadable))
+    return ImageData(images, train, held_out, config, tuple(unreadable))
 
 
 def spread(indices: np.ndarray, most: int) -> np.ndarray:

@@ -89,7 +89,7 @@ class Draws(Dataset[dict[str, Any]]):
     memory grows with the batch. On a CPU its views are a tensor [b, C, h, w] of uint8 or uint16. For a GPU they are
     `Regions`: that resizes whole batches faster than the workers can. `augment` sees crops that are resized and
     flipped: with it they are tensors for a GPU, too. `labelled`: a piece has "label" as well, [b] int64 of the images
-    that were really read, or [b, M] float32, 0 and 1, where images have tags.
+    that were really read, or [b, M] float32, 0 and 1, where images have several labels.
     """
 
     def __init__(
@@ -110,7 +110,7 @@ class Draws(Dataset[dict[str, Any]]):
         self.labels: np.ndarray | None = None
         if labelled:
             source = images.source
-            self.labels = source.labels if source.labels is not None else source.tags
+            self.labels = source.labels if source.labels is not None else source.multi_hot
             if self.labels is None:
                 raise ValueError(f"{source.where}: images without labels: {'; '.join(source.notes)}")
         self.augment = augment

@@ -211,8 +211,8 @@ def shown(name: str) -> str:
 
 def label_lines(source: Source) -> list[str]:
     """What images are labelled as, and how many, in sentences for a terminal."""
-    if source.tags is not None:
-        numbers, without = (source.tags == 1).sum(0), int((~annotated(source.tags)).sum())
+    if source.multi_hot is not None:
+        numbers, without = (source.multi_hot == 1).sum(0), int((~annotated(source.multi_hot)).sum())
         mean = numbers.sum() / max(len(source) - without, 1)
         said = f"{mean:.2f} an image on average; {_count(without, 'image')} without annotation"
         head = [f"{_count(len(source.classes), 'label')}, {said}"]

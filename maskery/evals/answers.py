@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..data.crops import to_float
-from ..data.dataset import Data
+from ..data.dataset import ImageData
 from ..data.loader import Skips
 from ..data.questions import wholly
 from ..data.sources.vqa_v2 import VqaSource
@@ -48,7 +48,7 @@ class Answers:
 @torch.no_grad()
 def answers(
     network: Answering,
-    data: Data,
+    data: ImageData,
     indices: np.ndarray,
     size: tuple[int, int],
     device: torch.device,

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from ..config import ImagesConfig
-from ..data.dataset import Data, Reporter, open_data
+from ..data.dataset import ImageData, Reporter, open_data
 from ..data.images import Images
 from ..nn.vit import ViT, ViTConfig
 from ..runs.directory import is_run, run_of
@@ -66,7 +66,7 @@ def encoder_of(side: Side, like: ViTConfig, seed: int) -> ViT:
         return ViT(like).eval()
 
 
-def open_for(encoder: ViT, where: Path, data: str, images: ImagesConfig, report: Reporter) -> Data:
+def open_for(encoder: ViT, where: Path, data: str, images: ImagesConfig, report: Reporter) -> ImageData:
     """Images as the encoder from `where` wants them, each to be decoded once."""
     config, trained = encoder.config, images_of(where)
     asked = replace(images, channels=config.channels, mean=config.mean, std=config.std, memory=0)
@@ -75,7 +75,7 @@ def open_for(encoder: ViT, where: Path, data: str, images: ImagesConfig, report:
     return open_data(data, asked, config.image_size, report)
 
 
-def seen_by(encoder: ViT, where: Path, opened: Data) -> Data:
+def seen_by(encoder: ViT, where: Path, opened: ImageData) -> ImageData:
     """The same images as the encoder from another place wants them."""
     config, trained = encoder.config, images_of(where)
     asked = replace(opened.config, channels=config.channels, mean=config.mean, std=config.std)
@@ -84,7 +84,7 @@ def seen_by(encoder: ViT, where: Path, opened: Data) -> Data:
     return reopened(opened, asked, config.image_size)
 
 
-def reopened(opened: Data, config: ImagesConfig, size: tuple[int, int]) -> Data:
+def reopened(opened: ImageData, config: ImagesConfig, size: tuple[int, int]) -> ImageData:
     """The same images, decoded in another way."""
     assert config.channels
     assert config.bits

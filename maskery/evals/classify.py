@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..data.crops import to_float
-from ..data.dataset import Data
+from ..data.dataset import ImageData
 from ..data.loader import Skips, centred
 from .metrics import multilabel, refuse_nan, scores
 
@@ -29,7 +29,7 @@ class Answers:
 
 def answers(
     classify: Classify,
-    data: Data,
+    data: ImageData,
     indices: np.ndarray,
     size: tuple[int, int],
     device: torch.device,
@@ -65,7 +65,7 @@ def answers(
 
 def streamed(
     classify: Classify,
-    data: Data,
+    data: ImageData,
     indices: np.ndarray,
     size: tuple[int, int],
     device: torch.device,
@@ -89,10 +89,10 @@ def streamed(
             progress(done, len(indices))
 
 
-def truth(data: Data, indices: np.ndarray) -> Tensor:
+def truth(data: ImageData, indices: np.ndarray) -> Tensor:
     """Class numbers [n], or 0 and 1 [n, M] with several labels an image."""
-    if data.tags is not None:
-        return torch.from_numpy(data.tags[indices].astype(np.int64))
+    if data.multi_hot is not None:
+        return torch.from_numpy(data.multi_hot[indices].astype(np.int64))
     assert data.labels is not None
     return torch.from_numpy(data.labels[indices])
 

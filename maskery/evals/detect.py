@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..data.crops import to_float
-from ..data.dataset import Data
+from ..data.dataset import ImageData
 from ..data.loader import Skips
 from ..data.objects import fitted
 from ..data.sources.coco import CocoSource
@@ -42,7 +42,7 @@ class Seen:
 @torch.no_grad()
 def detected(
     detect: Detect,
-    data: Data,
+    data: ImageData,
     indices: np.ndarray,
     size: tuple[int, int],
     mean: Sequence[float],

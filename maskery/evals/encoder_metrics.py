@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..data.dataset import Data, spread
+from ..data.dataset import ImageData, spread
 from ..nn.vit import ViT
 from ..runs.metrics import whole_lines
 from .features import features
@@ -27,7 +27,7 @@ class Questions:
     queries: np.ndarray  # held-out images with labels
 
     @classmethod
-    def of(cls, data: Data) -> "Questions | str":
+    def of(cls, data: ImageData) -> "Questions | str":
         """The questions, or why there are none."""
         if data.labels is None:
             return "the images have no labels"
@@ -40,7 +40,7 @@ class Questions:
 
 
 def standing(
-    encoder: ViT, data: Data, asked: Questions, workers: int, progress: Callable[[int, int], None] | None = None
+    encoder: ViT, data: ImageData, asked: Questions, workers: int, progress: Callable[[int, int], None] | None = None
 ) -> dict[str, float]:
     """Accuracies on held-out images: kNN and linear probe, on the mean patch token and on the class token."""
     assert data.labels is not None

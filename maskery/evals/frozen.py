@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from ..config import ImagesConfig
-from ..data.dataset import Data
+from ..data.dataset import ImageData
 from ..data.sources.labels import annotated
 from ..nn.vit import ViT
 from ..terminal import Terminal
@@ -41,7 +41,7 @@ class Asked:
     data: str
     every: tuple[Side, ...]
     encoders: Mapping[Side, ViT]  # of the fixed sides
-    opened: Data  # as the encoder of WHERE wants it
+    opened: ImageData  # as the encoder of WHERE wants it
     train: np.ndarray  # training images with labels
     held_out: np.ndarray  # likewise
     training: Mapping[int, np.ndarray]  # seed -> training images whose labels are used
@@ -78,14 +78,14 @@ def ask(
     opened = open_for(next(e for side, e in encoders.items() if side.where == where), where, data, images, terminal)
     source, train = opened.images.source, opened.train
     held_out, _ = reported(source, opened.held_out)
-    if opened.labels is None and opened.tags is None:
+    if opened.labels is None and opened.multi_hot is None:
         raise ValueError(f"{data}: it has no labels: class folders, or a label column")
     if not len(held_out):
         raise ValueError(f"{data}: nothing is held out, so there is nothing to classify; set --images.holdout")
-    if opened.tags is not None:
+    if opened.multi_hot is not None:
         if few:
             raise ValueError(f"{data}: --labels and --shots are for one label an image, these have several")
-        train, held_out = (which[annotated(opened.tags[which])] for which in (train, held_out))
+        train, held_out = (which[annotated(opened.multi_hot[which])] for which in (train, held_out))
         if not len(train) or not len(held_out):
             raise ValueError(f"{data}: {len(train)} training and {len(held_out)} held-out images have labels")
     else:
@@ -174,7 +174,7 @@ def _result(asked: Asked, side: Side, measure: Measure, evaluation: str, protoco
 
 
 def _features(
-    encoder: ViT, opened: Data, which: np.ndarray, what: str, data: str, terminal: Terminal, notes: list[str]
+    encoder: ViT, opened: ImageData, which: np.ndarray, what: str, data: str, terminal: Terminal, notes: list[str]
 ) -> Features:
     with terminal.bar(what) as tick:
         found = features(encoder, opened.images, which, workers=opened.workers(), progress=tick)

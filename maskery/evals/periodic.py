@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..config import WatchConfig
 from ..data.crops import Crop, to_float
-from ..data.dataset import Data, spread
+from ..data.dataset import ImageData, spread
 from ..data.loader import centred
 from ..nn.baselines import image_facts
 from ..objective import Batch, Objective
@@ -30,7 +30,7 @@ BASELINES = "baselines.json"  # in the run directory
 @torch.no_grad()
 def look(
     objective: Objective,
-    data: Data,
+    data: ImageData,
     watch: WatchConfig,
     step: int,
     t: float,
@@ -117,7 +117,7 @@ def whole_groups(image: Tensor, group: int) -> Tensor:
 
 
 def of_features(
-    objective: Objective, data: Data, watch: WatchConfig, precision: torch.dtype, workers: int
+    objective: Objective, data: ImageData, watch: WatchConfig, precision: torch.dtype, workers: int
 ) -> dict[str, float]:
     """Rank and spread of held-out features; accuracy of 20 neighbours among training images where there are labels."""
     labels, held_out = data.labels, data.held_out

@@ -126,8 +126,8 @@ def fingerprint(source: Source, train: np.ndarray, test: np.ndarray, truth: str 
         for i in side.tolist():
             label = "" if source.labels is None else source.labels[i]
             digest.update(raw(str(source.names[i])) + f"\0{label}\n".encode())
-            if source.tags is not None:
-                digest.update(source.tags[i].tobytes())
+            if source.multi_hot is not None:
+                digest.update(source.multi_hot[i].tobytes())
         digest.update(b"\n")
     digest.update("\n".join(source.classes).encode() + truth.encode())
     return digest.hexdigest()

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..data.crops import to_float
-from ..data.dataset import Data
+from ..data.dataset import ImageData
 from ..data.loader import Skips
 from ..data.masked import wholes
 from ..data.masks import VOID, Meaning
@@ -38,7 +38,7 @@ class Found:
 @torch.no_grad()
 def segmented(
     segment: Segment,
-    data: Data,
+    data: ImageData,
     indices: np.ndarray,
     size: tuple[int, int],
     meaning: Meaning,

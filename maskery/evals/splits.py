@@ -28,8 +28,8 @@ def _answered(source: Source) -> np.ndarray:
     """bool [n]: somebody said what is right; True where that is not known of single images."""
     if source.masks is not None:
         return source.masks
-    if source.tags is not None:
-        return annotated(source.tags)
+    if source.multi_hot is not None:
+        return annotated(source.multi_hot)
     return np.ones(len(source), bool) if source.labels is None else source.labels >= 0
 
 

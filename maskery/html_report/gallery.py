@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..data.crops import to_float
-from ..data.dataset import Data, spread
+from ..data.dataset import ImageData, spread
 from ..data.loader import centred
 from ..nn.vit import ViT
 from ..pictures.attention import overlay
@@ -67,7 +67,7 @@ class Gallery:
 
 
 def gallery(
-    data: Data, encoder: ViT, start: ViT | None, most: int, progress: Callable[[int, int], None] | None = None
+    data: ImageData, encoder: ViT, start: ViT | None, most: int, progress: Callable[[int, int], None] | None = None
 ) -> Gallery:
     """Of at most `most` held-out images, or training images where too few are held out.
 

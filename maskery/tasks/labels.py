@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..data.dataset import Data
+from ..data.dataset import ImageData
 from ..evals.label_subset import Few, draw
 from ..evals.splits import labelled, refuse_unseen, reported
 
@@ -39,12 +39,12 @@ class LabelsConfig:
         return len(self.names) or 2
 
 
-def prepared(config: LabelsConfig, data: Data) -> tuple[LabelsConfig, Data]:
+def prepared(config: LabelsConfig, data: ImageData) -> tuple[LabelsConfig, ImageData]:
     """The classes, and the labelled images: to train on, to choose by, held out. ValueError when there are none."""
     where, few = data.images.source.where, Few.of(config.share, config.shots)
     train, held_out, tune = parts(data)
-    if data.tags is not None:
-        known = data.tags[:, 0] != 255  # 255: nobody has looked for labels
+    if data.multi_hot is not None:
+        known = data.multi_hot[:, 0] != 255  # 255: nobody has looked for labels
         train, held_out, tune = (x[known[x]] for x in (train, held_out, tune))
         if few:
             raise ValueError(f"{where}: --labels and --shots are for one label an image, these have several")
@@ -52,7 +52,7 @@ def prepared(config: LabelsConfig, data: Data) -> tuple[LabelsConfig, Data]:
             raise ValueError(f"{where}: {len(train)} training and {len(held_out)} held-out images have labels")
         if not len(tune) and config.tune:
             train, tune = apart(train, np.zeros(len(train), np.int64), config.tune, config.draw)
-        counts = data.tags[train].sum(0)
+        counts = data.multi_hot[train].sum(0)
     else:
         labels = data.labels
         train = labelled(labels, train, data.classes, f"{where}: training images")
@@ -64,16 +64,16 @@ def prepared(config: LabelsConfig, data: Data) -> tuple[LabelsConfig, Data]:
         if not len(tune) and config.tune:
             train, tune = apart(train, labels[train], config.tune, config.draw)
         counts = np.bincount(labels[train], minlength=len(data.classes))
-    config = replace(config, classes=json.dumps(data.classes, ensure_ascii=False), several=data.tags is not None)
+    config = replace(config, classes=json.dumps(data.classes, ensure_ascii=False), several=data.multi_hot is not None)
     if config.balanced:
         inverse = np.divide(1.0, counts, out=np.zeros(len(counts)), where=counts > 0)  # nothing to learn: no weight
         share = np.full(len(counts), 1 / len(counts)) if config.several else counts / counts.sum()
         inverse /= (inverse * share).sum()  # the loss keeps its size
         config = replace(config, weights=tuple(round(float(w), 6) for w in inverse))
-    return config, replace(data, train=train, held_out=held_out, tune=tune)
+    return config, replace(data, train=train, held_out=held_out, validation=tune)
 
 
-def parts(data: Data) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def parts(data: ImageData) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(to train on, held out, to choose by)."""
     if not len(data.held_out):
         where = data.images.source.where

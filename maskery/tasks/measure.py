@@ -41,7 +41,7 @@ def measure(where: Path, device: torch.device, of: str, weights: str) -> Result:
     notes = list(found.notes)
     if found.skipped:
         notes.append(f"{found.skipped} of {len(data.held_out)} held-out images could not be read and are left out")
-    counts = {"train": len(data.train), "tune": len(data.tune), "held_out": len(found.indices)}
+    counts = {"train": len(data.train), "tune": len(data.validation), "held_out": len(found.indices)}
     result = Result(
         evaluation=run.method,
         numbers=found.numbers,

@@ -262,11 +262,11 @@ def test_several_labels_an_image(run: Path, tmp_path: Path, capsys: pytest.Captu
     pq.write_table(pa.table(table), tmp_path / "t.parquet")
     numbers = quick_probe(run, str(tmp_path / "t.parquet"), tmp_path / "t.json", "mean_patch")
     result, data = read(tmp_path / "t.json"), open_data(str(tmp_path / "t.parquet"), ImagesConfig(), (32, 32), Quiet())
-    assert data.tags is not None
-    said = data.tags[:, 0] != 255
+    assert data.multi_hot is not None
+    said = data.multi_hot[:, 0] != 255
     encoder = load_encoder(run)
     bank, asked = (features(encoder, data.images, x[said[x]]) for x in (data.train, data.held_out))
-    y, truth = (torch.from_numpy(data.tags[x.indices].astype(np.int64)) for x in (bank, asked))
+    y, truth = (torch.from_numpy(data.multi_hot[x.indices].astype(np.int64)) for x in (bank, asked))
     expected, each = multilabel(quick(bank.mean_patch, y, asked.mean_patch, len(data.classes)).logits, truth)
     assert numbers == {
         "probe_mean_patch_map": expected["map"],

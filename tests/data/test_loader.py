@@ -204,12 +204,12 @@ def test_no_image_that_can_be_read(half_broken: Images) -> None:
 
 def test_tags_are_labels_where_there_are_no_classes(half_broken: Images) -> None:
     source, tags = half_broken.source, np.random.default_rng(0).integers(0, 2, (24, 5), np.uint8)
-    source.labels, source.tags = None, tags
+    source.labels, source.multi_hot = None, tags
     item = Draws(half_broken, np.arange(24), [Crop()], (8, 8), 0, Plan(24, 0, 1), labelled=True)[0]
     assert item["label"].dtype == torch.float32
     level = item["views"][0][:, 0, 0, 0].numpy() // 20
     assert item["label"].tolist() == tags[2 * level].tolist()
-    source.tags = None
+    source.multi_hot = None
     with pytest.raises(ValueError, match="images without labels: "):
         Draws(half_broken, np.arange(24), [Crop()], (8, 8), 0, Plan(24, 0, 1), labelled=True)
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from maskery.config import ImagesConfig
 from maskery.data.crops import to_float
-from maskery.data.dataset import Data, open_data
+from maskery.data.dataset import ImageData, open_data
 from maskery.data.loader import centred
 from maskery.evals.classify import answers, headline, numbers, truth
 from maskery.evals.metrics import multilabel, scores
@@ -19,7 +19,7 @@ from maskery.terminal import Quiet
 CPU, SIZE = torch.device("cpu"), (32, 32)
 
 
-def opened(where: Path) -> Data:
+def opened(where: Path) -> ImageData:
     return open_data(str(where), ImagesConfig(memory=0), SIZE, Quiet())
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from maskery.config import ImagesConfig
-from maskery.data.dataset import Data, open_data
+from maskery.data.dataset import ImageData, open_data
 from maskery.data.sources.rle import encoded
 from maskery.demo.coco import write_coco
 from maskery.evals import detect
@@ -72,12 +72,12 @@ def test_what_is_found_in_a_crowd_is_not_counted() -> None:
 
 # ------------------------------------------------------------------------------------------------------- real scenes
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Data:
+def data(tmp_path_factory: pytest.TempPathFactory) -> ImageData:
     root = write_coco(tmp_path_factory.mktemp("coco") / "c", 20, size=64)
     return open_data(str(root), ImagesConfig(objects=True, memory=0.0), (48, 48), Quiet())
 
 
-def oracle(data: Data, noise: float, seed: int = 0) -> Any:
+def oracle(data: ImageData, noise: float, seed: int = 0) -> Any:
     """Answers that are the truth, moved by so many pixels; masks are full boxes."""
     rng, at, source = np.random.default_rng(seed), iter(data.train.tolist()), data.images.source
 
@@ -103,11 +103,11 @@ def oracle(data: Data, noise: float, seed: int = 0) -> Any:
     return detect
 
 
-def asked(data: Data, noise: float) -> Seen:
+def asked(data: ImageData, noise: float) -> Seen:
     return detected(oracle(data, noise), data, data.train, (48, 48), MEAN, CPU, masks=True)
 
 
-def test_the_truth_scores_one(data: Data) -> None:
+def test_the_truth_scores_one(data: ImageData) -> None:
     found = asked(data, 0.0)
     numbers = average_precision(found, True).numbers
     assert {name: value for name, value in numbers.items() if name.startswith("box_ap")} == {
@@ -123,7 +123,7 @@ def test_the_truth_scores_one(data: Data) -> None:
     assert masks["mask_ap50"] == pytest.approx(1.0)
 
 
-def test_the_official_code_says_the_same(data: Data) -> None:
+def test_the_official_code_says_the_same(data: ImageData) -> None:
     mask = pytest.importorskip("pycocotools.mask")
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
@@ -146,7 +146,7 @@ def test_the_official_code_says_the_same(data: Data) -> None:
     assert mask.decode(encoded(np.eye(9))).sum() == 9
 
 
-def test_by_class(data: Data) -> None:
+def test_by_class(data: ImageData) -> None:
     by_class = average_precision(asked(data, 0.0), True).by_class
     assert set(by_class) == {"box", "mask"}
     source = data.images.source
@@ -179,7 +179,7 @@ def test_results_as_coco_has_them() -> None:
     assert mask["segmentation"]["size"] == [10, 10]
 
 
-def test_answers_that_are_no_numbers(data: Data) -> None:
+def test_answers_that_are_no_numbers(data: ImageData) -> None:
     def nan(images: Tensor, extent: Tensor) -> list[dict[str, Tensor]]:
         one = {"boxes": torch.full((1, 4), torch.nan), "classes": torch.tensor([0]), "scores": torch.ones(1)}
         return [one] * len(images)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from maskery.config import ImagesConfig
-from maskery.data.dataset import Data, open_data
+from maskery.data.dataset import ImageData, open_data
 from maskery.evals.encoder_metrics import Questions, course, seconds_per_step, standing
 from maskery.evals.features import features
 from maskery.evals.knn import knn_of_features
@@ -52,11 +52,11 @@ def test_the_first_third_of_a_short_run_does_not_count(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def data(scene_folder: Path) -> Data:
+def data(scene_folder: Path) -> ImageData:
     return open_data(str(scene_folder), ImagesConfig(memory=0.0), (32, 32), Quiet())
 
 
-def test_the_same_images_are_asked_for_and_only_those_with_labels(data: Data, scene_folder: Path) -> None:
+def test_the_same_images_are_asked_for_and_only_those_with_labels(data: ImageData, scene_folder: Path) -> None:
     asked = Questions.of(data)
     assert isinstance(asked, Questions)
     assert asked.bank.tolist() == data.train.tolist()
@@ -72,7 +72,7 @@ def test_the_same_images_are_asked_for_and_only_those_with_labels(data: Data, sc
     assert Questions.of(without) == "the images have no labels"
 
 
-def test_four_accuracies(data: Data) -> None:
+def test_four_accuracies(data: ImageData) -> None:
     """Each is of its own token, learned from the bank and asked of the queries."""
     torch.manual_seed(0)
     encoder = ViT(ViTConfig(48, 2, 3, 8, (32, 32)))

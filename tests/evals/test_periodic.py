@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from maskery.config import ImagesConfig, WatchConfig
-from maskery.data.dataset import Data, open_data
+from maskery.data.dataset import ImageData, open_data
 from maskery.evals.periodic import look
 from maskery.methods.mae import MAE, MAEConfig
 from maskery.nn.baselines import MEAN, NEIGHBOURS, PLACE
@@ -19,7 +19,7 @@ WATCH = WatchConfig(pictures=3, held_out=16, knn_bank=40, knn_queries=20)
 
 
 @pytest.fixture
-def data(scene_folder: Path) -> Data:
+def data(scene_folder: Path) -> ImageData:
     return open_data(str(scene_folder), ImagesConfig(), (32, 32), Quiet())
 
 
@@ -29,7 +29,7 @@ def objective() -> MAE:
     return MAE(MAEConfig(decoder=DecoderSize(32, 1, 4)), ViTConfig(48, 2, 3, 8, (32, 32))).train()
 
 
-def test_the_same_network_looks_the_same(objective: MAE, data: Data, tmp_path: Path) -> None:
+def test_the_same_network_looks_the_same(objective: MAE, data: ImageData, tmp_path: Path) -> None:
     first = look(objective, data, WATCH, 0, 0.0, tmp_path, torch.float32, 0)
     torch.manual_seed(99)  # whatever was drawn in between
     torch.rand(7)
@@ -41,7 +41,7 @@ def test_the_same_network_looks_the_same(objective: MAE, data: Data, tmp_path: P
     assert [p.name for p in pictures] == ["step-00000000.png", "step-00000005.png"]
 
 
-def test_the_first_look_says_what_guesses_would_lose(objective: MAE, data: Data, tmp_path: Path) -> None:
+def test_the_first_look_says_what_guesses_would_lose(objective: MAE, data: ImageData, tmp_path: Path) -> None:
     look(objective, data, WATCH, 0, 0.0, tmp_path, torch.float32, 0)
     known = json.loads((tmp_path / "baselines.json").read_text())
     assert known["images"] == 16
@@ -59,14 +59,14 @@ def test_without_labels_features_are_still_looked_at(objective: MAE, scene_folde
     assert 1 < seen["effective_rank"] < 16
 
 
-def test_another_network_looks_different(objective: MAE, data: Data, tmp_path: Path) -> None:
+def test_another_network_looks_different(objective: MAE, data: ImageData, tmp_path: Path) -> None:
     first = look(objective, data, WATCH, 0, 0.0, tmp_path, torch.float32, 0)
     with torch.no_grad():
         objective.decoder.pred.weight.mul_(3)
     assert look(objective, data, WATCH, 1, 0.0, tmp_path, torch.float32, 0)["held_out_loss"] != first["held_out_loss"]
 
 
-def test_held_out_images_are_not_trained_on(data: Data, scene_folder: Path) -> None:
+def test_held_out_images_are_not_trained_on(data: ImageData, scene_folder: Path) -> None:
     assert not set(data.train) & set(data.held_out)
     names = data.images.source.names
     assert all(names[i].startswith("val/") for i in data.held_out)

@@ -93,7 +93,7 @@ def test_fingerprints_tell_images_labels_and_sides_apart(scene_folder: Path) -> 
     assert len({first, fingerprint(source, b, a), fingerprint(source, a, b[1:]), fingerprint(source, a[::-1], b)}) == 4
     source.labels = (source.labels + 1) % len(source.classes)
     assert fingerprint(source, a, b) != first
-    source.labels, source.tags = None, np.zeros((len(source), len(source.classes)), np.uint8)
+    source.labels, source.multi_hot = None, np.zeros((len(source), len(source.classes)), np.uint8)
     tagged = fingerprint(source, a, b)
-    source.tags[6, 2] = 1
+    source.multi_hot[6, 2] = 1
     assert fingerprint(source, a, b) != tagged

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from maskery.config import ImagesConfig
-from maskery.data.dataset import Data, open_data
+from maskery.data.dataset import ImageData, open_data
 from maskery.data.masks import VOID, Meaning
 from maskery.demo import scenes
 from maskery.evals.segment import iou, labelled, numbers, rows, segmented, windows
@@ -102,7 +102,7 @@ def test_the_highest_of_all_classes_at_any_number_of_them(size: tuple[int, int])
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Data:
+def data(tmp_path_factory: pytest.TempPathFactory) -> ImageData:
     """Ten square scenes; the last held out is cut to 20 x 28 and has a quarter of void."""
     where = scenes.write_masks(tmp_path_factory.mktemp("segment") / "d", 10, size=32, holdout=0.5)
     for kind in ("images", "masks"):
@@ -122,7 +122,7 @@ def by_colour(image: Tensor) -> Tensor:
     return torch.cat([image, 1 - image, image[:, :2] * 0.5], dim=1)
 
 
-def ask(data: Data, inference: str, which: slice = slice(None), **how: object) -> Tensor:
+def ask(data: ImageData, inference: str, which: slice = slice(None), **how: object) -> Tensor:
     found = segmented(
         by_colour,
         data,
@@ -136,13 +136,13 @@ def ask(data: Data, inference: str, which: slice = slice(None), **how: object) -
     return found.matrix
 
 
-def test_one_window_is_the_whole(data: Data) -> None:
+def test_one_window_is_the_whole(data: ImageData) -> None:
     square = slice(0, 4)
     assert torch.equal(ask(data, "slide", square), ask(data, "whole", square))
     assert ask(data, "whole").sum() == 4 * 32 * 32 + 20 * 28 - 14 * 10  # void is not counted
 
 
-def test_answers_lie_where_they_were_asked(data: Data) -> None:
+def test_answers_lie_where_they_were_asked(data: ImageData) -> None:
     """By a network that looks at single pixels, windows make no difference, and the matrix is that of each image."""
     seen: dict[int, tuple[Tensor, Tensor]] = {}
     matrix = ask(data, "slide", each=lambda i, predicted, truth: seen.__setitem__(i, (predicted, truth)))
@@ -162,14 +162,14 @@ def test_answers_lie_where_they_were_asked(data: Data) -> None:
     assert torch.equal(matrix, total)
 
 
-def test_what_cannot_be_asked(data: Data) -> None:
+def test_what_cannot_be_asked(data: ImageData) -> None:
     with pytest.raises(ValueError, match=r"logits of 1 of 1 images hold NaN.*images/val/scene-000005\.png"):
         segmented(lambda x: by_colour(x) * math.nan, data, data.held_out, (32, 32), MEANING, CPU)
     with pytest.raises(ValueError, match=r"the mask of images/val/scene-\d+\.png has the value \d: the 2 classes"):
         segmented(by_colour, data, data.held_out, (32, 32), Meaning((0, 1)), CPU)
 
 
-def test_unreadable_masks_are_left_out(data: Data, tmp_path: Path) -> None:
+def test_unreadable_masks_are_left_out(data: ImageData, tmp_path: Path) -> None:
     where = scenes.write_masks(tmp_path / "d", 4, size=16, holdout=0.5)
     (where / "masks" / "val" / "scene-000002.png").write_bytes(b"nothing")
     opened = open_data(str(where), ImagesConfig(masks=True, memory=0.0), (16, 16), Quiet())

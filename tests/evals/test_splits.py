@@ -87,6 +87,6 @@ def test_what_is_reported_and_what_is_chosen_by(
     lines = [f"{i}.png,{row}" for i, row in enumerate(rows.split(" "))]
     (tmp_path / "list.csv").write_text("\n".join(["path,split,label", *lines]))
     source = open_source(tmp_path / "list.csv")
-    assert (source.tags is not None) == ("|" in rows)
+    assert (source.multi_hot is not None) == ("|" in rows)
     found = reported(source, split_indices(source, 0.1)[1])
     assert [which.tolist() for which in found] == [shown, chosen_by]

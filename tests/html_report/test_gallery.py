@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from maskery.config import ImagesConfig
-from maskery.data.dataset import Data, open_data
+from maskery.data.dataset import ImageData, open_data
 from maskery.html_report.gallery import COLUMNS, TILE, flat, gallery, nearest
 from maskery.nn.vit import ViT, ViTConfig
 from maskery.terminal import Quiet
@@ -21,7 +21,7 @@ CONFIG = ViTConfig(48, 2, 3, 8, (32, 32))
 
 
 @pytest.fixture
-def data(scene_folder: Path) -> Data:
+def data(scene_folder: Path) -> ImageData:
     return open_data(str(scene_folder), ImagesConfig(), (32, 32), Quiet())
 
 
@@ -88,7 +88,7 @@ def test_another_package_of_that_name(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.delitem(sys.modules, "umap")
 
 
-def test_now_is_the_run_and_before_is_its_start(data: Data) -> None:
+def test_now_is_the_run_and_before_is_its_start(data: ImageData) -> None:
     seen = gallery(data, network(0), network(1), 20)
     turned = gallery(data, network(1), network(0), 20)
     assert seen.held_out
@@ -106,7 +106,7 @@ def test_now_is_the_run_and_before_is_its_start(data: Data) -> None:
     assert [caption for caption, _ in alone.attention[0][1]] == ["image", "now"]
 
 
-def test_the_map_is_named_by_the_run_and_not_by_its_start(data: Data) -> None:
+def test_the_map_is_named_by_the_run_and_not_by_its_start(data: ImageData) -> None:
     flat_one = network(1)
     flat_one.norm.weight.data[2:] = 0  # two directions are all that its features have
     start, run = gallery(data, network(0), flat_one, 15), gallery(data, flat_one, network(0), 15)
@@ -115,7 +115,7 @@ def test_the_map_is_named_by_the_run_and_not_by_its_start(data: Data) -> None:
     assert run.how != start.how
 
 
-def test_names_labels_and_thumbnails_belong_together(data: Data, scene_folder: Path) -> None:
+def test_names_labels_and_thumbnails_belong_together(data: ImageData, scene_folder: Path) -> None:
     seen = gallery(data, network(0), None, 20)
     page = Image.open(io.BytesIO(base64.b64decode(seen.sheet.partition(",")[2])))
     assert page.size == (COLUMNS * TILE, TILE)
@@ -127,7 +127,7 @@ def test_names_labels_and_thumbnails_belong_together(data: Data, scene_folder: P
     assert {label for label, _ in seen.labels} == {dot.label for dot in seen.dots}
 
 
-def test_few_images_and_other_channels(data: Data, tmp_path: Path) -> None:
+def test_few_images_and_other_channels(data: ImageData, tmp_path: Path) -> None:
     for i in range(4):
         Image.effect_noise((32, 32), 50 + i).save(tmp_path / f"{i}.png")
     grey = open_data(str(tmp_path), ImagesConfig(channels=1), (32, 32), Quiet())

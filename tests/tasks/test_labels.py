@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from maskery.config import ImagesConfig
-from maskery.data.dataset import Data, open_data
+from maskery.data.dataset import ImageData, open_data
 from maskery.tasks import labels
 from maskery.tasks.labels import LabelsConfig, apart, prepared
 from maskery.terminal import Quiet
@@ -17,11 +17,11 @@ from maskery.terminal import Quiet
 from .images import noise, several, two_colours
 
 
-def opened(where: Path, **images: Any) -> Data:
+def opened(where: Path, **images: Any) -> ImageData:
     return open_data(str(where), ImagesConfig(memory=0, **images), (32, 32), Quiet())
 
 
-def names(data: Data, which: np.ndarray) -> list[str]:
+def names(data: ImageData, which: np.ndarray) -> list[str]:
     return [str(data.images.source.names[i]) for i in which]
 
 
@@ -31,7 +31,7 @@ def test_the_data_say_which_classes_there_are(colours: Path) -> None:
     assert (config.names, config.count, config.several, config.weights) == (("blue", "red"), 2, False, ())
     assert np.array_equal(same.train, data.train)
     assert np.array_equal(same.held_out, data.held_out)
-    assert len(same.tune) == 0
+    assert len(same.validation) == 0
     assert LabelsConfig().count == 2
 
 
@@ -46,12 +46,12 @@ def test_names_of_classes_come_back_as_they_were(tmp_path: Path) -> None:
 def test_a_part_of_every_class_is_kept_out_to_choose_by(colours: Path) -> None:
     data = opened(colours)
     _, one = prepared(LabelsConfig(tune=0.2), data)
-    assert sorted([*one.train, *one.tune]) == data.train.tolist()
-    assert [n.split("/")[1] for n in names(one, one.tune)] == ["blue"] * 4 + ["red"] * 4
+    assert sorted([*one.train, *one.validation]) == data.train.tolist()
+    assert [n.split("/")[1] for n in names(one, one.validation)] == ["blue"] * 4 + ["red"] * 4
     _, again = prepared(LabelsConfig(tune=0.2), data)
     _, other = prepared(LabelsConfig(tune=0.2, draw=1), data)
-    assert np.array_equal(one.tune, again.tune)
-    assert not np.array_equal(one.tune, other.tune)
+    assert np.array_equal(one.validation, again.validation)
+    assert not np.array_equal(one.validation, other.validation)
 
 
 def test_every_class_keeps_an_image_to_train_on() -> None:
@@ -66,7 +66,11 @@ def test_every_class_keeps_an_image_to_train_on() -> None:
 def test_a_val_split_beside_a_test_split_is_to_choose_by(tmp_path: Path) -> None:
     data = opened(two_colours(tmp_path / "images", {"train": 6, "val": 3, "test": 2}))
     _, split = prepared(LabelsConfig(tune=0.5), data)
-    for which, split_name, count in ((split.train, "train", 12), (split.tune, "val", 6), (split.held_out, "test", 4)):
+    for which, split_name, count in (
+        (split.train, "train", 12),
+        (split.validation, "val", 6),
+        (split.held_out, "test", 4),
+    ):
         assert {n.split("/")[0] for n in names(split, which)} == {split_name}
         assert len(which) == count
 
@@ -78,7 +82,7 @@ def test_few_labels_are_drawn_by_their_seed(colours: Path) -> None:
     assert np.array_equal(draws[0].train, draws[1].train)
     assert not np.array_equal(draws[0].train, draws[2].train)
     share = prepared(LabelsConfig(share="50%", tune=0.2), data)[1]
-    assert (len(share.train), len(share.tune)) == (16, 4)  # what is chosen by is of the few, too
+    assert (len(share.train), len(share.validation)) == (16, 4)  # what is chosen by is of the few, too
     assert all(np.array_equal(d.held_out, data.held_out) for d in draws)
 
 
@@ -121,9 +125,9 @@ def test_several_labels_an_image(tmp_path: Path) -> None:
     config, known = prepared(LabelsConfig(tune=0.25), data)
     assert (config.names, config.several) == (("blue", "red"), True)
     assert (len(data.train), len(data.held_out)) == (48, 24)
-    assert (len(known.train), len(known.tune), len(known.held_out)) == (35, 12, 23)  # one of each has no labels
-    assert data.tags is not None
-    assert int(data.tags[[*known.train, *known.tune, *known.held_out]].max()) == 1
+    assert (len(known.train), len(known.validation), len(known.held_out)) == (35, 12, 23)  # one of each has no labels
+    assert data.multi_hot is not None
+    assert int(data.multi_hot[[*known.train, *known.validation, *known.held_out]].max()) == 1
     logits, y = torch.randn(4, 2), torch.tensor([[1.0, 0], [0, 0], [1, 1], [0.3, 0.9]])
     torch.testing.assert_close(labels.loss(logits, y, config), F.binary_cross_entropy_with_logits(logits, y))
     assert labels.blank(config, 3, torch.device("cpu")).tolist() == [[0, 0]] * 3
@@ -135,11 +139,11 @@ def test_a_balanced_loss_over_several_labels_keeps_its_size(tmp_path: Path) -> N
     rows = file.read_text().replace("red|blue,train", "blue,train").splitlines()
     file.write_text("\n".join(rows) + "\n")
     config, data = prepared(LabelsConfig(balanced=True), opened(file))
-    assert data.tags is not None
-    blue, red = data.tags[data.train].sum(0)
+    assert data.multi_hot is not None
+    blue, red = data.multi_hot[data.train].sum(0)
     assert red < blue
     assert config.weights[1] == pytest.approx(config.weights[0] * blue / red, rel=1e-4)
-    y = torch.from_numpy(data.tags[data.train]).float()
+    y = torch.from_numpy(data.multi_hot[data.train]).float()
     plain = F.binary_cross_entropy_with_logits(torch.zeros_like(y), y)
     torch.testing.assert_close(labels.loss(torch.zeros_like(y), y, config), plain, rtol=1e-4, atol=1e-6)
 

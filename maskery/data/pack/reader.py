@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from ..sources.labels import tag_lists, tags_of
+from ..sources.labels import label_lists, multi_hot_of
 from ..sources.names import Names, hashes, raw
 from ..sources.source import Source
 from .shards import Places, Shard, digest_of
@@ -60,12 +60,12 @@ def write_index(
     labels: np.ndarray | None,
     splits: np.ndarray,
     parts: Sequence[Places],
-    tags: np.ndarray | None = None,
+    multi_hot: np.ndarray | None = None,
 ) -> bytes:
     """The bytes of index.npz. `splits`: codes, [n], [0] without splits."""
     lists = {}
-    if tags is not None:
-        lists["tag_counts"], lists["tag_positions"] = tag_lists(tags)
+    if multi_hot is not None:
+        lists["tag_counts"], lists["tag_positions"] = label_lists(multi_hot)
     packed = names if isinstance(names, Names) else Names.of([raw(name) for name in names])
     out = io.BytesIO()
     np.savez(
@@ -137,7 +137,9 @@ class PackedSource(Source):
                 self._start, self._length, self._crc = saved["start"], saved["length"], saved["crc32"]
                 self.full_sizes = full = saved["full"]
                 if labels and "tag_counts" in saved:
-                    self.tags = tags_of(saved["tag_counts"], saved["tag_positions"], len(self.manifest.classes))
+                    self.multi_hot = multi_hot_of(
+                        saved["tag_counts"], saved["tag_positions"], len(self.manifest.classes)
+                    )
         except (ValueError, KeyError, IndexError, EOFError, zipfile.BadZipFile, zlib.error, OSError) as error:
             raise ValueError(f"{where}: damaged: {error}") from None
         if not len(self.names) == len(self._start) == len(full) == sum(shard.rows for shard in self.manifest.shards):
@@ -145,7 +147,7 @@ class PackedSource(Source):
         self.labels, self.classes = None, ()
         if labels and self.manifest.labelled:
             self.labels = numbers.astype(np.int64)
-        if self.labels is not None or self.tags is not None:
+        if self.labels is not None or self.multi_hot is not None:
             self.classes = tuple(self.manifest.classes)
         self.splits = np.array(self.manifest.splits, object)[codes] if self.manifest.splits else None
 

@@ -83,7 +83,7 @@ def pack_source(
         of = schema(
             source.classes,
             labelled=source.labels is not None,
-            tagged=source.tags is not None,
+            tagged=source.multi_hot is not None,
             split=source.splits is not None,
             text=_all_text(source),
             decodable=how.format == "jpeg",
@@ -116,7 +116,7 @@ def pack_source(
         codes = np.zeros(0, np.int32)
         if source.splits is not None:
             codes = np.searchsorted(np.array(splits, object), source.splits).astype(np.int32)
-        write_file(out / INDEX, write_index(source.names, source.labels, codes, parts, source.tags))
+        write_file(out / INDEX, write_index(source.names, source.labels, codes, parts, source.multi_hot))
         write_file(out / MANIFEST, manifest.dump())
         (out / UNFINISHED).unlink()
     return PackedSource(str(out.absolute())), sum((part.encodings for part in parts), Counter())
@@ -138,8 +138,8 @@ class _Encoded(Dataset[list[Row]]):
     def _row(self, i: int) -> Row:
         source = self.source
         label = int(source.labels[i]) if source.labels is not None else -1
-        if source.tags is not None and annotated(source.tags[i : i + 1])[0]:
-            label = np.flatnonzero(source.tags[i]).tolist()
+        if source.multi_hot is not None and annotated(source.multi_hot[i : i + 1])[0]:
+            label = np.flatnonzero(source.multi_hot[i]).tolist()
         split = source.splits[i] if source.splits is not None else ""
         name = raw(source.names[i])
         try:
@@ -232,7 +232,7 @@ def _digest(source: Source) -> str:
     for name in source.names:
         digest.update(raw(name) + b"\0")
     digest.update(b"" if source.labels is None else source.labels.tobytes())
-    digest.update(b"" if source.tags is None else source.tags.tobytes())
+    digest.update(b"" if source.multi_hot is None else source.multi_hot.tobytes())
     digest.update(json.dumps([source.classes, None if source.splits is None else source.splits.tolist()]).encode())
     return digest.hexdigest()
 

@@ -7,7 +7,7 @@ empty cell = nobody said.
 import csv
 import os
 
-from .labels import index_labels, index_tags, split_names
+from .labels import index_labels, index_multi_hot, split_names
 from .names import Names, raw, unique
 from .source import Source, column, read_file
 
@@ -47,7 +47,7 @@ class ListSource(Source):
                 cells, what = columns[label], "classes"
                 if any("|" in cell for cell in cells):
                     rows = [cell.split("|") if cell else None for cell in cells]
-                    self.tags, self.classes = index_tags(rows, f"{where}: column {label!r}")
+                    self.multi_hot, self.classes = index_multi_hot(rows, f"{where}: column {label!r}")
                     what = "labels, several an image,"
                 else:
                     self.labels, self.classes = index_labels(cells)

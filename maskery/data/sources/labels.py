@@ -6,7 +6,7 @@ import numpy as np
 
 from .source import SPLITS
 
-MOST_TAGS = 8_000_000_000  # images times labels, a byte each
+MOST_MULTI_HOT = 8_000_000_000  # images times labels, a byte each
 _INDICATORS = {"0", "1", "-1", "", "None"}  # of rows that say of every label whether the image has it
 
 
@@ -35,14 +35,14 @@ def index_labels(values: Sequence[str | int | None], given: tuple[str, ...] = ()
     return np.fromiter((position.get(name, -1) for name in names), np.int64, len(names)), classes
 
 
-def index_tags(
+def index_multi_hot(
     rows: Sequence[Sequence[str | int | None] | None], where: str, given: tuple[str, ...] = ()
 ) -> tuple[np.ndarray | None, tuple[str, ...]]:
-    """(uint8 [n, M] tags, their M names) of lists of labels: `Source.tags`; (None, ()) where no list names any.
+    """(uint8 [n, M] multi-hot, the M names) of lists of labels; (None, ()) where no list names any.
 
     None is an image that nobody annotated, an empty list one that has none of the labels; what is no label in a list
     (`index_labels`) is left out. `where` begins the errors: ValueError for rows of 0 and 1, one number a label, and for
-    more than MOST_TAGS.
+    more than MOST_MULTI_HOT.
     """
     counts = np.array([-1 if row is None else len(row) for row in rows], np.int64)
     values = [value for row in rows if row is not None for value in row]
@@ -50,35 +50,35 @@ def index_tags(
     if not given and len(lengths) == 1 and min(lengths) > 2 and {str(v).strip() for v in values} <= _INDICATORS:
         raise ValueError(f"{where} holds rows of {min(lengths)} zeros and ones: list the labels an image has instead")
     positions, classes = index_labels(values, given)
-    if len(rows) * len(classes) > MOST_TAGS:
+    if len(rows) * len(classes) > MOST_MULTI_HOT:
         raise ValueError(
-            f"{where} has {len(classes):,} different labels: with {len(rows):,} images {MOST_TAGS // len(rows):,} at "
+            f"{where} has {len(classes):,} different labels: with {len(rows):,} images {MOST_MULTI_HOT // len(rows):,} at "
             "most; --images.no-labels leaves them aside"
         )
-    return (tags_of(counts, positions, len(classes)), classes) if classes else (None, ())
+    return (multi_hot_of(counts, positions, len(classes)), classes) if classes else (None, ())
 
 
-def tags_of(counts: np.ndarray, positions: np.ndarray, m: int) -> np.ndarray:
-    """uint8 [n, m] tags of images with `counts` [n] labels each (-1: nobody said), `positions` [sum] image by image.
+def multi_hot_of(counts: np.ndarray, positions: np.ndarray, m: int) -> np.ndarray:
+    """uint8 [n, m] multi-hot labels of images with `counts` [n] labels each (-1: not annotated) and `positions` [sum].
 
     Positions below 0 are no label.
     """
-    tags = np.zeros((len(counts), m), np.uint8)
+    multi_hot = np.zeros((len(counts), m), np.uint8)
     image = np.repeat(np.arange(len(counts)), np.maximum(counts, 0))
-    tags[image[positions >= 0], positions[positions >= 0]] = 1
-    tags[counts < 0] = 255
-    return tags
+    multi_hot[image[positions >= 0], positions[positions >= 0]] = 1
+    multi_hot[counts < 0] = 255
+    return multi_hot
 
 
-def tag_lists(tags: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(int32 counts [n], int32 positions [sum]): what `tags_of` makes the tags of."""
-    counts = np.where(annotated(tags), (tags == 1).sum(1), -1)
-    return counts.astype(np.int32), np.nonzero(tags == 1)[1].astype(np.int32)
+def label_lists(multi_hot: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(int32 counts [n], int32 positions [sum]): what `multi_hot_of` is made of."""
+    counts = np.where(annotated(multi_hot), (multi_hot == 1).sum(1), -1)
+    return counts.astype(np.int32), np.nonzero(multi_hot == 1)[1].astype(np.int32)
 
 
-def annotated(tags: np.ndarray) -> np.ndarray:
+def annotated(multi_hot: np.ndarray) -> np.ndarray:
     """bool [n]: somebody said which labels the image has, if any."""
-    return tags[:, 0] != 255
+    return multi_hot[:, 0] != 255
 
 
 def split_names(values: Sequence[str | None]) -> np.ndarray:

@@ -37,7 +37,7 @@ class Source(abc.ABC):
     notes: tuple[str, ...]  # sentences about what was found
     # Where an image may have several labels: uint8 [n, M], 1 where it has the label `classes[m]`, a row of 255 where
     # nobody said. `labels` is None then. None when images have at most one label.
-    tags: np.ndarray | None = None
+    multi_hot: np.ndarray | None = None
     # Where images have masks, and somebody asked for them: bool [n], those that have one. None otherwise.
     masks: np.ndarray | None = None
     mask_classes: tuple[str, ...] = ()  # names of what masks tell apart, () where nobody wrote them down

@@ -13,7 +13,7 @@ import pyarrow as pa
 from .arrow import holds_images, is_list, is_text, read_columns, read_schema, text_columns
 from .file_list import LABELS, PATHS, SPLIT
 from .image_mask_pairs import mask_classes
-from .labels import index_labels, index_tags, split_names
+from .labels import index_labels, index_multi_hot, split_names
 from .names import Names, raw, unique
 from .source import SPLITS, Source, column, read_file
 
@@ -71,7 +71,7 @@ class TableSource(Source):
         self.labels, self.classes, self.splits = None, (), None
         notes = [f"{len(files)} files of a table"] if len(files) > 1 else []
         if label is not None:
-            self.labels, self.tags, self.classes = _labels(where, label, schema, values)
+            self.labels, self.multi_hot, self.classes = _labels(where, label, schema, values)
             what = "classes" if self.labels is not None else "labels, several an image,"
             notes.append(f"{len(self.classes)} {what} from column {label}")
         if split is not None:
@@ -187,7 +187,7 @@ def _labels(
     found = values(label)
     given = _class_names(schema, label) if pa.types.is_integer(kind) else ()
     if several:
-        return None, *index_tags(found, f"{where}: column {label!r}", given)
+        return None, *index_multi_hot(found, f"{where}: column {label!r}", given)
     labels, classes = index_labels([int(v) if isinstance(v, bool) else v for v in found], given)
     return labels, None, classes
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ...data.crops import Crop
-from ...data.dataset import Data, spread
+from ...data.dataset import ImageData, spread
 from ...evals.classify import answers, headline, numbers, truth
 from ...nn.linear_classifier import LinearClassifier
 from ...objective import Objective
@@ -31,7 +31,7 @@ class Classifier(Objective, abc.ABC):
     suffixes: tuple[str, ...] = ("",)  # of the names of each head's numbers
 
     @classmethod
-    def prepared(cls, settings: Any, data: Data) -> tuple[Any, Data]:
+    def prepared(cls, settings: Any, data: ImageData) -> tuple[Any, ImageData]:
         known, data = labels.prepared(settings.labels, data)
         return replace(settings, labels=known), data
 
@@ -50,11 +50,11 @@ class Classifier(Objective, abc.ABC):
     def plain(self, head: int) -> LinearClassifier:
         """The network that answers as this head does, alone. ValueError when it is none that other libraries have."""
 
-    def measure(self, data: Data, most: int, precision: torch.dtype, workers: int) -> dict[str, float]:
+    def measure(self, data: ImageData, most: int, precision: torch.dtype, workers: int) -> dict[str, float]:
         """The headline number and the loss on held-out images; of several heads, of the best to choose by."""
         name, found, head = headline(self.labels.several), {}, 0
-        if len(data.tune):
-            part = judged(self, data, spread(data.tune, most), precision, workers)
+        if len(data.validation):
+            part = judged(self, data, spread(data.validation, most), precision, workers)
             each = [numbers(logits, part.truth)[name] for logits in part.logits]
             head = max(range(len(each)), key=lambda i: each[i])
             found |= {f"tune_{name}": each[head]}
@@ -81,7 +81,12 @@ class Judged:
 
 @torch.no_grad()
 def judged(
-    task: Classifier, data: Data, which: np.ndarray, precision: torch.dtype, workers: int, progress: Progress = None
+    task: Classifier,
+    data: ImageData,
+    which: np.ndarray,
+    precision: torch.dtype,
+    workers: int,
+    progress: Progress = None,
 ) -> Judged:
     """What every head answers on the images `which`, and what would have been right."""
     device = next(task.parameters()).device

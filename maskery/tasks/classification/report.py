@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from ...config import Run
-from ...data.dataset import Data
+from ...data.dataset import ImageData
 from ...evals.classify import headline, numbers
 from ...evals.metrics import confusion, multilabel, per_class
 from ...outputs import write_file
@@ -20,12 +20,12 @@ from .objective import Classifier, Judged, judged
 from .probe import ProbeConfig
 
 
-def classified(task: Classifier, run: Run, data: Data, evals: Path, precision: torch.dtype, workers: int) -> Found:
+def classified(task: Classifier, run: Run, data: ImageData, evals: Path, precision: torch.dtype, workers: int) -> Found:
     """Its answers; of several heads those of the best to choose by. Writes chosen.json and confusion.png."""
     several = task.labels.several
     head, tuned = 0, {}
-    if len(task.suffixes) > 1 and len(data.tune):
-        on = judged(task, data, data.tune, precision, workers)
+    if len(task.suffixes) > 1 and len(data.validation):
+        on = judged(task, data, data.validation, precision, workers)
         tuned = {s: numbers(x, on.truth)[headline(several)] for s, x in zip(task.suffixes, on.logits, strict=True)}
         head = max(range(len(task.suffixes)), key=lambda i: tuned[task.suffixes[i]])
     with Terminal().bar("held-out images") as tick:
@@ -50,9 +50,9 @@ def classified(task: Classifier, run: Run, data: Data, evals: Path, precision: t
     return Found(numbers(logits, found.truth), tables, notes, found.indices, found.skipped)
 
 
-def details(logits: torch.Tensor, found: Judged, data: Data, evals: Path) -> tuple[dict[str, Any], list[str]]:
+def details(logits: torch.Tensor, found: Judged, data: ImageData, evals: Path) -> tuple[dict[str, Any], list[str]]:
     """Tables of the single classes, and what should be known about them; draws evals/confusion.png."""
-    if data.tags is not None:
+    if data.multi_hot is not None:
         _, each = multilabel(logits, found.truth)
         defined = [None if ap != ap else ap for ap in each]  # NaN: no image has that label
         return {"average precision": dict(zip(data.classes, defined, strict=True))}, []

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from ...data.crops import Crop, centre
-from ...data.dataset import Data, spread
+from ...data.dataset import ImageData, spread
 from ...data.decode.unreadable import Unreadable
 from ...data.loader import Plan
 from ...data.objects import NOTHING, Jitter, ObjectDraws, Targets, opened, view_of
@@ -86,7 +86,7 @@ class Detect(Objective):
 
     # ------------------------------------------------------------------------------------------------ data
     @classmethod
-    def prepared(cls, settings: Any, data: Data) -> tuple[Any, Data]:
+    def prepared(cls, settings: Any, data: ImageData) -> tuple[Any, ImageData]:
         known, masks, data = targets.prepared(settings.labels, settings.masks, data)
         return replace(settings, labels=known, masks=masks), data
 
@@ -94,7 +94,7 @@ class Detect(Objective):
         return {"image": crop}
 
     def draws(
-        self, data: Data, crops: Sequence[Crop], size: tuple[int, int], seed: int, plan: Plan, device: torch.device
+        self, data: ImageData, crops: Sequence[Crop], size: tuple[int, int], seed: int, plan: Plan, device: torch.device
     ) -> ObjectDraws:
         return ObjectDraws(
             data.images,
@@ -108,7 +108,7 @@ class Detect(Objective):
             masks=self.with_masks,
         )
 
-    def truth(self, data: Data, indices: np.ndarray) -> Batch:
+    def truth(self, data: ImageData, indices: np.ndarray) -> Batch:
         found, size, source = [], self.encoder.config.image_size, data.images.source
         assert isinstance(source, CocoSource)
         for i in indices.tolist():
@@ -175,14 +175,14 @@ class Detect(Objective):
             answers.append(answer | ({"masks": one["masks"][:, 0]} if self.with_masks else {}))
         return answers
 
-    def seen(self, data: Data, indices: np.ndarray, **how: Any) -> Seen:
+    def seen(self, data: ImageData, indices: np.ndarray, **how: Any) -> Seen:
         """Its answers about these images, as `evals.detect.detected` wants to be asked."""
         size, mean, device = self.encoder.config.image_size, self.encoder.config.mean, next(self.parameters()).device
         return detected(self.detect, data, indices, size, mean, device, masks=self.with_masks, **how)
 
-    def measure(self, data: Data, most: int, precision: torch.dtype, workers: int) -> dict[str, float]:
+    def measure(self, data: ImageData, most: int, precision: torch.dtype, workers: int) -> dict[str, float]:
         found: dict[str, float] = {}
-        for part, prefix in ((data.held_out, ""), (data.tune, "tune_")):
+        for part, prefix in ((data.held_out, ""), (data.validation, "tune_")):
             if len(part):
                 seen = self.seen(data, spread(part, most), precision=precision, workers=workers)
                 numbers = average_precision(seen, self.with_masks).numbers

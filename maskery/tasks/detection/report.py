@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ...config import Run
 from ...data.crops import to_float
-from ...data.dataset import Data, spread
+from ...data.dataset import ImageData, spread
 from ...data.sources.coco import CocoSource
 from ...data.sources.rle import drawn
 from ...evals.detect import SCORE, average_precision, pasted
@@ -25,7 +25,7 @@ from .objective import Detect
 SHOWN = 8  # held-out images in detections.png
 
 
-def found_objects(task: Detect, run: Run, data: Data, evals: Path, precision: torch.dtype, workers: int) -> Found:
+def found_objects(task: Detect, run: Run, data: ImageData, evals: Path, precision: torch.dtype, workers: int) -> Found:
     """Its answers. Writes detections.png, whole images with truth and prediction."""
     M, names, columns, source = task.config.labels.count, task.config.labels.names, [], data.images.source
     assert isinstance(source, CocoSource)
@@ -60,7 +60,9 @@ def found_objects(task: Detect, run: Run, data: Data, evals: Path, precision: to
     return Found(scores.numbers, {"classes": rows}, notes, seen.indices, len(seen.skipped), truth)
 
 
-def pictures(data: Data, i: int, answer: dict[str, Tensor], classes: int, masks: bool) -> tuple[Tensor, Tensor, Tensor]:
+def pictures(
+    data: ImageData, i: int, answer: dict[str, Tensor], classes: int, masks: bool
+) -> tuple[Tensor, Tensor, Tensor]:
     """The image, its objects, what was found in it: [3 or C, H, W] in [0, 1]."""
     array, source = data.images.open(i).at(1.0).array, data.images.source
     assert isinstance(source, CocoSource)

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from torch import Tensor
 
-from ...data.dataset import Data
+from ...data.dataset import ImageData
 from ...data.objects import NOTHING, Targets, View
 from ...data.sources.coco import CocoSource
 from ...data.sources.rle import mask_api
@@ -21,7 +21,7 @@ Masks = Literal["auto", "on", "off"]
 SIDE = 4  # objects along a side of a trial's images
 
 
-def prepared(config: LabelsConfig, masks: Masks, data: Data) -> tuple[LabelsConfig, Masks, Data]:
+def prepared(config: LabelsConfig, masks: Masks, data: ImageData) -> tuple[LabelsConfig, Masks, ImageData]:
     """The classes, whether masks are learned, and the images: to train on, to choose by, held out.
 
     Images without objects count as well: there is nothing to find in them. ValueError in one line.
@@ -49,7 +49,7 @@ def prepared(config: LabelsConfig, masks: Masks, data: Data) -> tuple[LabelsConf
     if masks == "auto":
         masks = "off" if bare else "on"
     config = replace(config, classes=json.dumps(source.object_classes, ensure_ascii=False))
-    return config, masks, replace(data, train=train, held_out=held_out, tune=tune)
+    return config, masks, replace(data, train=train, held_out=held_out, validation=tune)
 
 
 def nothing(size: tuple[int, int]) -> View:

@@ -26,7 +26,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...data.crops import Crop, centre
-from ...data.dataset import Data, spread
+from ...data.dataset import ImageData, spread
 from ...data.decode.unreadable import Unreadable
 from ...data.distortion import distorted
 from ...data.loader import Plan
@@ -110,13 +110,13 @@ class Segment(Objective):
 
     # ------------------------------------------------------------------------------------------------ data
     @classmethod
-    def prepared(cls, settings: Any, data: Data) -> tuple[Any, Data]:
+    def prepared(cls, settings: Any, data: ImageData) -> tuple[Any, ImageData]:
         known, ids, data = targets.prepared(
             settings.labels, settings.ids, data, settings.ignore_index, settings.reduce_zero_label
         )
         return replace(settings, labels=known, ids=ids), data
 
-    def meaning(self, data: Data) -> Meaning:
+    def meaning(self, data: ImageData) -> Meaning:
         """What the values of its masks stand for."""
         config = self.config
         void = targets.void(data.images.source, config.ignore_index, config.reduce_zero_label)
@@ -126,7 +126,7 @@ class Segment(Objective):
         return {"image": crop}
 
     def draws(
-        self, data: Data, crops: Sequence[Crop], size: tuple[int, int], seed: int, plan: Plan, device: torch.device
+        self, data: ImageData, crops: Sequence[Crop], size: tuple[int, int], seed: int, plan: Plan, device: torch.device
     ) -> MaskedDraws:
         return MaskedDraws(
             data.images,
@@ -140,7 +140,7 @@ class Segment(Objective):
             mean=self.encoder.config.mean,
         )
 
-    def truth(self, data: Data, indices: np.ndarray) -> Batch:
+    def truth(self, data: ImageData, indices: np.ndarray) -> Batch:
         found, size, meaning = [], self.encoder.config.image_size, self.meaning(data)
         for i in indices.tolist():
             image = data.images.open(i)
@@ -224,9 +224,9 @@ class Segment(Objective):
         logits, _ = self.logits({"image": image})
         return F.interpolate(logits.float(), image.shape[2:], mode="bilinear", align_corners=False)
 
-    def measure(self, data: Data, most: int, precision: torch.dtype, workers: int) -> dict[str, float]:
+    def measure(self, data: ImageData, most: int, precision: torch.dtype, workers: int) -> dict[str, float]:
         device, size, found = next(self.parameters()).device, self.encoder.config.image_size, {}
-        for part, prefix in ((data.held_out, ""), (data.tune, "tune_")):
+        for part, prefix in ((data.held_out, ""), (data.validation, "tune_")):
             if len(part):
                 how: Any = {"inference": self.config.inference, "precision": precision, "workers": workers}
                 seen = segmented(self.segment, data, spread(part, most), size, self.meaning(data), device, **how)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ...config import Run
 from ...data.crops import to_float
-from ...data.dataset import Data, spread
+from ...data.dataset import ImageData, spread
 from ...evals.segment import iou, numbers, rows
 from ...evals.segment import segmented as ask
 from ...pictures.segments import legend, painted
@@ -21,7 +21,7 @@ from .objective import Segment
 SHOWN, SIDE = 8, 320  # held-out images in segments.png, and their long side there
 
 
-def segmented(task: Segment, run: Run, data: Data, evals: Path, precision: torch.dtype, workers: int) -> Found:
+def segmented(task: Segment, run: Run, data: ImageData, evals: Path, precision: torch.dtype, workers: int) -> Found:
     """Its answers. Writes segments.png, whole images with truth and prediction."""
     M, names, seen = task.config.labels.count, task.config.labels.names, []
     shown, classes = set(spread(data.held_out, SHOWN).tolist()), set[int]()

@@ -11,7 +11,7 @@ import numpy as np
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...data.dataset import Data, refuse_unreadable
+from ...data.dataset import ImageData, refuse_unreadable
 from ...data.masks import VOID, MaskSurvey, Meaning, survey_masks
 from ...data.sources.source import Source
 from ...evals.label_subset import Few, draw
@@ -32,8 +32,8 @@ def void(source: Source, ignore: int | None, zero: Zero) -> tuple[int, ...]:
 
 
 def prepared(
-    config: LabelsConfig, ids: tuple[int, ...], data: Data, ignore: int | None, zero: Zero
-) -> tuple[LabelsConfig, tuple[int, ...], Data]:
+    config: LabelsConfig, ids: tuple[int, ...], data: ImageData, ignore: int | None, zero: Zero
+) -> tuple[LabelsConfig, tuple[int, ...], ImageData]:
     """The classes and the values they have in masks, and the images with masks: to train on, to choose by, held out.
 
     All masks are read, unless the classes are known. ValueError in one line for masks that cannot be learned from.
@@ -63,7 +63,7 @@ def prepared(
         config = replace(config, classes=json.dumps(names, ensure_ascii=False))
         if config.balanced:
             config = replace(config, weights=weights(own.pixels[list(ids)]))
-    return config, ids, replace(data, train=train, held_out=held_out, tune=tune)
+    return config, ids, replace(data, train=train, held_out=held_out, validation=tune)
 
 
 def classes(

@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...data.crops import Crop
-from ...data.dataset import Data, spread
+from ...data.dataset import ImageData, spread
 from ...data.loader import Plan
 from ...data.questions import NOBODY, Asked, QuestionDraws
 from ...data.sources.vqa_v2 import VqaSource
@@ -102,7 +102,7 @@ class Vqa(Objective):
 
     # ------------------------------------------------------------------------------------------------ data
     @classmethod
-    def prepared(cls, settings: Any, data: Data) -> tuple[Any, Data]:
+    def prepared(cls, settings: Any, data: ImageData) -> tuple[Any, ImageData]:
         refuse(settings)
         return targets.prepared(settings, data)
 
@@ -110,17 +110,17 @@ class Vqa(Objective):
         return {"image": crop}
 
     def draws(
-        self, data: Data, crops: Sequence[Crop], size: tuple[int, int], seed: int, plan: Plan, device: torch.device
+        self, data: ImageData, crops: Sequence[Crop], size: tuple[int, int], seed: int, plan: Plan, device: torch.device
     ) -> QuestionDraws:
         table, keep = self.table(data, data.train), self.config.keep
         return QuestionDraws(data.images, data.train, size, seed, plan, device, table=table, keep=keep)
 
-    def table(self, data: Data, images: np.ndarray) -> Any:
+    def table(self, data: ImageData, images: np.ndarray) -> Any:
         source = data.images.source
         assert isinstance(source, VqaSource)
         return targets.table(self.config, source, images, self.vocabulary)
 
-    def truth(self, data: Data, indices: np.ndarray) -> Batch:
+    def truth(self, data: ImageData, indices: np.ndarray) -> Batch:
         table = self.table(data, indices)
         asked = table.asked([table.turn(i, 0, 0) for i in indices.tolist()])
         return {"label": asked.to(next(self.parameters()).device)}
@@ -184,17 +184,17 @@ class Vqa(Objective):
         pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
         return [[(self.names[m], sure) for m, sure in zip(*each, strict=True)] for each in pairs]
 
-    def answers(self, data: Data, indices: np.ndarray, **how: Any) -> Answers:
+    def answers(self, data: ImageData, indices: np.ndarray, **how: Any) -> Answers:
         """To all questions about these images. In eval mode."""
         device = next(self.parameters()).device
         size, at_once = self.encoder.config.image_size, self.config.questions or 1
         return answers(self, data, indices, size, device, at_once=at_once, **how)
 
-    def measure(self, data: Data, most: int, precision: torch.dtype, workers: int) -> dict[str, float]:
+    def measure(self, data: ImageData, most: int, precision: torch.dtype, workers: int) -> dict[str, float]:
         found: dict[str, float] = {}
         source = data.images.source
         assert isinstance(source, VqaSource)
-        for part, prefix in ((data.held_out, ""), (data.tune, "tune_")):
+        for part, prefix in ((data.held_out, ""), (data.validation, "tune_")):
             if len(part):
                 said = self.answers(data, spread(part, most), precision=precision, workers=workers)
                 questions = [source.question(k) for k in said.numbers]

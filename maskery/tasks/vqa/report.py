@@ -9,7 +9,7 @@ import torch
 
 from ...config import Run
 from ...data.crops import to_float
-from ...data.dataset import Data, spread
+from ...data.dataset import ImageData, spread
 from ...data.sources.vqa_v2 import UNANSWERED, VqaSource
 from ...evals.answers import Answers
 from ...evals.vqa import Priors, Truth, accuracies, mean, rows
@@ -23,7 +23,7 @@ from .targets import Forms
 PAGE, SHEET, QUESTIONS = 48, 12, 8  # images on the page, in the picture; questions of each
 
 
-def answered(task: Vqa, run: Run, data: Data, evals: Path, precision: torch.dtype, workers: int) -> Found:
+def answered(task: Vqa, run: Run, data: ImageData, evals: Path, precision: torch.dtype, workers: int) -> Found:
     """Its answers. Writes predictions.json as VQAv2's server takes them, examples.html and examples.png."""
     source, names = data.images.source, task.names
     assert isinstance(source, VqaSource)
@@ -33,7 +33,7 @@ def answered(task: Vqa, run: Run, data: Data, evals: Path, precision: torch.dtyp
     scores = [Truth.of(q.answers).score(names[m]) for q, m in zip(questions, said.best, strict=True)]
     forms = Forms(names)
     reachable = [max(forms.worth(q.answers).values(), default=0.0) for q in questions]
-    priors = Priors.of(source.question(k) for k in source.numbers(np.concatenate([data.train, data.tune])))
+    priors = Priors.of(source.question(k) for k in source.numbers(np.concatenate([data.train, data.validation])))
     context = {"reachable": mean(reachable)} | priors.scores(questions)
     results(said, task, source, evals / "predictions.json")
     notes = [
@@ -70,7 +70,7 @@ def results(said: Answers, task: Vqa, source: VqaSource, path: Path) -> None:
     write_file(path, json.dumps(each).encode())
 
 
-def entries(said: Answers, scores: list[float], task: Vqa, data: Data, most: int) -> list[Entry]:
+def entries(said: Answers, scores: list[float], task: Vqa, data: ImageData, most: int) -> list[Entry]:
     """Some of the images, evenly spread, with their first questions."""
     source, names = data.images.source, task.names
     assert isinstance(source, VqaSource)

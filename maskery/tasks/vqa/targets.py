@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ...data.dataset import Data
+from ...data.dataset import ImageData
 from ...data.questions import NOBODY, Table
 from ...data.sources.vqa_v2 import VqaSource
 from ...evals.label_subset import Few, draw
@@ -21,7 +21,7 @@ from ..labels import apart, parts
 LONGEST, MOST_ASKED, MOST_WORDS = 20, 8, 20_000  # tokens of a question, questions of an image, words
 
 
-def prepared(config: Any, data: Data) -> tuple[Any, Data]:
+def prepared(config: Any, data: ImageData) -> tuple[Any, ImageData]:
     """The vocabularies, and the images: to train on, to choose by, held out. ValueError in one line."""
     source, few, known = data.images.source, Few.of(config.labels.share, config.labels.shots), config.labels
     if not isinstance(source, VqaSource):
@@ -56,7 +56,7 @@ def prepared(config: Any, data: Data) -> tuple[Any, Data]:
     asked = round(float(np.minimum(counts, questions).mean()), 6)
     known = replace(known, classes=json.dumps(chosen, ensure_ascii=False))
     config = replace(config, labels=known, words=words, length=length, questions=questions, asked=asked)
-    return config, replace(data, train=train, held_out=held_out, tune=tune)
+    return config, replace(data, train=train, held_out=held_out, validation=tune)
 
 
 def tokens_of(text: str | None, words: str) -> Tokens:

@@ -25,7 +25,7 @@ from PIL import Image
 import maskery
 from maskery.cli import main
 from maskery.data.crops import Crop
-from maskery.data.dataset import Data
+from maskery.data.dataset import ImageData
 from maskery.data.images import Images
 from maskery.data.loader import Draws, Plan
 from maskery.data.pack.encode import Encoding
@@ -97,7 +97,7 @@ def test_names_order_labels_and_what_is_held_out(photos, packed):
     for a, b in zip(split_indices(original, 0.2), split_indices(copy, 0.2), strict=True):
         np.testing.assert_array_equal(a, b)
     prints = [
-        Data(Images(s, channels=3, bits=8, pages="first", min_side=48), np.arange(50), np.arange(0), None, ())
+        ImageData(Images(s, channels=3, bits=8, pages="first", min_side=48), np.arange(50), np.arange(0), None, ())
         for s in (original, copy)
     ]
     assert prints[0].fingerprint() == prints[1].fingerprint()
@@ -160,30 +160,33 @@ def test_several_labels_an_image(tagged, tmp_path):
     copy = open_source(tmp_path / "out")
     assert len(copy.manifest.shards) > 1
     assert copy.labels is None
-    assert copy.tags.dtype == np.uint8
-    assert copy.tags.tolist() == original.tags.tolist()
-    assert copy.tags[[0, 1, 5]].tolist() == [[1, 1, 0], [0, 0, 0], [255, 255, 255]]
+    assert copy.multi_hot.dtype == np.uint8
+    assert copy.multi_hot.tolist() == original.multi_hot.tolist()
+    assert copy.multi_hot[[0, 1, 5]].tolist() == [[1, 1, 0], [0, 0, 0], [255, 255, 255]]
     assert copy.classes == original.classes == ("a", "b", "\U0001f98a")
     again = pickle.loads(pickle.dumps(copy))
-    assert again.tags.tolist() == original.tags.tolist()
+    assert again.multi_hot.tolist() == original.multi_hot.tolist()
     plain = open_source(tmp_path / "out", labels=False)
-    assert (plain.tags, plain.labels, plain.classes) == (None, None, ())
-    read = Data(Images(copy, channels=3, bits=8, pages="first", min_side=48), np.arange(9), np.arange(0), None, ())
-    assert read.tags is copy.tags
+    assert (plain.multi_hot, plain.labels, plain.classes) == (None, None, ())
+    read = ImageData(Images(copy, channels=3, bits=8, pages="first", min_side=48), np.arange(9), np.arange(0), None, ())
+    assert read.multi_hot is copy.multi_hot
 
 
 def test_shards_with_lists_are_tables_and_can_be_packed_again(tagged, tmp_path):
     pack(tagged, tmp_path / "out", Encoding(45), unreadable=0.2)
     table = open_source(tmp_path / "out" / "shard-00000.arrow")
-    assert (table.classes, table.tags.tolist()) == (open_source(tagged).classes, open_source(tagged).tags.tolist())
+    assert (table.classes, table.multi_hot.tolist()) == (
+        open_source(tagged).classes,
+        open_source(tagged).multi_hot.tolist(),
+    )
     pack(tmp_path / "out", tmp_path / "twice", unreadable=0.2)
-    assert open_source(tmp_path / "twice").tags.tolist() == table.tags.tolist()
+    assert open_source(tmp_path / "twice").multi_hot.tolist() == table.multi_hot.tolist()
 
 
 def test_packs_without_lists_are_as_they_were(packed):
     with np.load(packed / "index.npz") as index:
         assert set(index) == {"names", "offsets", "hashes", "labels", "splits", "start", "length", "crc32", "full"}
-    assert open_source(packed).tags is None
+    assert open_source(packed).multi_hot is None
 
 
 @settings(max_examples=20)
@@ -305,7 +308,7 @@ class Stops(Source):
     def __init__(self, of: Source, at: int):
         self.of, self.at = of, at
         self.where, self.names, self.labels, self.classes = of.where, of.names, of.labels, of.classes
-        self.splits, self.notes, self.tags = of.splits, (), of.tags
+        self.splits, self.notes, self.multi_hot = of.splits, (), of.multi_hot
 
     def read(self, i: int) -> bytes:
         if i == self.at:
@@ -350,11 +353,11 @@ def test_other_lists_of_labels_do_not_go_on(tagged, tmp_path):
     with pytest.raises(RuntimeError, match="the machine stops"):
         pack(Stops(open_source(tagged), 7), tmp_path / "out", shard_mb=1, unreadable=0.2)
     source = open_source(tagged)
-    source.tags[0, 0] = 0
+    source.multi_hot[0, 0] = 0
     with pytest.raises(ValueError, match="other names, labels or splits"):
         pack(source, tmp_path / "out", shard_mb=1, unreadable=0.2)
     pack(tagged, tmp_path / "out", shard_mb=1, unreadable=0.2)
-    assert open_source(tmp_path / "out").tags.tolist() == open_source(tagged).tags.tolist()
+    assert open_source(tmp_path / "out").multi_hot.tolist() == open_source(tagged).multi_hot.tolist()
 
 
 def test_what_exists_is_refused_and_only_packs_are_replaced(photos, packed, tmp_path, unfinished):

@@ -82,21 +82,21 @@ def test_several_labels_in_a_cell(tmp_path, name):
     text = "path,label,split\na.jpg,dog|cat,train\nb.jpg,dog,val\nc.jpg,,val\nd.jpg,|,train\ne.jpg,cat | ant|,train\n"
     source = open_source(write(tmp_path / name, text.replace(",", "\t") if name == "t.tsv" else text))
     assert source.labels is None
-    assert source.tags is not None
+    assert source.multi_hot is not None
     assert source.classes == ("ant", "cat", "dog")
-    assert source.tags.tolist() == [[0, 1, 1], [0, 0, 1], [255] * 3, [0, 0, 0], [1, 1, 0]]
+    assert source.multi_hot.tolist() == [[0, 1, 1], [0, 0, 1], [255] * 3, [0, 0, 0], [1, 1, 0]]
     assert source.notes == ("3 labels, several an image, from column label", "splits from column split")
     again = pickle.loads(pickle.dumps(source))
-    assert (again.tags.tolist(), again.classes) == (source.tags.tolist(), source.classes)
+    assert (again.multi_hot.tolist(), again.classes) == (source.multi_hot.tolist(), source.classes)
     plain = open_source(tmp_path / name, labels=False)
-    assert (plain.tags, plain.classes) == (None, ())
+    assert (plain.multi_hot, plain.classes) == (None, ())
 
 
 def test_several_numbers_in_a_cell(tmp_path):
     source = open_source(write(tmp_path / "t.csv", "path,kinds\na,10|9\nb,-1\nc,9\n"), label_column="kinds")
     assert source.classes == ("9", "10")
-    assert source.tags is not None
-    assert source.tags.tolist() == [[1, 1], [0, 0], [1, 0]]
+    assert source.multi_hot is not None
+    assert source.multi_hot.tolist() == [[1, 1], [0, 0], [1, 0]]
 
 
 @pytest.mark.parametrize(

@@ -6,11 +6,11 @@ from hypothesis import strategies as st
 from maskery.data.sources.labels import (
     annotated,
     index_labels,
-    index_tags,
+    index_multi_hot,
+    label_lists,
+    multi_hot_of,
     sorted_classes,
     split_names,
-    tag_lists,
-    tags_of,
 )
 
 
@@ -55,7 +55,7 @@ def test_splits_get_their_usual_names():
     ],
 )
 def test_several_an_image(rows, given, tags, classes):
-    got, names = index_tags(rows, "here", given)
+    got, names = index_multi_hot(rows, "here", given)
     assert got is not None
     assert got.dtype == np.uint8
     assert got.tolist() == tags
@@ -64,20 +64,20 @@ def test_several_an_image(rows, given, tags, classes):
 
 @pytest.mark.parametrize("rows", [[[], None], [[None], ["", " "]], [[-1], [-2, -3]]])
 def test_lists_that_name_no_label(rows):
-    assert index_tags(rows, "here") == (None, ())
+    assert index_multi_hot(rows, "here") == (None, ())
 
 
 @pytest.mark.parametrize("rows", [[[0, 1, 1], None, [0, 0, 0]], [["1", "0", "-1"]], [[1, None, 0, 0]] * 2])
 def test_a_number_for_every_label_is_refused(rows):
     length = max(len(row) for row in rows if row)
     with pytest.raises(ValueError, match=f"^here holds rows of {length} zeros and ones: list the labels"):
-        index_tags(rows, "here")
+        index_multi_hot(rows, "here")
 
 
 def test_free_words_are_no_labels():
     rows = [[f"word {i}"] for i in range(100_000)]
     with pytest.raises(ValueError, match="here has 100,000 different labels: with 100,000 images 80,000 at most"):
-        index_tags(rows, "here")
+        index_multi_hot(rows, "here")
 
 
 @given(data=st.data(), m=st.integers(1, 5))
@@ -85,9 +85,9 @@ def test_tags_are_the_same_after_being_lists(data, m):
     row = st.none() | st.lists(st.integers(0, 1), min_size=m, max_size=m)
     rows = data.draw(st.lists(row, max_size=6))
     tags = np.array([[255] * m if row is None else row for row in rows], np.uint8).reshape(-1, m)
-    counts, positions = tag_lists(tags)
+    counts, positions = label_lists(tags)
     assert counts.tolist() == [-1 if row is None else sum(row) for row in rows]
-    again = tags_of(counts, positions, m)
+    again = multi_hot_of(counts, positions, m)
     assert again.dtype == np.uint8
     np.testing.assert_array_equal(again, tags)
     assert annotated(tags).tolist() == [row is not None for row in rows]

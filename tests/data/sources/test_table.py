@@ -113,22 +113,22 @@ def test_lists_are_several_labels_an_image(tmp_path, file, kind):
     table = pa.table({"image": pa.array(BYTES), "label": pa.array(TAGS, kind)})
     source = open_source(write(tmp_path / file, table))
     assert source.labels is None
-    assert source.tags is not None
+    assert source.multi_hot is not None
     assert source.classes == ("ant", "cat", "dog")
-    assert source.tags.tolist() == [[0, 1, 1], [0, 0, 0], [255, 255, 255], [0, 0, 1], [1, 0, 1]]
+    assert source.multi_hot.tolist() == [[0, 1, 1], [0, 0, 0], [255, 255, 255], [0, 0, 1], [1, 0, 1]]
     assert source.notes == ("3 labels, several an image, from column label",)
     again = pickle.loads(pickle.dumps(source))
-    assert (again.tags.tolist(), again.classes) == (source.tags.tolist(), source.classes)
+    assert (again.multi_hot.tolist(), again.classes) == (source.multi_hot.tolist(), source.classes)
     plain = open_source(tmp_path / file, labels=False)
-    assert (plain.tags, plain.labels, plain.classes) == (None, None, ())
+    assert (plain.multi_hot, plain.labels, plain.classes) == (None, None, ())
 
 
 def test_lists_of_a_dictionary(tmp_path):
     labels = pa.array(TAGS, pa.list_(pa.dictionary(pa.int8(), pa.string())))
     source = open_source(write(tmp_path / "t.arrow", pa.table({"image": pa.array(BYTES), "label": labels})))
     assert source.classes == ("ant", "cat", "dog")
-    assert source.tags is not None
-    assert source.tags[4].tolist() == [1, 0, 1]
+    assert source.multi_hot is not None
+    assert source.multi_hot[4].tolist() == [1, 0, 1]
 
 
 @pytest.mark.parametrize("kind", [pa.list_(pa.int64()), pa.list_(pa.uint8(), 2), pa.large_list(pa.int16())])
@@ -136,21 +136,21 @@ def test_lists_of_numbers(tmp_path, kind):
     table = pa.table({"image": BYTES[:4], "kinds": pa.array([[10, 9], None, [9, 9], [100, 10]], kind)})
     source = open_source(write(tmp_path / "t.parquet", table), label_column="kinds")
     assert source.classes == ("9", "10", "100")
-    assert source.tags is not None
-    assert source.tags.tolist() == [[1, 1, 0], [255] * 3, [1, 0, 0], [0, 1, 1]]
+    assert source.multi_hot is not None
+    assert source.multi_hot.tolist() == [[1, 1, 0], [255] * 3, [1, 0, 0], [0, 1, 1]]
 
 
 def test_lists_of_one_label_are_lists(tmp_path):
     source = open_source(write(tmp_path / "t.parquet", pa.table({"image": [b"1", b"2"], "label": [["b"], ["a"]]})))
     assert source.labels is None
-    assert source.tags is not None
-    assert source.tags.tolist() == [[0, 1], [1, 0]]
+    assert source.multi_hot is not None
+    assert source.multi_hot.tolist() == [[0, 1], [1, 0]]
 
 
 @pytest.mark.parametrize("cells", [pa.array([[], None]), pa.array([None, None], pa.list_(pa.string()))])
 def test_lists_without_a_label(tmp_path, cells):
     source = open_source(write(tmp_path / "t.parquet", pa.table({"image": [b"1", b"2"], "label": cells})))
-    assert (source.labels, source.tags, source.classes) == (None, None, ())
+    assert (source.labels, source.multi_hot, source.classes) == (None, None, ())
 
 
 @pytest.mark.parametrize("shape", ["Sequence", "List", "a list"])
@@ -163,8 +163,8 @@ def test_names_of_hugging_faces_lists(tmp_path, shape):
         write(tmp_path / "t.parquet", table.replace_schema_metadata({"huggingface": json.dumps(about)}))
     )
     assert source.classes == ("zebra", "ape", "never seen")
-    assert source.tags is not None
-    assert source.tags.tolist() == [[1, 1, 0], [255] * 3, [0, 0, 0]]
+    assert source.multi_hot is not None
+    assert source.multi_hot.tolist() == [[1, 1, 0], [255] * 3, [0, 0, 0]]
 
 
 def test_six_hundred_labels_in_two_shards(tmp_path):
@@ -174,8 +174,8 @@ def test_six_hundred_labels_in_two_shards(tmp_path):
         write(tmp_path / f"{k}.parquet", pa.table({"image": [b"x"] * 300, "label": half}))
     source = open_source(tmp_path)
     assert source.classes == tuple(map(str, range(600)))
-    assert source.tags is not None
-    assert [np.flatnonzero(row).tolist() for row in source.tags] == rows
+    assert source.multi_hot is not None
+    assert [np.flatnonzero(row).tolist() for row in source.multi_hot] == rows
 
 
 def test_shards_with_one_label_and_with_several_are_not_alike(tmp_path):

@@ -232,11 +232,11 @@ def test_a_test_split_beside_a_val_split_is_held_out_where_it_has_masks(few: Pat
     _, data = opened_as(few)
     names = data.images.source.names
     assert {names[i].split("/")[1] for i in data.held_out.tolist()} == {"test"}
-    assert {names[i].split("/")[1] for i in data.tune.tolist()} == {"val"}
+    assert {names[i].split("/")[1] for i in data.validation.tolist()} == {"val"}
     shutil.rmtree(few / "masks" / "test")
     _, data = opened_as(few)
     assert {names[i].split("/")[1] for i in data.held_out.tolist()} == {"val"}
-    assert len(data.tune) == 0
+    assert len(data.validation) == 0
 
 
 def test_foreground_of_255(few: Path) -> None:

@@ -332,7 +332,11 @@ def test_a_test_split_beside_a_val_split_is_held_out_where_it_is_answered(few: P
     write_files(few, "test", [(2, "is it blue?", ["no"] * 10)])
     _, data = prepared(few)
     splits = data.images.source.splits
-    assert [set(splits[which]) for which in (data.train, data.held_out, data.tune)] == [{"train"}, {"test"}, {"val"}]
+    assert [set(splits[which]) for which in (data.train, data.held_out, data.validation)] == [
+        {"train"},
+        {"test"},
+        {"val"},
+    ]
 
 
 def test_what_is_taken_from_the_data(few: Path) -> None:
@@ -345,7 +349,7 @@ def test_what_is_taken_from_the_data(few: Path) -> None:
     assert len(prepared(few, vocabulary=2)[0].labels.names) == 2
     assert prepared(few, questions=2)[0].asked == 2.0
     settings, data = prepared(few, labels=LabelsConfig(share="50%", tune=0.25))
-    assert (len(data.train), len(data.tune), len(data.held_out)) == (3, 1, 4)
+    assert (len(data.train), len(data.validation), len(data.held_out)) == (3, 1, 4)
     write_files(few, "val", [(0, "what color is it?", ["red"] * 10), (1, "which hue?", ["purple"] * 10)])
     held_out_says_more, _ = prepared(few)
     assert held_out_says_more.labels.names == again.labels.names  # what is held out is not looked at
