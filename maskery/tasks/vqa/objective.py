@@ -52,7 +52,7 @@ class VqaConfig:
     width: int | None = None  # of the questions; None: the image encoder's
     length: int | None = None  # tokens of a question; None: as many as the longest in training has, at most 20
     questions: int | None = None  # of an image in one step; None: as many as 95 % of the images have, at most 8
-    targets: int = 3129  # answers that are learned: the most frequent ones of training
+    vocabulary: int = 3129  # answers that are learned: the most frequent ones of training
     blind: bool = False  # the image is not looked at: what questions alone say
     freeze: bool = False  # the image's encoder stays as it is
     keep: float = 1.0  # least share of each side of an image that a training crop shows; questions are about all of it
