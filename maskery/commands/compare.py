@@ -31,6 +31,7 @@ from ..terminal import Quiet, Terminal
 from ..text import duration
 from ..train import Diverged, train
 from ..weights import load
+from ..weights.teacher import build_objective
 from .contenders import Contender, Plan, understood
 from .pretrain import base_for
 from .study import FILE, PAGE, SCRATCH, Facts, Ledger, held_in, remove
@@ -173,7 +174,7 @@ def untrained(run: Run, data: ImageData, here: World) -> ViT:
     """The encoder as the loop has it before the first step."""
     run = resolved(run, data, here.device)
     torch.manual_seed(run.seed)
-    objective = METHODS[run.method](run.settings, run.vit())
+    objective = build_objective(METHODS[run.method], run.settings, run.vit())
     if run.init:
         load.start_from(objective, Path(run.init))
     return objective.encoder.to(here.device)
