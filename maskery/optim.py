@@ -35,7 +35,7 @@ def optimizer_of(
     decays: Callable[[str, Tensor], bool] = has_weight_decay,
     lr_multiplier: Callable[[str], float] = lambda name: 1.0,
 ) -> torch.optim.Optimizer:
-    """Build the optimiser of the trainable parameters. Before every step the loop sets each group's lr to "scale" * lr."""
+    """Build the optimiser; before every step the loop sets the lr of each group to "scale" * lr."""
     groups = grouped(module, config.weight_decay, decays, lr_multiplier)
     if config.name == "lars":
         return LARS(groups, momentum=config.momentum)

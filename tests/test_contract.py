@@ -50,7 +50,7 @@ def batch_of(objective: Objective, seed: int = 0) -> Batch:
         label = {"label": torch.randint(-1, 3, (4, 32, 32)).short()}
     images = {name: torch.rand(4, 3, 32, 32) for name in objective.views(Crop())}
     if isinstance(objective, Detect):
-        label = {"label": targets.grid(4, images["image"], objective.with_masks)}
+        label = {"label": targets.grid_of_squares(images["image"], objective.with_masks)}
         label["label"].classes[:, ::2] = 2
     if isinstance(objective, Vqa):
         asked = objective.blank(4)

@@ -156,7 +156,7 @@ class Tight(Objective):
     def views(self, crop: Crop) -> dict[str, Crop]:
         return {"image": crop}
 
-    def draw(self, batch: Batch, t: float) -> Batch:
+    def sample(self, batch: Batch, t: float) -> Batch:
         return self.inner.sample(batch, t)
 
     def forward(self, batch: Batch, t: float) -> Losses:

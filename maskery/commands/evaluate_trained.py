@@ -34,7 +34,8 @@ from ..signals import interruptible
 from ..tasks import TASKS
 from ..tasks.labels import LabelsConfig
 from ..tasks.measure import RESULT, measure
-from ..tasks.recipes import RECIPES
+from ..tasks.recipes import TASK_RECIPES
+from ..tasks.small_data import LabelledData
 from ..terminal import Quiet, Terminal
 from ..train import train
 from ..weights.load import images_of, load_encoder
@@ -223,8 +224,8 @@ def run_of_side(
         images=images,
         save=asked.save,
     )
-    facts = {"channels": vit.channels, "bits": images.bits or 8, "several": known.several, "spare": known.spare}
-    recipe = RECIPES[kind](start, known.images, **facts)
+    data = LabelledData(known.images, vit.channels, images.bits or 8, known.several, known.spare)
+    recipe = TASK_RECIPES[kind](start, data)
     base = {f.name: getattr(recipe.run, f.name) for f in fields(Run)}
     filled = parse(Supervise, args, f"maskery eval {kind}", replace(asked, **base))
     kept: dict[str, Any] = {f.name: getattr(filled, f.name) for f in fields(Run)}
@@ -255,7 +256,7 @@ def labelled_images(kind: Kind, asked: Supervise) -> Known:
     images = Images(source, channels=3, bits=8, pages=asked.images.pages, min_side=1)  # of which none is decoded
     opened = ImageData(images, *split_indices(source, asked.images.holdout), asked.images, ())
     settings = replace(asked.settings, labels=LabelsConfig(asked.labels, asked.shots, asked.seed))
-    settings, data = TASKS[kind].prepared(settings, opened)
+    settings, data = TASKS[kind].prepare(settings, opened)
     n = len(data.train)
     spare = n > 1 if data.labels is None else n > len(np.unique(data.labels[data.train]))
     return Known(n, settings.labels.several, spare, settings)

@@ -12,10 +12,10 @@ from ..options import unknown
 from .load import load_encoder
 
 RANDOM = "random:"
-O = TypeVar("O", bound=Objective)
+T = TypeVar("T", bound=Objective)
 
 
-def build_objective(kind: type[O], settings: Any, vit: ViTConfig) -> O:
+def build_objective(kind: type[T], settings: Any, vit: ViTConfig) -> T:
     """Build an objective, with its teacher loaded where the settings ask for one. ValueError: see `load_teacher`."""
     source = kind.teacher_source(settings)
     return kind(settings, vit, load_teacher(*source, vit)) if source else kind(settings, vit)
