@@ -12,7 +12,7 @@ from ...config import Run
 from ...data.crops import to_float
 from ...data.dataset import ImageData, spread
 from ...data.sources.coco import CocoSource
-from ...data.sources.rle import drawn
+from ...data.sources.rle import shape_mask
 from ...evals.detect import SCORE, average_precision, pasted
 from ...pictures.objects import outlined
 from ...pictures.segments import legend
@@ -71,7 +71,7 @@ def pictures(
     image = F.interpolate(image, (height, width), mode="area")[0]
     objects, sure = source.objects(i), answer["scores"] >= SCORE
     kept = [k for k, crowd in enumerate(objects.crowd.tolist()) if not crowd]
-    truth = [drawn(objects.shapes[k], (height, width)) for k in kept] if masks else []
+    truth = [shape_mask(objects.shapes[k], (height, width)) for k in kept] if masks else []
     answers = (
         [pasted(*one, (height, width)) for one in zip(answer["masks"], answer["boxes"], strict=True)] if masks else []
     )

@@ -11,7 +11,7 @@ import numpy as np
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...data.dataset import ImageData, refuse_unreadable
+from ...data.dataset import ImageData, check_unreadable
 from ...data.masks import VOID, MaskSurvey, Meaning, survey_masks
 from ...data.sources.source import Source
 from ...evals.label_subset import Few, draw
@@ -58,7 +58,7 @@ def prepared(
             others = np.setdiff1d(whole, train)
             rest = survey_masks(source, others, lambda done, _: tick(len(train) + done, len(whole)))
         bad = [*own.unreadable, *rest.unreadable]
-        refuse_unreadable(source.where, bad, len(whole), data.config.unreadable)
+        check_unreadable(source.where, bad, len(whole), data.config.unreadable)
         names, ids = classes(source, (own, rest), void(source, ignore, zero))
         config = replace(config, classes=json.dumps(names, ensure_ascii=False))
         if config.balanced:
