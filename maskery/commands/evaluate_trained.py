@@ -35,7 +35,8 @@ from ..signals import interruptible
 from ..tasks import TASKS
 from ..tasks.labels import LabelsConfig
 from ..tasks.measure import RESULT, measure
-from ..tasks.recipes import RECIPES
+from ..tasks.recipes import TASK_RECIPES
+from ..tasks.small_data import LabelledData
 from ..terminal import Quiet, Terminal
 from ..train import train
 from ..weights.load import images_of, load_encoder
@@ -224,8 +225,8 @@ def run_of_side(
         images=images,
         save=asked.save,
     )
-    facts = {"channels": vit.channels, "bits": images.bits or 8, "several": known.several, "spare": known.spare}
-    recipe = RECIPES[kind](start, known.images, **facts)
+    data = LabelledData(known.images, vit.channels, images.bits or 8, known.several, known.spare)
+    recipe = TASK_RECIPES[kind](start, data)
     base = {f.name: getattr(recipe.run, f.name) for f in fields(Run)}
     filled = parse(Supervise, args, f"maskery eval {kind}", replace(asked, **base))
     kept: dict[str, Any] = {f.name: getattr(filled, f.name) for f in fields(Run)}

@@ -231,7 +231,7 @@ class _Index:
             reason = "annotations name another image than their question: both are left out"
         elif not answers:
             reason = "questions that nobody answered are left out"
-        if reason:
+        if reason or annotation is None:
             self.dropped[reason] += 1
             return None
         types = {name: str(annotation.get(name) or UNSPECIFIED) for name in ("answer_type", "question_type")}

@@ -26,8 +26,9 @@ from ...nn.linear_classifier import LinearClassifier, Pool
 from ...nn.teacher import Ema
 from ...nn.vit import ViT, ViTConfig, drop_paths
 from ...objective import Batch, Losses
-from .. import labels
 from ..labels import LabelsConfig
+from ..settings import ABOVE_0, BELOW_1, check_range
+from . import targets
 from .objective import Classifier
 
 UNDECAYED = ("encoder.cls_token", "encoder.pos_embed")  # as in the reference's no_weight_decay
@@ -57,7 +58,7 @@ class Finetune(Classifier):
     def __init__(self, config: FinetuneConfig, vit: ViTConfig):
         super().__init__()
         self.config, self.augment, self.layer_decay = config, config.augment, config.layer_decay
-        refuse(config)
+        check_settings(config)
         self.encoder = ViT(vit)  # f
         self.encoder.pos_embed.requires_grad_(True)
         if config.pooling == "mean_patch":
@@ -78,7 +79,7 @@ class Finetune(Classifier):
 
     def draw(self, batch: Batch, t: float) -> Batch:
         image = batch["image"]
-        y = batch["label"] if "label" in batch else labels.blank(self.labels, len(image), image.device)
+        y = batch["label"] if "label" in batch else targets.placeholder(self.labels, len(image), image.device)
         if not self.training:
             return {"image": image, "y": y}
         with seeded(int(torch.randint(2**31, ()))):
@@ -112,7 +113,7 @@ class Finetune(Classifier):
     def forward(self, batch: Batch, t: float) -> Losses:
         batch = batch if "y" in batch else self.draw(batch, t)
         logits = self.logits(self.encoder, self.norm, self.head, batch["image"], batch.get("paths"))
-        return {"loss": labels.loss(logits, batch["y"], self.labels)}
+        return {"loss": targets.loss(logits, batch["y"], self.labels)}
 
     def logits(self, f: ViT, norm: nn.Module, head: nn.Module, image: Tensor, paths: Tensor | None = None) -> Tensor:
         """[B, M] in float32."""
@@ -153,17 +154,10 @@ def smoothed(y: Tensor, config: LabelsConfig, smoothing: float) -> Tensor:
     return F.one_hot(y, config.count) * (1 - smoothing) + smoothing / config.count
 
 
-def refuse(config: FinetuneConfig) -> None:
-    """ValueError for settings that make no sense, each by its name."""
-    shares = ("layer_decay", "drop_path", "erasing", "smoothing", "average")
-    for name in shares:
-        value = getattr(config, name)
-        if not 0 <= value <= 1 or (name in ("drop_path", "average", "smoothing") and value == 1):
-            raise ValueError(f"--settings.{name.replace('_', '-')} is {value}: between 0 and 1")
-    for name in ("mixup", "cutmix"):
-        if getattr(config, name) < 0:
-            raise ValueError(f"--settings.{name} is {getattr(config, name)}: at least 0 (0: without)")
-    if config.layer_decay == 0:
-        raise ValueError(
-            "--settings.layer-decay is 0: nothing but the head would learn; `maskery eval probe` does that"
-        )
+def check_settings(config: FinetuneConfig) -> None:
+    """ValueError that names a setting out of its range."""
+    note = "; at 0 nothing but the head would learn, and `maskery eval probe` does that"
+    check_range(config, "layer_decay", low=ABOVE_0, high=1, note=note)
+    check_range(config, "erasing", high=1)
+    check_range(config, "drop_path", "smoothing", "average", high=BELOW_1)
+    check_range(config, "mixup", "cutmix", note=" (0: without)")

@@ -17,8 +17,8 @@ from ...data.dataset import ImageData, spread
 from ...evals.classify import answers, headline, numbers, truth
 from ...nn.linear_classifier import LinearClassifier
 from ...objective import Objective
-from .. import labels
 from ..labels import LabelsConfig
+from . import targets
 
 Progress = Callable[[int, int], None] | None
 
@@ -32,8 +32,8 @@ class Classifier(Objective, abc.ABC):
 
     @classmethod
     def prepared(cls, settings: Any, data: ImageData) -> tuple[Any, ImageData]:
-        known, data = labels.prepared(settings.labels, data)
-        return replace(settings, labels=known), data
+        labels, data = targets.prepare(settings.labels, data)
+        return replace(settings, labels=labels), data
 
     @property
     def labels(self) -> LabelsConfig:
@@ -62,7 +62,7 @@ class Classifier(Objective, abc.ABC):
                 found |= {f"tune_{name}{suffix}": value for suffix, value in zip(self.suffixes, each, strict=True)}
         part = judged(self, data, spread(data.held_out, most), precision, workers)
         logits = part.logits[head]
-        loss = labels.loss(logits, part.wanted, replace(self.labels, weights=()))
+        loss = targets.loss(logits, part.wanted, replace(self.labels, weights=()))
         return {name: numbers(logits, part.truth)[name], "held_out_loss": float(loss)} | found
 
 

@@ -27,8 +27,8 @@ from ...nn.linear_classifier import LinearClassifier, Pool
 from ...nn.vit import ViT, ViTConfig
 from ...objective import Batch, Losses
 from ...pictures.attention import overlay
-from .. import labels
 from ..labels import LabelsConfig
+from . import targets
 from .objective import Classifier
 
 Pooling = Literal["class_token", "mean_patch", "both", "attentive"]
@@ -96,7 +96,7 @@ class Probe(Classifier):
 
     def draw(self, batch: Batch, t: float) -> Batch:
         h = self.features(batch["image"])
-        y = batch["label"] if "label" in batch else labels.blank(self.labels, len(h), h.device)
+        y = batch["label"] if "label" in batch else targets.placeholder(self.labels, len(h), h.device)
         if not self.training:
             return {"image": batch["image"], "h_n": self.normalised(h), "y": y}
         if self.config.pooling == "attentive":
@@ -111,7 +111,7 @@ class Probe(Classifier):
     def forward(self, batch: Batch, t: float) -> Losses:
         batch = batch if "h_n" in batch else self.draw(batch, t)
         h_n, y = batch["h_n"], batch["y"]
-        each = [labels.loss(head(h_n), y, self.labels) for head in self.heads]
+        each = [targets.loss(head(h_n), y, self.labels) for head in self.heads]
         named = {f"loss{suffix}": loss.detach() for suffix, loss in zip(self.suffixes, each, strict=True)}
         return named | {"loss": torch.stack(each).sum()}
 

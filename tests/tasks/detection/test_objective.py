@@ -26,8 +26,9 @@ from maskery.pictures.objects import outlined
 from maskery.pictures.segments import colours
 from maskery.tasks.detection import targets
 from maskery.tasks.detection.objective import Detect, DetectConfig
-from maskery.tasks.detection.recipe import detect
+from maskery.tasks.detection.recipe import detection_recipe
 from maskery.tasks.labels import LabelsConfig
+from maskery.tasks.small_data import LabelledData
 from maskery.terminal import Quiet
 from tests.test_train import assert_same_run
 
@@ -150,7 +151,7 @@ def built(**settings: Any) -> Detect:
 def batch_of(n: int = 4) -> dict[str, Any]:
     torch.manual_seed(3)
     image = torch.rand(n, 3, 32, 32)
-    return {"image": image, "label": targets.grid(n, image, True)}
+    return {"image": image, "label": targets.grid_of_squares(image, True)}
 
 
 def test_the_loss_is_the_sum_of_its_parts() -> None:
@@ -173,7 +174,7 @@ def test_losses_of_micro_batches_are_those_of_the_batch() -> None:
 
 def test_images_without_objects_are_learned_from() -> None:
     task, batch = built(), batch_of()
-    batch["label"] = Targets.of([targets.nothing((32, 32))] * 4, (32, 32), True)
+    batch["label"] = Targets.of([targets.no_objects((32, 32))] * 4, (32, 32), True)
     losses = task(batch, 0.0)
     assert float(losses["objectness"]) > 0
     assert float(losses["masks"]) == float(losses["boxes"]) == 0
@@ -301,17 +302,19 @@ def test_truth_is_cut_as_pictures_are(few: Path) -> None:
 # -------------------------------------------------------------------------------------------------------- recipes
 def test_recipes() -> None:
     start = Run(settings=DetectConfig(), model="vit-base")
-    large = detect(start, 117_266).run
+    large = detection_recipe(start, LabelledData(117_266)).run
     assert large.image_size == 1024
     assert (large.batch_size, large.epochs, large.lr) == (64, 100.0, pytest.approx(1e-4))
     assert large.optim.warmup * large.total_steps(117_266) == pytest.approx(250, rel=0.01)
     assert (large.settings.window, large.settings.scale, large.settings.rois) == (14, (0.1, 2.0), 512)
-    huge = detect(replace(start, model="vit-huge", patch_size=14), 117_266).run
+    huge = detection_recipe(replace(start, model="vit-huge", patch_size=14), LabelledData(117_266)).run
     assert (huge.image_size, huge.epochs, huge.settings.layer_decay) == (1022, 75.0, 0.9)
-    small = detect(start, 100).run
+    small = detection_recipe(start, LabelledData(100)).run
     assert (small.image_size, small.batch_size, small.lr) == (224, 4, pytest.approx(2e-4))
     assert small.watch.best == "tune_box_ap"
-    assert detect(replace(start, settings=DetectConfig(freeze=True)), 100).run.lr == pytest.approx(1e-3)
+    assert detection_recipe(
+        replace(start, settings=DetectConfig(freeze=True)), LabelledData(100)
+    ).run.lr == pytest.approx(1e-3)
 
 
 # -------------------------------------------------------------------------------------------------------- the page

@@ -10,11 +10,11 @@ import torch.nn.functional as F
 
 from maskery.data.masks import VOID
 from maskery.nn.vit import ViTConfig
+from maskery.pictures.examples import padded, scaled
 from maskery.pictures.segments import colours, painted
 from maskery.tasks.labels import LabelsConfig
 from maskery.tasks.segmentation import targets
 from maskery.tasks.segmentation.objective import Segment, SegmentConfig, depths_of
-from maskery.tasks.segmentation.report import scaled, together
 
 VIT = ViTConfig(48, 2, 3, 8, (32, 32))
 NAMES = LabelsConfig(classes='["ground", "moon", "star"]')
@@ -131,11 +131,11 @@ def test_settings_that_make_no_sense(settings: dict[str, Any], said: str) -> Non
 
 def test_rare_classes_weigh_more() -> None:
     counts = np.array([800, 100, 100, 0])
-    found = np.array(targets.weights(counts))
+    found = np.array(targets.balanced_weights(counts))
     assert (found * counts).sum() / counts.sum() == pytest.approx(1, rel=1e-5)
     assert found[1] / found[0] == pytest.approx(8, rel=1e-4)
     assert found[3] == 0
-    common, rare = targets.weights(np.array([10**6, 1]))
+    common, rare = targets.balanced_weights(np.array([10**6, 1]))
     assert rare / common == pytest.approx(20, rel=1e-4)  # 10 to a half
 
 
@@ -147,7 +147,7 @@ def test_overlays() -> None:
     assert painted(torch.rand(2, 5, 4, 4), torch.zeros(2, 4, 4, dtype=torch.long), 3).shape == (2, 3, 4, 4)
     assert len(set(map(tuple, colours(150).tolist()))) == 150
     tall, wide = scaled(torch.zeros(1, 3, 20, 10)), scaled(torch.zeros(1, 3, 5, 10))
-    both = together([tall, wide])
+    both = padded([tall, wide])
     assert both.shape == (2, 3, 320, 320)
     assert both[0, 0].sum(0).tolist() == [320.0] * 80 + [0.0] * 160 + [320.0] * 80
     assert both[1, 0].sum(1).tolist() == [320.0] * 80 + [0.0] * 160 + [320.0] * 80

@@ -31,8 +31,9 @@ from maskery.nn.text import PAD, START, UNKNOWN, Words, words_of
 from maskery.nn.vit import ViTConfig
 from maskery.tasks.classification.load import load_task
 from maskery.tasks.labels import LabelsConfig
+from maskery.tasks.small_data import LabelledData
 from maskery.tasks.vqa.objective import Vqa, VqaConfig
-from maskery.tasks.vqa.recipe import vqa
+from maskery.tasks.vqa.recipe import vqa_recipe
 from maskery.tasks.vqa.targets import Forms
 from maskery.terminal import Quiet
 from tests.test_train import assert_same_run, weights
@@ -572,13 +573,13 @@ def test_data_is_missing(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
 # -------------------------------------------------------------------------------------------------------- recipes
 def test_recipes() -> None:
     start = Run(settings=VqaConfig(questions=12, labels=LabelsConfig(classes='["a"]')), model="vit-base")
-    large = vqa(start, 82_783).run
+    large = vqa_recipe(start, LabelledData(82_783)).run
     assert (large.batch_size, large.epochs, large.lr) == (64, 20.0, pytest.approx(1e-4))
     assert large.settings.labels.tune == 0
-    small = vqa(start, 1500).run
+    small = vqa_recipe(start, LabelledData(1500)).run
     assert (small.batch_size, small.lr, small.watch.best) == (16, pytest.approx(1e-3), "tune_accuracy")
     assert (small.settings.questions, small.settings.labels.names) == (12, ("a",))
-    assert vqa(start, 8).run.batch_size == 4
+    assert vqa_recipe(start, LabelledData(8)).run.batch_size == 4
 
 
 # -------------------------------------------------------------------------------------------------------- the page
