@@ -20,7 +20,7 @@ from ..config import Run
 from ..data.dataset import ImageData, open_data
 from ..distributed import World, world
 from ..evals.encoder_metrics import Questions, course, seconds_per_step, standing
-from ..evals.paired import lines
+from ..evals.leaderboard import lines
 from ..methods import METHODS
 from ..nn.vit import ViT
 from ..options import UsageError, options
