@@ -81,7 +81,7 @@ def save(
             for name, part in (("model", objective.state_dict()), ("optimizer", optimizer_state)):
                 digests[f"{name}.safetensors"] = _write(half / f"{name}.safetensors", to_bytes(_contiguous(part)))
         else:
-            sharding.write(half, objective.state_dict() | optimizer_state, world)
+            sharding.write_shards(half, objective.state_dict() | optimizer_state, world)
             digests[sharding.file_of(world.rank)] = _facts(half / sharding.file_of(world.rank))
 
     def finish() -> None:
@@ -159,9 +159,9 @@ def restore(root: Path, objective: nn.Module, optimizer: torch.optim.Optimizer, 
     try:
         if sharding.is_sharded(objective) or (path / sharding.file_of(0)).exists():
             own = {name: p for name, p in objective.named_parameters() if p.requires_grad}
-            kept = [name for name in sharding.sizes_in(path) if "/" in name]
+            kept = [name for name in sharding.tensor_sizes(path) if "/" in name]
             kept = {name: _like(own, name) for name in kept}
-            sharding.read(path, objective.state_dict() | kept, world)  # a state dict is the parameters themselves
+            sharding.read_shards(path, objective.state_dict() | kept, world)  # reads into the parameters
         else:
             objective.load_state_dict(load_file(path / "model.safetensors"))
             kept = load((path / "optimizer.safetensors").read_bytes())
@@ -175,7 +175,7 @@ def restore(root: Path, objective: nn.Module, optimizer: torch.optim.Optimizer, 
 def objective_state(path: Path) -> dict[str, Tensor]:
     """The tensors of the network in a checkpoint, whole, on the CPU. OSError, SafetensorError: they cannot be read."""
     if (path / sharding.file_of(0)).exists():
-        return sharding.read_whole(path, lambda name: "/" not in name)
+        return sharding.read_full(path, lambda name: "/" not in name)
     return load_file(path / "model.safetensors")
 
 

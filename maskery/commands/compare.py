@@ -25,11 +25,10 @@ from ..methods import METHODS
 from ..nn.vit import ViT
 from ..options import UsageError, options
 from ..outputs import write_file
-from ..resolve import resolved
 from ..signals import interruptible
 from ..terminal import Quiet, Terminal
 from ..text import duration
-from ..train import Diverged, train
+from ..train import Diverged, resolve, train
 from ..weights import load
 from ..weights.teacher import build_objective
 from .contenders import Contender, Plan, understood
@@ -172,7 +171,7 @@ def timed(plan: Plan, contender: Contender, run: Run, here: World) -> float:
 
 def untrained(run: Run, data: ImageData, here: World) -> ViT:
     """The encoder as the loop has it before the first step."""
-    run = resolved(run, data, here.device)
+    run = resolve(run, data, here.device)
     torch.manual_seed(run.seed)
     objective = build_objective(METHODS[run.method], run.settings, run.vit())
     if run.init:
