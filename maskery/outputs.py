@@ -1,6 +1,7 @@
 """Write files and directories as a whole: readers see the old one or the new one, never half of it."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 def partial_path(path: Path) -> Iterator[Path]:
     """A path beside `path` to write to; renamed to `path` when the block ends, removed when it raises.
 
-    An existing file is replaced. A directory must not exist. The directory of `path` is made where it is missing.
+    An existing file is replaced. A directory must not exist, or be empty. Missing directories above `path` are made.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".writing-{path.name}")
@@ -18,8 +19,7 @@ def partial_path(path: Path) -> Iterator[Path]:
         yield partial
         partial.replace(path)
     except BaseException:
-        if partial.is_file():
-            partial.unlink()
+        shutil.rmtree(partial) if partial.is_dir() else partial.unlink(missing_ok=True)
         raise
 
 
