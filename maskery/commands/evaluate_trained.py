@@ -29,7 +29,7 @@ from ..evals.splits import overlap, reported
 from ..nn.vit import SIZES, Size, ViTConfig
 from ..options import UsageError, options, parse, value_of
 from ..outputs import write_file
-from ..runs.directory import is_run, run_of
+from ..runs.directory import is_run, open_run
 from ..signals import interruptible
 from ..tasks import TASKS
 from ..tasks.labels import LabelsConfig
@@ -37,7 +37,7 @@ from ..tasks.measure import RESULT, measure
 from ..tasks.recipes import RECIPES
 from ..terminal import Quiet, Terminal
 from ..train import train
-from ..weights.load import images_of, load_encoder
+from ..weights.load import image_config, load_encoder
 from .compare import forget
 
 Kind = Literal["probe", "finetune", "segment", "detect", "vqa"]
@@ -208,7 +208,7 @@ def run_of_side(
             f"{side.label}: a network {vit.dim} wide with {vit.depth} blocks and {vit.heads} heads; those of `maskery "
             "list models` can be trained"
         )
-    trained = images_of(Path(asked.where))
+    trained = image_config(Path(asked.where))
     images = replace(asked.images, channels=vit.channels, mean=vit.mean, std=vit.std, labels=True)
     if trained:
         images = replace(images, bits=images.bits or trained.bits, pages=trained.pages)
@@ -286,7 +286,7 @@ def one(run: Run, side: Side, member: Path, here: World, note: str) -> Result | 
         write_file(written, wanted.encode())
     notes = [note]
     if (member / "config.yaml").exists():
-        result = train(run_of(member, notes.append), member, here, notes, resume=True)
+        result = train(open_run(member, notes.append).run, member, here, notes, resume=True)
     else:
         result = train(run, member, here, notes)
     if result.signalled:

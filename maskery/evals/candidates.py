@@ -14,9 +14,9 @@ from ..config import ImagesConfig
 from ..data.dataset import ImageData, Reporter, open_data
 from ..data.images import Images
 from ..nn.vit import ViT, ViTConfig
-from ..runs.directory import is_run, run_of
-from ..weights.load import images_of, load_encoder
-from ..weights.locate import asked_for
+from ..runs.directory import is_run, open_run
+from ..weights.load import image_config, load_encoder
+from ..weights.locate import parse_where
 from .results import END, RANDOM, START
 
 
@@ -37,13 +37,13 @@ def sides(where: Path, beside: Sequence[str]) -> tuple[Side, ...]:
 
     A run that started from nothing started from random weights. A checkpoint is not called the run's end.
     """
-    place = Path(asked_for(str(where))[0])
+    place = parse_where(where).path
     found = [Side(END if (place / "checkpoints").is_dir() and is_run(place) else str(where), where)]
     for word in beside:
         if word == "start":
             if not is_run(place):
                 raise ValueError(f"--beside start: {where} is no run, so nobody knows what it started from")
-            began = run_of(place).init
+            began = open_run(place).run.init
             found.append(Side(START, Path(began)) if began else Side(RANDOM, None))
         else:
             found.append(Side(RANDOM, None) if word == "random" else Side(word, Path(word)))
@@ -68,7 +68,7 @@ def encoder_of(side: Side, like: ViTConfig, seed: int) -> ViT:
 
 def open_for(encoder: ViT, where: Path, data: str, images: ImagesConfig, report: Reporter) -> ImageData:
     """Images as the encoder from `where` wants them, each to be decoded once."""
-    config, trained = encoder.config, images_of(where)
+    config, trained = encoder.config, image_config(where)
     asked = replace(images, channels=config.channels, mean=config.mean, std=config.std, memory=0)
     if trained:
         asked = replace(asked, bits=asked.bits or trained.bits, pages=trained.pages)
@@ -77,7 +77,7 @@ def open_for(encoder: ViT, where: Path, data: str, images: ImagesConfig, report:
 
 def seen_by(encoder: ViT, where: Path, opened: ImageData) -> ImageData:
     """The same images as the encoder from another place wants them."""
-    config, trained = encoder.config, images_of(where)
+    config, trained = encoder.config, image_config(where)
     asked = replace(opened.config, channels=config.channels, mean=config.mean, std=config.std)
     if trained:
         asked = replace(asked, bits=trained.bits or asked.bits, pages=trained.pages)

@@ -20,7 +20,7 @@ from ..data.sources.labels import annotated
 from ..nn.vit import ViT
 from ..terminal import Terminal
 from ..weights.load import load_encoder
-from ..weights.locate import asked_for
+from ..weights.locate import parse_where
 from .candidates import Side, encoder_of, open_for, seen_by, sides
 from .comparison import CONTEXT, side_by_side
 from .features import Features, features
@@ -112,7 +112,7 @@ def ask(
 def answered(asked: Asked, measure: Measure, evaluation: str, protocol: str, json: Path | None) -> dict[str, float]:
     """Measure every side, write and print the numbers; returns those of WHERE."""
     protocol += f", {asked.few}" if asked.few else ""
-    place, terminal, results = Path(asked_for(str(asked.where))[0]), Terminal(), {}
+    place, terminal, results = parse_where(asked.where).path, Terminal(), {}
     for side in asked.every:
         results[side] = _result(asked, side, measure, evaluation, protocol, terminal)
         write(results[side], place)  # at once: the next side may take long, or fail

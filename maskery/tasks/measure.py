@@ -9,10 +9,10 @@ import torch
 from ..data.dataset import open_data
 from ..evals.results import Result, fingerprint, write
 from ..pictures.learning_curves import learning_curves
-from ..runs.directory import run_of
+from ..runs.directory import open_run
 from ..terminal import Quiet
+from .checkpoint import load_objective
 from .classification import report as classification
-from .classification.load import load_task
 from .detection import report as detection
 from .segmentation import report as segmentation
 from .vqa import report as vqa
@@ -29,8 +29,9 @@ OF: dict[str, Any] = {  # task -> (its answers as `Found`, its protocol in words
 
 def measure(where: Path, device: torch.device, of: str, weights: str) -> Result:
     """Measure the run of a task where it was best, and write its evals/: result.json, tables' pictures, curves.png."""
-    run = run_of(where)
-    task = load_task(where, run).to(device)
+    directory = open_run(where)
+    run = directory.run
+    task = load_objective(directory).to(device)
     opened = open_data(run.data, replace(run.images, memory=0.0), run.size, Quiet())
     _, data = task.prepared(run.settings, opened)
     precision = torch.bfloat16 if run.precision == "bf16" else torch.float32

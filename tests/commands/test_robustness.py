@@ -1,6 +1,6 @@
 """Robustness of classifiers, on scenes and on folders that look like the published sets."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -29,9 +29,13 @@ class ByHand:
 
     classes: tuple[str, ...]
     size: tuple[int, int] = (32, 32)
-    share: float = 1.0
+    crop_fraction: float = 1.0
     images: ImagesConfig = READ
     turn: int = 0
+    channels: int = 3
+
+    def image_config(self, config: ImagesConfig) -> ImagesConfig:
+        return replace(config, bits=8, mean=READ.mean, std=READ.std, channels=3, memory=0)
 
     def classify(self, image: Tensor, /) -> Tensor:
         n = len(self.classes)

@@ -28,7 +28,7 @@ from ...nn.vit import ViT, ViTConfig, drop_paths
 from ...objective import Batch, Losses
 from .. import labels
 from ..labels import LabelsConfig
-from .objective import Classifier
+from .objective import ClassificationObjective
 
 UNDECAYED = ("encoder.cls_token", "encoder.pos_embed")  # as in the reference's no_weight_decay
 
@@ -48,7 +48,7 @@ class FinetuneConfig:
     labels: LabelsConfig = field(default_factory=LabelsConfig)
 
 
-class Finetune(Classifier):
+class Finetune(ClassificationObjective):
     Config = FinetuneConfig
     config: FinetuneConfig
     undecayed = UNDECAYED
@@ -125,7 +125,7 @@ class Finetune(Classifier):
         assert isinstance(f, ViT)
         return self.logits(f, norm, head, image)[:, None]
 
-    def plain(self, head: int = 0) -> LinearClassifier:
+    def linear_classifier(self, head: int = 0) -> LinearClassifier:
         net = deepcopy(self.average.net if self.average is not None else self.parts())
         f, norm, linear = net
         assert isinstance(f, ViT)

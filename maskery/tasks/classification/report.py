@@ -12,15 +12,17 @@ from ...evals.classify import headline, numbers
 from ...evals.metrics import confusion, multilabel, per_class
 from ...outputs import write_file
 from ...pictures.confusion import confusion_picture, most_confused
+from ...runs.directory import CHOSEN_HEAD
 from ...terminal import Terminal
 from ..found import Found, length_of, said_of_labels
 from .finetune import FinetuneConfig
-from .load import CHOSEN
-from .objective import Classifier, Judged, judged
+from .objective import ClassificationObjective, Judged, judged
 from .probe import ProbeConfig
 
 
-def classified(task: Classifier, run: Run, data: ImageData, evals: Path, precision: torch.dtype, workers: int) -> Found:
+def classified(
+    task: ClassificationObjective, run: Run, data: ImageData, evals: Path, precision: torch.dtype, workers: int
+) -> Found:
     """Its answers; of several heads those of the best to choose by. Writes chosen.json and confusion.png."""
     several = task.labels.several
     head, tuned = 0, {}
@@ -46,7 +48,7 @@ def classified(task: Classifier, run: Run, data: ImageData, evals: Path, precisi
         lrs = [float(name) for name in heads]
         if tuned and float(chosen) in (min(lrs), max(lrs)):
             notes.append("that is an end of the learning rates there were: --settings.lrs takes others")
-    write_file(evals / CHOSEN, json.dumps({"head": head}).encode())
+    write_file(evals / CHOSEN_HEAD, json.dumps({"head": head}).encode())
     return Found(numbers(logits, found.truth), tables, notes, found.indices, found.skipped)
 
 
