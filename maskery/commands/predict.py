@@ -17,13 +17,13 @@ import torch
 
 from ..config import ImagesConfig
 from ..data.dataset import ImageData, open_data
-from ..data.sources.names import raw
 from ..evals.classify import streamed
 from ..inference.classifier import Classifier, Prediction, load_classifier
 from ..nn.linear_classifier import probabilities
 from ..options import UsageError
 from ..outputs import partial_path
 from ..terminal import Terminal
+from ..text import to_bytes
 from .evaluate_frozen import READ
 
 Rows = Sequence[Prediction]
@@ -92,7 +92,7 @@ def predictions(classifier: Classifier, data: ImageData, skipped: Skipped, termi
 
 def readable(name: str) -> str:
     """A file's name as valid text: bytes that are no UTF-8 become escapes."""
-    return raw(name).decode("utf-8", "backslashreplace")
+    return to_bytes(name).decode("utf-8", "backslashreplace")
 
 
 @contextmanager

@@ -63,7 +63,7 @@ def start_from(objective: Objective, where: Path) -> str:
 
     loaded = {name: t for name, t in given.items() if name in own and own[name].shape == t.shape}
     objective.load_state_dict(loaded, strict=False)
-    known = {name for name in own if name in loaded or name.startswith(objective.brought)}
+    known = {name for name in own if name in loaded or name.startswith(objective.pretrained_prefixes)}
     random = dict.fromkeys(_largest_part(name, known) for name in own if name not in known)
     random = [f"{name} ({misfits[name]})" if misfits.get(name) else name for name in random]
     if weights.metadata.eps != 1e-6:

@@ -32,10 +32,13 @@ class ByHand:
     crop_fraction: float = 1.0
     images: ImagesConfig = READ
     turn: int = 0
-    channels: int = 3
+
+    @property
+    def channels(self) -> int:
+        return self.images.channels or 3
 
     def image_config(self, config: ImagesConfig) -> ImagesConfig:
-        return replace(config, bits=8, mean=READ.mean, std=READ.std, channels=3, memory=0)
+        return replace(self.images, memory=0)
 
     def classify(self, image: Tensor, /) -> Tensor:
         n = len(self.classes)

@@ -55,7 +55,7 @@ def test_its_state_dict_is_the_networks(encoder: Encoder) -> None:
     with pytest.raises(RuntimeError, match="cls_token"):
         other.load_state_dict({})
     with pytest.raises(AttributeError, match="no attribute 'heads'"):
-        other.heads
+        other.heads()
 
 
 def test_every_kind_of_image_is_the_same_image(encoder: Encoder, tmp_path: Path) -> None:
@@ -108,10 +108,10 @@ def test_channels(encoder: Encoder, tmp_path: Path) -> None:
     expected = encoder.features(np.stack([grey] * 3, axis=2))
     for given in (grey, grey[:, :, None], tmp_path / "grey.png", Image.fromarray(grey)):
         assert torch.equal(encoder.features(given), expected)
-    single = Encoder(ViTConfig(48, 1, 3, 8, (32, 32), (0.5,), (0.2,))).eval()
+    single = Encoder(ViT(ViTConfig(48, 1, 3, 8, (32, 32), (0.5,), (0.2,)))).eval()
     assert single.features([IMAGE, Image.fromarray(IMAGE), grey]).shape == (3, 48)
     assert torch.equal(single.features(IMAGE), single.features(Image.fromarray(IMAGE).convert("L")))
-    many = Encoder(ViTConfig(48, 1, 3, 8, (32, 32), (0.5,) * 5, (0.2,) * 5)).eval()
+    many = Encoder(ViT(ViTConfig(48, 1, 3, 8, (32, 32), (0.5,) * 5, (0.2,) * 5))).eval()
     assert many.features(torch.rand(2, 5, 40, 40)).shape == (2, 48)
 
 

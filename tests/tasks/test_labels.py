@@ -10,8 +10,9 @@ import torch.nn.functional as F
 
 from maskery.config import ImagesConfig
 from maskery.data.dataset import ImageData, open_data
-from maskery.tasks import labels
-from maskery.tasks.labels import LabelsConfig, apart, prepared
+from maskery.tasks.classification import targets
+from maskery.tasks.classification.targets import prepare
+from maskery.tasks.labels import LabelsConfig, stratified_split
 from maskery.terminal import Quiet
 
 from .images import noise, several, two_colours
@@ -27,7 +28,7 @@ def names(data: ImageData, which: np.ndarray) -> list[str]:
 
 def test_the_data_say_which_classes_there_are(colours: Path) -> None:
     data = opened(colours)
-    config, same = prepared(LabelsConfig(), data)
+    config, same = prepare(LabelsConfig(), data)
     assert (config.names, config.count, config.several, config.weights) == (("blue", "red"), 2, False, ())
     assert np.array_equal(same.train, data.train)
     assert np.array_equal(same.held_out, data.held_out)
@@ -39,33 +40,33 @@ def test_names_of_classes_come_back_as_they_were(tmp_path: Path) -> None:
     folder = two_colours(tmp_path / "images", {"train": 2, "val": 2})
     for split in ("train", "val"):
         (folder / split / "red").rename(folder / split / 'd\'é "1, 2" 红')
-    config, data = prepared(LabelsConfig(), opened(folder))
+    config, data = prepare(LabelsConfig(), opened(folder))
     assert config.names == data.classes == ("blue", 'd\'é "1, 2" 红')
 
 
 def test_a_part_of_every_class_is_kept_out_to_choose_by(colours: Path) -> None:
     data = opened(colours)
-    _, one = prepared(LabelsConfig(tune=0.2), data)
+    _, one = prepare(LabelsConfig(tune=0.2), data)
     assert sorted([*one.train, *one.validation]) == data.train.tolist()
     assert [n.split("/")[1] for n in names(one, one.validation)] == ["blue"] * 4 + ["red"] * 4
-    _, again = prepared(LabelsConfig(tune=0.2), data)
-    _, other = prepared(LabelsConfig(tune=0.2, draw=1), data)
+    _, again = prepare(LabelsConfig(tune=0.2), data)
+    _, other = prepare(LabelsConfig(tune=0.2, draw=1), data)
     assert np.array_equal(one.validation, again.validation)
     assert not np.array_equal(one.validation, other.validation)
 
 
 def test_every_class_keeps_an_image_to_train_on() -> None:
     indices, of = np.arange(10, 20), np.array([0] * 7 + [1] * 2 + [2])
-    rest, kept = apart(indices, of, 0.9, 0)
+    rest, kept = stratified_split(indices, of, 0.9, 0)
     assert [(of[kept - 10] == c).sum() for c in range(3)] == [6, 1, 0]
     assert sorted([*rest, *kept]) == indices.tolist()
-    rest, kept = apart(indices, of, 0.01, 0)
+    rest, kept = stratified_split(indices, of, 0.01, 0)
     assert [(of[kept - 10] == c).sum() for c in range(3)] == [1, 1, 0]
 
 
 def test_a_val_split_beside_a_test_split_is_to_choose_by(tmp_path: Path) -> None:
     data = opened(two_colours(tmp_path / "images", {"train": 6, "val": 3, "test": 2}))
-    _, split = prepared(LabelsConfig(tune=0.5), data)
+    _, split = prepare(LabelsConfig(tune=0.5), data)
     for which, split_name, count in (
         (split.train, "train", 12),
         (split.validation, "val", 6),
@@ -77,11 +78,11 @@ def test_a_val_split_beside_a_test_split_is_to_choose_by(tmp_path: Path) -> None
 
 def test_few_labels_are_drawn_by_their_seed(colours: Path) -> None:
     data = opened(colours)
-    draws = [prepared(LabelsConfig(shots=3, draw=s), data)[1] for s in (0, 0, 1)]
+    draws = [prepare(LabelsConfig(shots=3, draw=s), data)[1] for s in (0, 0, 1)]
     assert [len(d.train) for d in draws] == [6, 6, 6]
     assert np.array_equal(draws[0].train, draws[1].train)
     assert not np.array_equal(draws[0].train, draws[2].train)
-    share = prepared(LabelsConfig(share="50%", tune=0.2), data)[1]
+    share = prepare(LabelsConfig(share="50%", tune=0.2), data)[1]
     assert (len(share.train), len(share.validation)) == (16, 4)  # what is chosen by is of the few, too
     assert all(np.array_equal(d.held_out, data.held_out) for d in draws)
 
@@ -90,25 +91,25 @@ def test_classes_of_a_balanced_loss_count_alike(tmp_path: Path) -> None:
     folder = two_colours(tmp_path / "images", {"train": 6, "val": 2})
     for i in range(4):
         (folder / "train" / "red" / f"{i:03d}.png").unlink()
-    config, data = prepared(LabelsConfig(balanced=True), opened(folder))
+    config, data = prepare(LabelsConfig(balanced=True), opened(folder))
     blue, red = config.weights
     assert red == pytest.approx(3 * blue, rel=1e-5)
     assert (6 * blue + 2 * red) / 8 == pytest.approx(1, rel=1e-5)
     truth = torch.from_numpy(data.labels[data.train])
     logits = torch.zeros(8, 2)
-    assert float(labels.loss(logits, truth, config)) == pytest.approx(float(F.cross_entropy(logits, truth)), rel=1e-5)
+    assert float(targets.loss(logits, truth, config)) == pytest.approx(float(F.cross_entropy(logits, truth)), rel=1e-5)
     logits = torch.randn(8, 2, generator=torch.Generator().manual_seed(0))
     each = F.cross_entropy(logits, truth, reduction="none")
     mean_of_means = (each[truth == 0].mean() + each[truth == 1].mean()) / 2
-    torch.testing.assert_close(labels.loss(logits, truth, config), mean_of_means, rtol=1e-4, atol=1e-6)
-    as_shares = labels.loss(logits, F.one_hot(truth).float(), config)
-    torch.testing.assert_close(as_shares, labels.loss(logits, truth, config))
+    torch.testing.assert_close(targets.loss(logits, truth, config), mean_of_means, rtol=1e-4, atol=1e-6)
+    as_shares = targets.loss(logits, F.one_hot(truth).float(), config)
+    torch.testing.assert_close(as_shares, targets.loss(logits, truth, config))
 
 
 def test_a_class_without_training_images_has_no_weight(tmp_path: Path) -> None:
     folder = two_colours(tmp_path / "images", {"train": 4, "val": 2, "test": 2})
     (folder / "val" / "red").rename(folder / "val" / "rare")
-    config, _ = prepared(LabelsConfig(balanced=True), opened(folder))
+    config, _ = prepare(LabelsConfig(balanced=True), opened(folder))
     assert (config.names, config.weights) == (("blue", "rare", "red"), (1.0, 0.0, 1.0))
 
 
@@ -116,36 +117,36 @@ def test_micro_batches_of_a_balanced_loss_add_up_to_the_whole() -> None:
     config = LabelsConfig(classes='["a", "b", "c"]', weights=(0.5, 1.0, 3.0))
     g = torch.Generator().manual_seed(0)
     logits, truth = torch.randn(12, 3, generator=g), torch.randint(3, (12,), generator=g)
-    parts = [labels.loss(logits[i : i + 3], truth[i : i + 3], config) / 4 for i in range(0, 12, 3)]
-    torch.testing.assert_close(torch.stack(parts).sum(), labels.loss(logits, truth, config))
+    parts = [targets.loss(logits[i : i + 3], truth[i : i + 3], config) / 4 for i in range(0, 12, 3)]
+    torch.testing.assert_close(torch.stack(parts).sum(), targets.loss(logits, truth, config))
 
 
 def test_several_labels_an_image(tmp_path: Path) -> None:
     data = opened(several(tmp_path))
-    config, known = prepared(LabelsConfig(tune=0.25), data)
+    config, known = prepare(LabelsConfig(tune=0.25), data)
     assert (config.names, config.several) == (("blue", "red"), True)
     assert (len(data.train), len(data.held_out)) == (48, 24)
     assert (len(known.train), len(known.validation), len(known.held_out)) == (35, 12, 23)  # one of each has no labels
     assert data.multi_hot is not None
     assert int(data.multi_hot[[*known.train, *known.validation, *known.held_out]].max()) == 1
     logits, y = torch.randn(4, 2), torch.tensor([[1.0, 0], [0, 0], [1, 1], [0.3, 0.9]])
-    torch.testing.assert_close(labels.loss(logits, y, config), F.binary_cross_entropy_with_logits(logits, y))
-    assert labels.blank(config, 3, torch.device("cpu")).tolist() == [[0, 0]] * 3
-    assert labels.blank(LabelsConfig(), 3, torch.device("cpu")).tolist() == [0] * 3
+    torch.testing.assert_close(targets.loss(logits, y, config), F.binary_cross_entropy_with_logits(logits, y))
+    assert targets.placeholder(config, 3, torch.device("cpu")).tolist() == [[0, 0]] * 3
+    assert targets.placeholder(LabelsConfig(), 3, torch.device("cpu")).tolist() == [0] * 3
 
 
 def test_a_balanced_loss_over_several_labels_keeps_its_size(tmp_path: Path) -> None:
     file = several(tmp_path)
     rows = file.read_text().replace("red|blue,train", "blue,train").splitlines()
     file.write_text("\n".join(rows) + "\n")
-    config, data = prepared(LabelsConfig(balanced=True), opened(file))
+    config, data = prepare(LabelsConfig(balanced=True), opened(file))
     assert data.multi_hot is not None
     blue, red = data.multi_hot[data.train].sum(0)
     assert red < blue
     assert config.weights[1] == pytest.approx(config.weights[0] * blue / red, rel=1e-4)
     y = torch.from_numpy(data.multi_hot[data.train]).float()
     plain = F.binary_cross_entropy_with_logits(torch.zeros_like(y), y)
-    torch.testing.assert_close(labels.loss(torch.zeros_like(y), y, config), plain, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(targets.loss(torch.zeros_like(y), y, config), plain, rtol=1e-4, atol=1e-6)
 
 
 def bad(case: str, folder: Path) -> tuple[Path, dict[str, Any], dict[str, Any]]:
@@ -179,10 +180,10 @@ def bad(case: str, folder: Path) -> tuple[Path, dict[str, Any], dict[str, Any]]:
 def test_data_that_nothing_can_be_learned_from(tmp_path: Path, case: str, said: str) -> None:
     data, images, config = bad(case, tmp_path)
     with pytest.raises(ValueError, match=said) as caught:
-        prepared(LabelsConfig(**config), opened(data, **images))
+        prepare(LabelsConfig(**config), opened(data, **images))
     assert "\n" not in str(caught.value)
 
 
 def test_noise_has_labels_too(tmp_path: Path) -> None:
-    config, data = prepared(LabelsConfig(), opened(noise(tmp_path / "n", {"train": 3, "val": 2})))
+    config, data = prepare(LabelsConfig(), opened(noise(tmp_path / "n", {"train": 3, "val": 2})))
     assert (config.names, len(data.train), len(data.held_out)) == (("heads", "tails"), 6, 4)

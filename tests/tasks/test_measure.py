@@ -16,10 +16,11 @@ from maskery.inference.classifier import load_classifier
 from maskery.runs.directory import open_run
 from maskery.tasks.classification.finetune import FinetuneConfig
 from maskery.tasks.classification.probe import ProbeConfig
-from maskery.tasks.classification.report import protocol
+from maskery.tasks.classification.recipe import finetune_recipe, probe_recipe
+from maskery.tasks.classification.report import classification_protocol
 from maskery.tasks.labels import LabelsConfig
 from maskery.tasks.measure import RESULT, measure
-from maskery.tasks.recipes import finetune, probe
+from maskery.tasks.small_data import LabelledData
 
 from .images import several, two_colours
 from .runs import done
@@ -104,11 +105,11 @@ def test_the_fingerprint_is_of_images_and_all_their_labels(tmp_path: Path) -> No
 
 def test_a_protocol_says_what_was_done() -> None:
     run = Run(settings=None, model="vit-base")
-    assert protocol(probe(run, 10**6).run) == (
+    assert classification_protocol(probe_recipe(run, LabelledData(10**6)).run) == (
         "linear probe of the class token: 90 epochs, batch 16384, lars, base lr 0.1; measured on the centre crop, "
         "87.5% of the short side"
     )
-    assert protocol(finetune(run, 10**6).run) == (
+    assert classification_protocol(finetune_recipe(run, LabelledData(10**6)).run) == (
         "fine-tuning by the mean patch: 100 epochs, batch 1024, adamw, base lr 0.0005, layer decay 0.65, drop path "
         "0.1, mixup 0.8, cutmix 1, smoothing 0.1, rand-m9-mstd0.5-inc1, erasing 0.25; measured on the centre crop, "
         "87.5% of the short side"
@@ -132,10 +133,12 @@ def test_a_protocol_says_what_was_done() -> None:
 )
 def test_what_differs_between_runs_that_cannot_be_compared_is_in_their_protocols(settings: Any, words: str) -> None:
     run = (
-        probe(Run(settings=None), 10).run if isinstance(settings, ProbeConfig) else finetune(Run(settings=None), 10).run
+        probe_recipe(Run(settings=None), LabelledData(10)).run
+        if isinstance(settings, ProbeConfig)
+        else finetune_recipe(Run(settings=None), LabelledData(10)).run
     )
-    usual = protocol(replace(run, settings=type(settings)()))
-    assert words in protocol(replace(run, settings=settings)) != usual
+    usual = classification_protocol(replace(run, settings=type(settings)()))
+    assert words in classification_protocol(replace(run, settings=settings)) != usual
 
 
 def test_it_is_measured_again_from_its_files_alone(tuned: Path, tmp_path: Path) -> None:

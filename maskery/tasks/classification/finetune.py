@@ -26,8 +26,9 @@ from ...nn.linear_classifier import LinearClassifier, Pool
 from ...nn.teacher import Ema
 from ...nn.vit import ViT, ViTConfig, drop_paths
 from ...objective import Batch, Losses
-from .. import labels
 from ..labels import LabelsConfig
+from ..settings import ABOVE_0, BELOW_1, check_range
+from . import targets
 from .objective import ClassificationObjective
 
 UNDECAYED = ("encoder.cls_token", "encoder.pos_embed")  # as in the reference's no_weight_decay
@@ -51,13 +52,13 @@ class FinetuneConfig:
 class Finetune(ClassificationObjective):
     Config = FinetuneConfig
     config: FinetuneConfig
-    undecayed = UNDECAYED
+    no_weight_decay = UNDECAYED
     encoders = ("encoder.", "average.net.0.")  # the average begins as what is trained does
 
     def __init__(self, config: FinetuneConfig, vit: ViTConfig):
         super().__init__()
         self.config, self.augment, self.layer_decay = config, config.augment, config.layer_decay
-        refuse(config)
+        check_settings(config)
         self.encoder = ViT(vit)  # f
         self.encoder.pos_embed.requires_grad_(True)
         if config.pooling == "mean_patch":
@@ -66,7 +67,7 @@ class Finetune(ClassificationObjective):
         self.head = nn.Linear(vit.dim, self.labels.count)  # W, b
         nn.init.trunc_normal_(self.head.weight, std=2e-5)
         nn.init.zeros_(self.head.bias)
-        self.group = 2 if self.mixes else 1
+        self.micro_batch_multiple = 2 if self.mixes else 1
         self.average = Ema(self.parts()) if config.average else None
 
     @property
@@ -76,9 +77,9 @@ class Finetune(ClassificationObjective):
     def parts(self) -> nn.ModuleList:
         return nn.ModuleList([self.encoder, self.norm, self.head])
 
-    def draw(self, batch: Batch, t: float) -> Batch:
+    def sample(self, batch: Batch, t: float) -> Batch:
         image = batch["image"]
-        y = batch["label"] if "label" in batch else labels.blank(self.labels, len(image), image.device)
+        y = batch["label"] if "label" in batch else targets.placeholder(self.labels, len(image), image.device)
         if not self.training:
             return {"image": image, "y": y}
         with seeded(int(torch.randint(2**31, ()))):
@@ -110,9 +111,9 @@ class Finetune(ClassificationObjective):
             return {"image": image, "y": share @ y}
 
     def forward(self, batch: Batch, t: float) -> Losses:
-        batch = batch if "y" in batch else self.draw(batch, t)
+        batch = batch if "y" in batch else self.sample(batch, t)
         logits = self.logits(self.encoder, self.norm, self.head, batch["image"], batch.get("paths"))
-        return {"loss": labels.loss(logits, batch["y"], self.labels)}
+        return {"loss": targets.loss(logits, batch["y"], self.labels)}
 
     def logits(self, f: ViT, norm: nn.Module, head: nn.Module, image: Tensor, paths: Tensor | None = None) -> Tensor:
         """[B, M] in float32."""
@@ -141,7 +142,7 @@ class Finetune(ClassificationObjective):
     def picture(self, batch: Batch) -> dict[str, Tensor]:
         image = batch["image"]
         self.train()
-        trained_on = self.draw({"image": image}, 0.0)["image"]
+        trained_on = self.sample({"image": image}, 0.0)["image"]
         self.eval()
         return {"image": image, "as trained on": trained_on.clamp(0, 1)}
 
@@ -153,17 +154,10 @@ def smoothed(y: Tensor, config: LabelsConfig, smoothing: float) -> Tensor:
     return F.one_hot(y, config.count) * (1 - smoothing) + smoothing / config.count
 
 
-def refuse(config: FinetuneConfig) -> None:
-    """ValueError for settings that make no sense, each by its name."""
-    shares = ("layer_decay", "drop_path", "erasing", "smoothing", "average")
-    for name in shares:
-        value = getattr(config, name)
-        if not 0 <= value <= 1 or (name in ("drop_path", "average", "smoothing") and value == 1):
-            raise ValueError(f"--settings.{name.replace('_', '-')} is {value}: between 0 and 1")
-    for name in ("mixup", "cutmix"):
-        if getattr(config, name) < 0:
-            raise ValueError(f"--settings.{name} is {getattr(config, name)}: at least 0 (0: without)")
-    if config.layer_decay == 0:
-        raise ValueError(
-            "--settings.layer-decay is 0: nothing but the head would learn; `maskery eval probe` does that"
-        )
+def check_settings(config: FinetuneConfig) -> None:
+    """ValueError that names a setting out of its range."""
+    note = "; at 0 nothing but the head would learn, and `maskery eval probe` does that"
+    check_range(config, "layer_decay", low=ABOVE_0, high=1, note=note)
+    check_range(config, "erasing", high=1)
+    check_range(config, "drop_path", "smoothing", "average", high=BELOW_1)
+    check_range(config, "mixup", "cutmix", note=" (0: without)")

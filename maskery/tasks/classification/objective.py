@@ -17,8 +17,8 @@ from ...data.dataset import ImageData, spread
 from ...evals.classify import answers, headline, numbers, truth
 from ...nn.linear_classifier import LinearClassifier
 from ...objective import Objective
-from .. import labels
 from ..labels import LabelsConfig
+from . import targets
 
 Progress = Callable[[int, int], None] | None
 
@@ -31,9 +31,9 @@ class ClassificationObjective(Objective, abc.ABC):
     suffixes: tuple[str, ...] = ("",)  # of the names of each head's numbers
 
     @classmethod
-    def prepared(cls, settings: Any, data: ImageData) -> tuple[Any, ImageData]:
-        known, data = labels.prepared(settings.labels, data)
-        return replace(settings, labels=known), data
+    def prepare(cls, settings: Any, data: ImageData) -> tuple[Any, ImageData]:
+        labels, data = targets.prepare(settings.labels, data)
+        return replace(settings, labels=labels), data
 
     @property
     def labels(self) -> LabelsConfig:
@@ -50,7 +50,7 @@ class ClassificationObjective(Objective, abc.ABC):
     def linear_classifier(self, head: int) -> LinearClassifier:
         """The network that answers as this head does, alone. ValueError when it is none that other libraries have."""
 
-    def measure(self, data: ImageData, most: int, precision: torch.dtype, workers: int) -> dict[str, float]:
+    def validate(self, data: ImageData, most: int, precision: torch.dtype, workers: int) -> dict[str, float]:
         """The headline number and the loss on held-out images; of several heads, of the best to choose by."""
         name, found, head = headline(self.labels.several), {}, 0
         if len(data.validation):
@@ -62,7 +62,7 @@ class ClassificationObjective(Objective, abc.ABC):
                 found |= {f"tune_{name}{suffix}": value for suffix, value in zip(self.suffixes, each, strict=True)}
         part = judged(self, data, spread(data.held_out, most), precision, workers)
         logits = part.logits[head]
-        loss = labels.loss(logits, part.wanted, replace(self.labels, weights=()))
+        loss = targets.loss(logits, part.wanted, replace(self.labels, weights=()))
         return {name: numbers(logits, part.truth)[name], "held_out_loss": float(loss)} | found
 
 

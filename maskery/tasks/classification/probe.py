@@ -27,8 +27,8 @@ from ...nn.linear_classifier import LinearClassifier, Pool
 from ...nn.vit import ViT, ViTConfig
 from ...objective import Batch, Losses
 from ...pictures.attention import overlay
-from .. import labels
 from ..labels import LabelsConfig
+from . import targets
 from .objective import ClassificationObjective
 
 Pooling = Literal["class_token", "mean_patch", "both", "attentive"]
@@ -82,7 +82,7 @@ class Probe(ClassificationObjective):
             return linear
         return nn.Sequential(AttentivePool(self.width, self.config.heads), linear)
 
-    def lr_scale(self, name: str) -> float:
+    def lr_multiplier(self, name: str) -> float:
         return self.config.lrs[int(name.split(".")[1])]  # heads.<number>.
 
     @torch.no_grad()
@@ -94,9 +94,9 @@ class Probe(ClassificationObjective):
             found.append(pooled(tokens, self.config.pooling))
         return torch.cat(found)
 
-    def draw(self, batch: Batch, t: float) -> Batch:
+    def sample(self, batch: Batch, t: float) -> Batch:
         h = self.features(batch["image"])
-        y = batch["label"] if "label" in batch else labels.blank(self.labels, len(h), h.device)
+        y = batch["label"] if "label" in batch else targets.placeholder(self.labels, len(h), h.device)
         if not self.training:
             return {"image": batch["image"], "h_n": self.normalised(h), "y": y}
         if self.config.pooling == "attentive":
@@ -109,9 +109,9 @@ class Probe(ClassificationObjective):
         return h if self.config.pooling == "attentive" else (h - self.mean) * (self.var + EPS).rsqrt()
 
     def forward(self, batch: Batch, t: float) -> Losses:
-        batch = batch if "h_n" in batch else self.draw(batch, t)
+        batch = batch if "h_n" in batch else self.sample(batch, t)
         h_n, y = batch["h_n"], batch["y"]
-        each = [labels.loss(head(h_n), y, self.labels) for head in self.heads]
+        each = [targets.loss(head(h_n), y, self.labels) for head in self.heads]
         named = {f"loss{suffix}": loss.detach() for suffix, loss in zip(self.suffixes, each, strict=True)}
         return named | {"loss": torch.stack(each).sum()}
 

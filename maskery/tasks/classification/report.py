@@ -1,4 +1,4 @@
-"""What a classifier that a task has trained says about all held-out images: numbers, tables, pictures."""
+"""Report of a classifier: numbers, tables of the classes, the learning rate that was chosen, the confusion matrix."""
 
 import json
 from pathlib import Path
@@ -14,60 +14,65 @@ from ...outputs import write_file
 from ...pictures.confusion import confusion_picture, most_confused
 from ...runs.directory import CHOSEN_HEAD
 from ...terminal import Terminal
-from ..found import Found, length_of, said_of_labels
+from ..outcome import MeasureContext, Outcome, Report, encoder_phrases, label_phrases, training_phrases
 from .finetune import FinetuneConfig
-from .objective import ClassificationObjective, Judged, judged
+from .objective import Judged, judged
 from .probe import ProbeConfig
 
 
-def classified(
-    task: ClassificationObjective, run: Run, data: ImageData, evals: Path, precision: torch.dtype, workers: int
-) -> Found:
-    """Its answers; of several heads those of the best to choose by. Writes chosen.json and confusion.png."""
-    several = task.labels.several
-    head, tuned = 0, {}
+def measure_classifier(context: MeasureContext) -> Outcome:
+    """Measure the head that is best on validation images. Writes chosen.json and confusion.png."""
+    task, data, how = context.objective, context.data, (context.precision, context.workers)
+    name, head, validation = headline(task.labels.several), 0, []
     if len(task.suffixes) > 1 and len(data.validation):
-        on = judged(task, data, data.validation, precision, workers)
-        tuned = {s: numbers(x, on.truth)[headline(several)] for s, x in zip(task.suffixes, on.logits, strict=True)}
-        head = max(range(len(task.suffixes)), key=lambda i: tuned[task.suffixes[i]])
+        answers = judged(task, data, data.validation, *how)
+        validation = [numbers(logits, answers.truth)[name] for logits in answers.logits]
+        head = validation.index(max(validation))
     with Terminal().bar("held-out images") as tick:
-        found = judged(task, data, data.held_out, precision, workers, tick)
-    logits = found.logits[head]
-
-    tables, notes = details(logits, found, data, evals)
+        answers = judged(task, data, data.held_out, *how, tick)
+    logits = answers.logits[head]
+    tables, notes = class_tables(logits, answers, data, context.directory)
     if len(task.suffixes) > 1:
-        heads = {
-            suffix.removeprefix("_lr_"): {"held_out": numbers(x, found.truth)[headline(several)]}
-            | ({"tune": tuned[suffix]} if tuned else {})
-            for suffix, x in zip(task.suffixes, found.logits, strict=True)
-        }
-        tables["learning rates"] = heads
-        chosen = task.suffixes[head].removeprefix("_lr_")
-        how = "best on images kept out of training" if tuned else "the first one; none were kept out to choose by"
-        notes.append(f"of {len(heads)} learning rates, the one times {chosen} is reported: {how}")
-        lrs = [float(name) for name in heads]
-        if tuned and float(chosen) in (min(lrs), max(lrs)):
-            notes.append("that is an end of the learning rates there were: --settings.lrs takes others")
-    write_file(evals / CHOSEN_HEAD, json.dumps({"head": head}).encode())
-    return Found(numbers(logits, found.truth), tables, notes, found.indices, found.skipped)
+        held_out = [numbers(each, answers.truth)[name] for each in answers.logits]
+        table, more = learning_rates([s.removeprefix("_lr_") for s in task.suffixes], head, held_out, validation)
+        tables["learning rates"] = table
+        notes += more
+    write_file(context.directory / CHOSEN_HEAD, json.dumps({"head": head}).encode())
+    return Outcome(numbers(logits, answers.truth), answers.indices, answers.skipped, tables, notes)
 
 
-def details(logits: torch.Tensor, found: Judged, data: ImageData, evals: Path) -> tuple[dict[str, Any], list[str]]:
-    """Tables of the single classes, and what should be known about them; draws evals/confusion.png."""
+def class_tables(
+    logits: torch.Tensor, answers: Judged, data: ImageData, directory: Path
+) -> tuple[dict[str, Any], list[str]]:
+    """Tables of the single classes, and notes; draws confusion.png."""
     if data.multi_hot is not None:
-        _, each = multilabel(logits, found.truth)
-        defined = [None if ap != ap else ap for ap in each]  # NaN: no image has that label
+        _, precisions = multilabel(logits, answers.truth)
+        defined = [None if ap != ap else ap for ap in precisions]  # NaN: no image has that label
         return {"average precision": dict(zip(data.classes, defined, strict=True))}, []
-    matrix = confusion(logits.argmax(1), found.truth, len(data.classes))
-    why_not = confusion_picture(matrix, data.classes, evals / "confusion.png")
+    matrix = confusion(logits.argmax(1), answers.truth, len(data.classes))
+    no_picture = confusion_picture(matrix, data.classes, directory / "confusion.png")
     tables = {"classes": per_class(matrix).rows(data.classes), "taken for": most_confused(matrix, data.classes)}
-    return tables, [why_not] if why_not else []
+    return tables, [no_picture] if no_picture else []
 
 
-def protocol(run: Run) -> str:
-    """How the classifier was trained, in words, the same for all that may stand beside each other."""
-    settings: Any = run.settings
-    parts = length_of(run)
+def learning_rates(
+    rates: list[str], head: int, held_out: list[float], validation: list[float]
+) -> tuple[dict[str, Any], list[str]]:
+    """The numbers of each head, by what its learning rate was multiplied by, and why one of them is reported."""
+    table = {rate: {"held_out": value} for rate, value in zip(rates, held_out, strict=True)}
+    for rate, value in zip(rates, validation, strict=False):  # there are none without validation images
+        table[rate]["tune"] = value
+    how = "best on images kept out of training" if validation else "the first one; none were kept out to choose by"
+    notes = [f"of {len(rates)} learning rates, the one times {rates[head]} is reported: {how}"]
+    values = [float(rate) for rate in rates]
+    if validation and values[head] in (min(values), max(values)):
+        notes.append("that is an end of the learning rates there were: --settings.lrs takes others")
+    return table, notes
+
+
+def classification_protocol(run: Run) -> str:
+    settings = run.settings
+    parts = training_phrases(run)
     if isinstance(settings, ProbeConfig):
         what = f"linear probe of the {settings.pooling.replace('_', ' ')}"
         if settings.pooling == "attentive":
@@ -78,10 +83,13 @@ def protocol(run: Run) -> str:
     else:
         assert isinstance(settings, FinetuneConfig)
         what = f"fine-tuning by the {settings.pooling.replace('_', ' ')}"
-        parts += [f"layer decay {settings.layer_decay:g}", f"drop path {settings.drop_path:g}"]
+        parts += encoder_phrases(settings)
         parts += [f"mixup {settings.mixup:g}, cutmix {settings.cutmix:g}", f"smoothing {settings.smoothing:g}"]
         parts += [settings.augment or "no RandAugment", f"erasing {settings.erasing:g}"]
         parts += [f"average of weights {settings.average:g}"] if settings.average else []
-    parts += said_of_labels(run)
+    parts += label_phrases(run)
     cut = "" if settings.eval_share == 1 else f", {settings.eval_share:.1%} of the short side"
     return f"{what}: {', '.join(parts)}; measured on the centre crop{cut}"
+
+
+CLASSIFICATION_REPORT = Report(measure_classifier, classification_protocol)

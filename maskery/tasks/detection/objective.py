@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from ...data.crops import Crop, centre
-from ...data.dataset import ImageData, spread
+from ...data.dataset import ImageData
 from ...data.decode.unreadable import Unreadable
 from ...data.loader import Plan
 from ...data.objects import NOTHING, Jitter, ObjectDraws, Targets, opened, view_of
@@ -32,7 +32,8 @@ from ...objective import Batch, Losses, Objective
 from ...pictures.objects import outlined
 from ..classification.finetune import UNDECAYED
 from ..classification.probe import chunk
-from ..labels import LabelsConfig
+from ..labels import LabelsConfig, measured_parts
+from ..settings import ABOVE_0, BELOW_1, check_range, check_unbalanced
 from . import targets
 from .targets import Masks
 
@@ -64,14 +65,14 @@ class Detect(Objective):
     Config = DetectConfig
     config: DetectConfig
     labelled = True
-    undecayed = UNDECAYED
-    eager = "Mask R-CNN's tensors are as long as there are objects and proposals, which is no graph of fixed shapes"
+    no_weight_decay = UNDECAYED
+    no_compile_reason = "the shapes of Mask R-CNN's tensors depend on the number of objects and proposals"
 
     def __init__(self, config: DetectConfig, vit: ViTConfig):
         super().__init__()
         from ...nn.mask_rcnn import mask_rcnn  # torchvision takes a second to import
 
-        refuse(config, vit)
+        check_settings(config, vit)
         self.config, self.layer_decay, self.jitter = config, config.layer_decay, Jitter(config.scale)
         self.encoder = ViT(vit).requires_grad_(not config.freeze)  # f
         self.encoder.pos_embed.requires_grad_(not config.freeze)
@@ -86,14 +87,13 @@ class Detect(Objective):
 
     # ------------------------------------------------------------------------------------------------ data
     @classmethod
-    def prepared(cls, settings: Any, data: ImageData) -> tuple[Any, ImageData]:
-        known, masks, data = targets.prepared(settings.labels, settings.masks, data)
-        return replace(settings, labels=known, masks=masks), data
+    def prepare(cls, settings: Any, data: ImageData) -> tuple[Any, ImageData]:
+        return targets.prepare(settings, data)
 
     def views(self, crop: Crop) -> dict[str, Crop]:
         return {"image": crop}
 
-    def draws(
+    def train_dataset(
         self, data: ImageData, crops: Sequence[Crop], size: tuple[int, int], seed: int, plan: Plan, device: torch.device
     ) -> ObjectDraws:
         return ObjectDraws(
@@ -108,7 +108,7 @@ class Detect(Objective):
             masks=self.with_masks,
         )
 
-    def truth(self, data: ImageData, indices: np.ndarray) -> Batch:
+    def picture_targets(self, data: ImageData, indices: np.ndarray) -> Batch:
         found, size, source = [], self.encoder.config.image_size, data.images.source
         assert isinstance(source, CocoSource)
         for i in indices.tolist():
@@ -117,7 +117,7 @@ class Detect(Objective):
                 box = centre(image.height, image.width, size)
                 found.append(view_of(source, i, box, size, False, size, self.with_masks))
             except Unreadable:
-                found.append(targets.nothing(size))
+                found.append(targets.no_objects(size))
         return {"label": Targets.of(found, size, self.with_masks).to(next(self.parameters()).device)}
 
     # ------------------------------------------------------------------------------------------------ training
@@ -128,9 +128,9 @@ class Detect(Objective):
             return windowed(f, x, self.config.window, self.everywhere, paths)
         return f.trunk(x, paths)[:, 1:]
 
-    def draw(self, batch: Batch, t: float) -> Batch:
+    def sample(self, batch: Batch, t: float) -> Batch:
         image = batch["image"]
-        y = batch["label"] if "label" in batch else targets.grid(len(image), image, self.with_masks)
+        y = batch["label"] if "label" in batch else targets.grid_of_squares(image, self.with_masks)
         if not self.training:
             return {"image": image, "y": y}
         found: Batch = {"image": image, "y": y, "keys": torch.randint(KEYS, (len(image),))}
@@ -144,9 +144,9 @@ class Detect(Objective):
     def forward(self, batch: Batch, t: float) -> Losses:
         from ...nn.mask_rcnn import losses
 
-        batch = batch if "y" in batch else self.draw(batch, t)
+        batch = batch if "y" in batch else self.sample(batch, t)
         extent = [tuple(size) for size in batch["y"].extent.tolist()]
-        objects = targets.lists(batch["y"], batch["image"].shape[2:], self.with_masks)
+        objects = targets.torchvision_targets(batch["y"], batch["image"].shape[2:], self.with_masks)
         parts = losses(self.detector, self.maps(batch), extent, objects, batch["keys"])
         return {"loss": sum(parts.values(), start=torch.zeros(()).to(batch["image"]))} | {
             PARTS[name]: value.detach() for name, value in parts.items()
@@ -180,14 +180,13 @@ class Detect(Objective):
         size, mean, device = self.encoder.config.image_size, self.encoder.config.mean, next(self.parameters()).device
         return detected(self.detect, data, indices, size, mean, device, masks=self.with_masks, **how)
 
-    def measure(self, data: ImageData, most: int, precision: torch.dtype, workers: int) -> dict[str, float]:
-        found: dict[str, float] = {}
-        for part, prefix in ((data.held_out, ""), (data.validation, "tune_")):
-            if len(part):
-                seen = self.seen(data, spread(part, most), precision=precision, workers=workers)
-                numbers = average_precision(seen, self.with_masks).numbers
-                found |= {prefix + n: numbers[n] for n in numbers if n.endswith(("_ap", "_ap50"))}
-        return found
+    def validate(self, data: ImageData, most: int, precision: torch.dtype, workers: int) -> dict[str, float]:
+        values: dict[str, float] = {}
+        for prefix, indices in measured_parts(data, most):
+            result = self.seen(data, indices, precision=precision, workers=workers)
+            numbers = average_precision(result, self.with_masks).numbers
+            values |= {prefix + n: numbers[n] for n in numbers if n.endswith(("_ap", "_ap50"))}
+        return values
 
     def picture(self, batch: Batch) -> dict[str, Tensor]:
         image, y, M = batch["image"], batch["y"], self.config.labels.count
@@ -204,19 +203,12 @@ class Detect(Objective):
         return {"image": image, "truth": torch.stack(truth), f"found (surer than {SCORE})": torch.stack(prediction)}
 
 
-def refuse(config: DetectConfig, vit: ViTConfig) -> None:
-    """ValueError for settings that make no sense, each by its name."""
-    for name in ("layer_decay", "drop_path"):
-        value = getattr(config, name)
-        if not 0 <= value <= 1 or (name == "drop_path" and value == 1):
-            raise ValueError(f"--settings.{name.replace('_', '-')} is {value}: between 0 and 1")
-    if config.layer_decay == 0:
-        raise ValueError("--settings.layer-decay is 0: nothing but the heads would learn; --settings.freeze does that")
-    for name in ("width", "rois", "window"):
-        value = getattr(config, name)
-        if value is not None and value < 1:
-            raise ValueError(f"--settings.{name} is {value}: at least 1")
-    if config.window and not 1 <= config.global_blocks <= vit.depth:
-        raise ValueError(f"--settings.global-blocks is {config.global_blocks}: between 1 and the {vit.depth} there are")
-    if config.labels.balanced:
-        raise ValueError("--settings.labels.balanced: detection has no such loss")
+def check_settings(config: DetectConfig, vit: ViTConfig) -> None:
+    """ValueError that names a setting out of its range."""
+    note = "; at 0 nothing but the heads would learn, and --settings.freeze does that"
+    check_range(config, "layer_decay", low=ABOVE_0, high=1, note=note)
+    check_range(config, "drop_path", high=BELOW_1)
+    check_range(config, "width", "rois", "window", low=1)
+    if config.window:
+        check_range(config, "global_blocks", low=1, high=vit.depth, note=", the blocks of this encoder")
+    check_unbalanced(config, "detection has no such loss")

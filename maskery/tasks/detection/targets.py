@@ -1,9 +1,8 @@
-"""What detection does with objects: classes, parts of the data, targets as torchvision wants them, masks at full size.
+"""Objects as targets of detection: the classes of the data, whether masks are learned, torchvision's form.
 
-b images, T objects of one at most, K objects of one, h x w pixels
+B images, T objects of one at most, h x w pixels
 """
 
-import json
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -14,66 +13,58 @@ from ...data.dataset import ImageData
 from ...data.objects import NOTHING, Targets, View
 from ...data.sources.coco import CocoSource
 from ...data.sources.rle import mask_api
-from ...evals.label_subset import Few, draw
-from ..labels import LabelsConfig, apart, parts
+from ..labels import reported_split, split_validation, subset_of_images
 
 Masks = Literal["auto", "on", "off"]
 SIDE = 4  # objects along a side of a trial's images
 
 
-def prepared(config: LabelsConfig, masks: Masks, data: ImageData) -> tuple[LabelsConfig, Masks, ImageData]:
-    """The classes, whether masks are learned, and the images: to train on, to choose by, held out.
+def prepare(settings: Any, data: ImageData) -> tuple[Any, ImageData]:
+    """Find the classes, whether masks are learned, and the images of each split.
 
     Images without objects count as well: there is nothing to find in them. ValueError in one line.
     """
-    source, few = data.images.source, Few.of(config.share, config.shots)
+    source, config, masks = data.images.source, settings.labels, settings.masks
     if not isinstance(source, CocoSource):
         raise ValueError(f"{source.where}: opened without objects: --images.objects")
-    mask_api()  # says what is missing before anything is trained
-    train, held_out, tune = parts(data)
-    nobody = np.zeros(len(source), np.int64)  # images are of no class here
-    if few:
-        if few.shots is not None:
-            raise ValueError("--shots counts images of a class, and there are many in one: --labels 10% takes a share")
-        train = draw(nobody, train, ("",), few, config.draw).indices
-    if not len(tune) and config.tune and len(train) > 1:
-        train, tune = apart(train, nobody[train], config.tune, config.draw)
-    for what, part in (("training", train), ("held-out", held_out)):
-        if not source.counts[part].sum():
-            raise ValueError(f"{source.where}: there is no object in any of the {len(part)} {what} images")
-    bare = source.without_shape(np.concatenate([train, held_out, tune]))
-    if masks == "on" and bare:
+    mask_api()  # names the missing library before anything is trained
+    data = subset_of_images(reported_split(data), config, "there are many in one")
+    data = split_validation(data, config)
+    for what, indices in (("training", data.train), ("held-out", data.held_out)):
+        if not source.counts[indices].sum():
+            raise ValueError(f"{source.where}: there is no object in any of the {len(indices)} {what} images")
+    boxes_only = source.without_shape(np.concatenate([data.train, data.held_out, data.validation]))
+    if masks == "on" and boxes_only:
         raise ValueError(
-            f"{source.where}: {bare:,} objects have only a box, and --settings.masks on wants their shapes"
+            f"{source.where}: {boxes_only:,} objects have only a box, and --settings.masks on wants their shapes"
         )
     if masks == "auto":
-        masks = "off" if bare else "on"
-    config = replace(config, classes=json.dumps(source.object_classes, ensure_ascii=False))
-    return config, masks, replace(data, train=train, held_out=held_out, validation=tune)
+        masks = "off" if boxes_only else "on"
+    return replace(settings, labels=config.named(source.object_classes), masks=masks), data
 
 
-def nothing(size: tuple[int, int]) -> View:
+def no_objects(size: tuple[int, int]) -> View:
     """An image without objects."""
     return View(np.zeros((0, 4), np.float32), np.zeros(0, np.int64), np.zeros((0, *size), np.uint8), size)
 
 
-def grid(images: int, like: Tensor, masks: bool) -> Targets:
-    """Squares side by side, for a trial on noise: what it takes in memory depends on objects."""
-    h, w = like.shape[2:]
+def grid_of_squares(image: Tensor, masks: bool) -> Targets:
+    """Objects for images [B, C, h, w] that have none, for a trial step: its memory depends on their number."""
+    h, w = image.shape[2:]
     corners = np.stack(np.meshgrid(np.arange(SIDE), np.arange(SIDE)), -1).reshape(-1, 2)
     boxes = np.concatenate([corners, corners + 1], 1) * (np.array([w, h, w, h]) / SIDE)
     pixels = np.zeros((len(boxes), h, w), np.uint8)
     for k, (left, top, right, bottom) in enumerate(boxes.astype(int)):
         pixels[k, top:bottom, left:right] = 1
-    one = View(boxes.astype(np.float32), np.zeros(len(boxes), np.int64), pixels, (h, w))
-    return Targets.of([one] * images, (h, w), masks).to(like.device)
+    view = View(boxes.astype(np.float32), np.zeros(len(boxes), np.int64), pixels, (h, w))
+    return Targets.of([view] * len(image), (h, w), masks).to(image.device)
 
 
-def lists(y: Targets, size: Any, masks: bool) -> list[dict[str, Tensor]]:
-    """One entry an image, classes from 1."""
-    found = []
+def torchvision_targets(y: Targets, size: Any, masks: bool) -> list[dict[str, Tensor]]:
+    """One entry an image: boxes [T, 4], labels [T] from 1, masks [T, h, w]."""
+    entries = []
     for i in range(len(y)):
-        kept = y.classes[i] != NOTHING
-        one = {"boxes": y.boxes[i, kept], "labels": y.classes[i, kept] + 1}
-        found.append(one | ({"masks": y.masks(i, tuple(size))} if masks else {}))
-    return found
+        real = y.classes[i] != NOTHING
+        entry = {"boxes": y.boxes[i, real], "labels": y.classes[i, real] + 1}
+        entries.append(entry | ({"masks": y.masks(i, tuple(size))} if masks else {}))
+    return entries

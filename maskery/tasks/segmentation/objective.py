@@ -26,7 +26,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...data.crops import Crop, centre
-from ...data.dataset import ImageData, spread
+from ...data.dataset import ImageData
 from ...data.decode.unreadable import Unreadable
 from ...data.distortion import distorted
 from ...data.loader import Plan
@@ -40,7 +40,8 @@ from ...objective import Batch, Losses, Objective
 from ...pictures.segments import painted
 from ..classification.finetune import UNDECAYED
 from ..classification.probe import CHUNK, EPS, MOMENTUM, statistics
-from ..labels import LabelsConfig
+from ..labels import LabelsConfig, measured_parts
+from ..settings import ABOVE_0, BELOW_1, check_range
 from . import targets
 
 AUXILIARY = 256  # width of the auxiliary decoder
@@ -71,7 +72,7 @@ class Segment(Objective):
     Config = SegmentConfig
     config: SegmentConfig
     labelled = True
-    undecayed = UNDECAYED
+    no_weight_decay = UNDECAYED
     mean: Tensor
     var: Tensor
 
@@ -80,7 +81,7 @@ class Segment(Objective):
         self.config, self.layer_decay = config, config.layer_decay
         self.depths = depths_of(config.depths, vit.depth)
         self.scaling = Scaling(config.scale, config.cat_max_ratio)
-        refuse(config)
+        check_settings(config)
         M = config.labels.count
         self.encoder = ViT(vit).requires_grad_(not config.freeze)  # f
         self.encoder.pos_embed.requires_grad_(not config.freeze)
@@ -110,22 +111,19 @@ class Segment(Objective):
 
     # ------------------------------------------------------------------------------------------------ data
     @classmethod
-    def prepared(cls, settings: Any, data: ImageData) -> tuple[Any, ImageData]:
-        known, ids, data = targets.prepared(
-            settings.labels, settings.ids, data, settings.ignore_index, settings.reduce_zero_label
-        )
-        return replace(settings, labels=known, ids=ids), data
+    def prepare(cls, settings: Any, data: ImageData) -> tuple[Any, ImageData]:
+        return targets.prepare(settings, data)
 
     def meaning(self, data: ImageData) -> Meaning:
         """What the values of its masks stand for."""
         config = self.config
-        void = targets.void(data.images.source, config.ignore_index, config.reduce_zero_label)
+        void = targets.void_values(data.images.source, config.ignore_index, config.reduce_zero_label)
         return Meaning(config.ids or tuple(range(config.labels.count)), void)
 
     def views(self, crop: Crop) -> dict[str, Crop]:
         return {"image": crop}
 
-    def draws(
+    def train_dataset(
         self, data: ImageData, crops: Sequence[Crop], size: tuple[int, int], seed: int, plan: Plan, device: torch.device
     ) -> MaskedDraws:
         return MaskedDraws(
@@ -140,7 +138,7 @@ class Segment(Objective):
             mean=self.encoder.config.mean,
         )
 
-    def truth(self, data: ImageData, indices: np.ndarray) -> Batch:
+    def picture_targets(self, data: ImageData, indices: np.ndarray) -> Batch:
         found, size, meaning = [], self.encoder.config.image_size, self.meaning(data)
         for i in indices.tolist():
             image = data.images.open(i)
@@ -164,7 +162,7 @@ class Segment(Objective):
         """`features`, some images at a time, float32."""
         return torch.cat([self.features(x).float() for x in image.split(CHUNK.get(image.device.type, 256))])
 
-    def draw(self, batch: Batch, t: float) -> Batch:
+    def sample(self, batch: Batch, t: float) -> Batch:
         image = batch["image"]
         void = torch.full((len(image), *image.shape[2:]), VOID, device=image.device)
         y = batch["label"].long() if "label" in batch else void
@@ -186,7 +184,7 @@ class Segment(Objective):
         return found
 
     def forward(self, batch: Batch, t: float) -> Losses:
-        batch = batch if "y" in batch else self.draw(batch, t)
+        batch = batch if "y" in batch else self.sample(batch, t)
         logits, auxiliary = self.logits(batch)
         loss = targets.loss(logits, batch["y"], self.config.labels)
         if auxiliary is None:
@@ -224,14 +222,13 @@ class Segment(Objective):
         logits, _ = self.logits({"image": image})
         return F.interpolate(logits.float(), image.shape[2:], mode="bilinear", align_corners=False)
 
-    def measure(self, data: ImageData, most: int, precision: torch.dtype, workers: int) -> dict[str, float]:
-        device, size, found = next(self.parameters()).device, self.encoder.config.image_size, {}
-        for part, prefix in ((data.held_out, ""), (data.validation, "tune_")):
-            if len(part):
-                how: Any = {"inference": self.config.inference, "precision": precision, "workers": workers}
-                seen = segmented(self.segment, data, spread(part, most), size, self.meaning(data), device, **how)
-                found |= {prefix + name: value for name, value in numbers(seen.matrix).items()}
-        return found
+    def validate(self, data: ImageData, most: int, precision: torch.dtype, workers: int) -> dict[str, float]:
+        device, size, values = next(self.parameters()).device, self.encoder.config.image_size, {}
+        how: Any = {"inference": self.config.inference, "precision": precision, "workers": workers}
+        for prefix, indices in measured_parts(data, most):
+            result = segmented(self.segment, data, indices, size, self.meaning(data), device, **how)
+            values |= {prefix + name: value for name, value in numbers(result.matrix).items()}
+        return values
 
     def picture(self, batch: Batch) -> dict[str, Tensor]:
         image, M = batch["image"], self.config.labels.count
@@ -265,17 +262,11 @@ def depths_of(asked: tuple[int, ...] | None, depth: int) -> tuple[int, ...]:
     return found
 
 
-def refuse(config: SegmentConfig) -> None:
-    """ValueError for settings that make no sense, each by its name."""
-    for name in ("layer_decay", "drop_path", "dropout"):
-        value = getattr(config, name)
-        if not 0 <= value <= 1 or (name != "layer_decay" and value == 1):
-            raise ValueError(f"--settings.{name.replace('_', '-')} is {value}: between 0 and 1")
-    if config.layer_decay == 0:
-        raise ValueError("--settings.layer-decay is 0: nothing but the head would learn; --settings.freeze does that")
-    if config.auxiliary < 0:
-        raise ValueError(f"--settings.auxiliary is {config.auxiliary}: at least 0 (0: without)")
-    if config.width is not None and config.width < 1:
-        raise ValueError(f"--settings.width is {config.width}: at least 1")
-    if config.ignore_index is not None and not 0 <= config.ignore_index < 1 << 16:
-        raise ValueError(f"--settings.ignore-index is {config.ignore_index}: a value of a mask, 0 to 65535, or none")
+def check_settings(config: SegmentConfig) -> None:
+    """ValueError that names a setting out of its range."""
+    note = "; at 0 nothing but the head would learn, and --settings.freeze does that"
+    check_range(config, "layer_decay", low=ABOVE_0, high=1, note=note)
+    check_range(config, "drop_path", "dropout", high=BELOW_1)
+    check_range(config, "auxiliary", note=" (0: without)")
+    check_range(config, "width", low=1)
+    check_range(config, "ignore_index", high=(1 << 16) - 1, note=", a value of a mask, or none")

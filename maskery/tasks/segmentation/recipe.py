@@ -8,53 +8,49 @@ everything frozen.
 
 from dataclasses import replace
 
-from ...config import OptimConfig, Run, WatchConfig
+from ...config import Run, WatchConfig
 from ...recipes import Suggestion
-from ..labels import LabelsConfig
+from ..small_data import EARLY_STOPPING, LabelledData, adamw, known_labels, small_batch, stopped_early
 from .objective import SegmentConfig
 
 LARGE = 10_000  # images with masks from which ADE20K's recipe is taken
-BATCH = 16
+STEPS, BATCH, SIDE = 160_000, 16, 512  # of ADE20K's recipe; pixels of a crop
+FROZEN_LR = 1e-3
 LARGER = {"vit-large": (0.75, 0.2), "vit-huge": (0.75, 0.3)}  # layer decay, drop path: as in MAE's fine-tuning
+BETAS = (0.9, 0.999)
 
 
-def segment(
-    run: Run, images: int, *, channels: int = 3, bits: int = 8, several: bool = False, spare: bool = True
-) -> Suggestion:
-    """ADE20K's recipe with UPerNet, or for fewer images the all-MLP decoder, stopped by a part of them."""
-    asked = run.settings if isinstance(run.settings, SegmentConfig) else SegmentConfig()
-    settings = SegmentConfig(labels=LabelsConfig(classes=asked.labels.classes), ids=asked.ids)
-    decay, drop = LARGER.get(run.model, (0.65, 0.1))
-    watch, steps, epochs = WatchConfig(looks=20, held_out=64, pictures=4), None, None
-    if images >= LARGE:
-        size = 512 // run.patch_size * run.patch_size
-        settings = replace(settings, layer_decay=decay, drop_path=drop)
-        run = replace(run, image_size=max(size, *run.size) if run.size[0] == run.size[1] else run.image_size)
-        steps, batch, lr, warmup = 160_000, BATCH, 1e-4, 1500 / 160_000
-        why = [f"ADE20K's recipe: 160,000 steps of 16 crops of {run.size[0]} x {run.size[1]}, UPerNet, lr {lr:g}"]
-    else:
-        batch = next((b for b in (16, 8) if images >= 16 * b), 4)
-        epochs, lr, warmup = 100.0, 5e-4, 0.05
-        settings = replace(settings, head="mlp", layer_decay=max(decay, 0.75), drop_path=drop)
-        why = [
-            f"100 epochs of batches of {batch}, all-MLP decoder, lr {lr:g}, layer decay {settings.layer_decay:g}: ours "
-            f"for {images:,} images (--settings.head upernet: the published decoder, several times as slow)"
-        ]
-        if spare:
-            settings = replace(settings, labels=replace(settings.labels, tune=0.1))
-            watch = replace(watch, best="tune_miou", patience=8)
-            why.append("a tenth of the training images is kept out, and says which epoch was best and when to stop")
-    if asked.freeze:
-        lr = 1e-3
-        why.append(f"lr {lr:g}: ours where only the head is trained")
-    run = replace(
-        run,
-        settings=settings,
-        method="segment",
-        epochs=epochs,
-        steps=steps,
-        batch_size=batch,
-        optim=OptimConfig(base_lr=lr * 256 / batch, warmup=warmup, betas=(0.9, 0.999)),
-        watch=watch,
-    )
+def segmentation_recipe(run: Run, data: LabelledData) -> Suggestion:
+    """ADE20K's recipe with UPerNet, or for fewer images the all-MLP decoder with early stopping."""
+    freeze, (decay, drop) = run.settings.freeze, LARGER.get(run.model, (0.65, 0.1))
+    settings = SegmentConfig(layer_decay=decay, drop_path=drop, labels=known_labels(run), ids=run.settings.ids)
+    run = replace(run, settings=settings, method="segment", watch=WatchConfig(looks=20, held_out=64, pictures=4))
+    run, why = published(run) if data.images >= LARGE else for_few_images(run, data)
+    if freeze:
+        run = replace(run, optim=replace(run.optim, base_lr=FROZEN_LR * 256 / run.batch_size))
+        why.append(f"lr {FROZEN_LR:g}: ours where only the head is trained")
     return Suggestion(run, tuple(why))
+
+
+def published(run: Run) -> tuple[Run, list[str]]:
+    lr = 1e-4
+    if run.size[0] == run.size[1]:
+        run = replace(run, image_size=max(SIDE // run.patch_size * run.patch_size, *run.size))
+    optim = adamw(lr, BATCH, warmup=1500 / STEPS, betas=BETAS)
+    why = f"ADE20K's recipe: {STEPS:,} steps of {BATCH} crops of {run.size[0]} x {run.size[1]}, UPerNet, lr {lr:g}"
+    return replace(run, epochs=None, steps=STEPS, batch_size=BATCH, optim=optim), [why]
+
+
+def for_few_images(run: Run, data: LabelledData) -> tuple[Run, list[str]]:
+    lr, batch, decay = 5e-4, small_batch(data.images), max(run.settings.layer_decay, 0.75)
+    settings = replace(run.settings, head="mlp", layer_decay=decay)
+    optim = adamw(lr, batch, warmup=0.05, betas=BETAS)
+    run = replace(run, settings=settings, epochs=100.0, steps=None, batch_size=batch, optim=optim)
+    why = [
+        f"100 epochs of batches of {batch}, all-MLP decoder, lr {lr:g}, layer decay {decay:g}: ours for "
+        f"{data.images:,} images (--settings.head upernet: the published decoder, several times as slow)"
+    ]
+    if data.divisible:
+        run = stopped_early(run, "miou")
+        why.append(EARLY_STOPPING)
+    return run, why

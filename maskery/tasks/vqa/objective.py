@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...data.crops import Crop
-from ...data.dataset import ImageData, spread
+from ...data.dataset import ImageData
 from ...data.loader import Plan
 from ...data.questions import NOBODY, Asked, QuestionDraws
 from ...data.sources.vqa_v2 import VqaSource
@@ -37,7 +37,8 @@ from ...objective import Batch, Losses, Objective
 from ...pictures.attention import overlay
 from ..classification.finetune import UNDECAYED
 from ..classification.probe import chunk
-from ..labels import LabelsConfig
+from ..labels import LabelsConfig, measured_parts
+from ..settings import ABOVE_0, check_range, check_unbalanced
 from . import targets
 
 HEAD_WIDTH = 64  # of an attention head, as in every usual model, where the image's encoder does not say
@@ -67,14 +68,14 @@ class Vqa(Objective):
     Config = VqaConfig
     config: VqaConfig
     labelled = True
-    undecayed = (*UNDECAYED, "text.positions")
+    no_weight_decay = (*UNDECAYED, "text.positions")
 
     def __init__(self, config: VqaConfig, vit: ViTConfig):
         super().__init__()
-        refuse(config)
+        check_settings(config)
         self.config, self.layer_decay, self.names = config, config.layer_decay, config.labels.names
         self.count = M = config.labels.count
-        W, L = config.width or vit.dim, config.length or targets.LONGEST
+        W, L = config.width or vit.dim, config.length or targets.MAX_LENGTH
         heads = vit.heads if vit.dim == W else max(1, W // HEAD_WIDTH)
         if W % heads:
             raise ValueError(f"--settings.width is {W}: a multiple of {HEAD_WIDTH}, or the encoder's own {vit.dim}")
@@ -97,19 +98,19 @@ class Vqa(Objective):
         nn.init.normal_(last.weight, std=0.01)
         nn.init.constant_(last.bias, -math.log(max(M - 1, 1)))
         if config.text:
-            self.brought = ("text.net.",)
+            self.pretrained_prefixes = ("text.net.",)
             self.notes = (f"questions are read by {config.text}, {self.vocabulary.count:,} tokens",)
 
     # ------------------------------------------------------------------------------------------------ data
     @classmethod
-    def prepared(cls, settings: Any, data: ImageData) -> tuple[Any, ImageData]:
-        refuse(settings)
-        return targets.prepared(settings, data)
+    def prepare(cls, settings: Any, data: ImageData) -> tuple[Any, ImageData]:
+        check_settings(settings)
+        return targets.prepare(settings, data)
 
     def views(self, crop: Crop) -> dict[str, Crop]:
         return {"image": crop}
 
-    def draws(
+    def train_dataset(
         self, data: ImageData, crops: Sequence[Crop], size: tuple[int, int], seed: int, plan: Plan, device: torch.device
     ) -> QuestionDraws:
         table, keep = self.table(data, data.train), self.config.keep
@@ -118,20 +119,20 @@ class Vqa(Objective):
     def table(self, data: ImageData, images: np.ndarray) -> Any:
         source = data.images.source
         assert isinstance(source, VqaSource)
-        return targets.table(self.config, source, images, self.vocabulary)
+        return targets.question_table(self.config, source, images, self.vocabulary)
 
-    def truth(self, data: ImageData, indices: np.ndarray) -> Batch:
+    def picture_targets(self, data: ImageData, indices: np.ndarray) -> Batch:
         table = self.table(data, indices)
         asked = table.asked([table.turn(i, 0, 0) for i in indices.tolist()])
         return {"label": asked.to(next(self.parameters()).device)}
 
     # ------------------------------------------------------------------------------------------------ training
-    def lr_scale(self, name: str) -> float:
+    def lr_multiplier(self, name: str) -> float:
         if self.config.text and name.startswith("text.net."):
             return self.config.text_rate
-        return super().lr_scale(name)
+        return super().lr_multiplier(name)
 
-    def draw(self, batch: Batch, t: float) -> Batch:
+    def sample(self, batch: Batch, t: float) -> Batch:
         image = batch["image"]
         y = batch["label"] if "label" in batch else self.blank(len(image)).to(image.device)
         found: Batch = {"image": image, "y": y}
@@ -147,12 +148,12 @@ class Vqa(Objective):
     def blank(self, images: int) -> Asked:
         """As many questions as there can be, for a trial on noise."""
         shape = (images, self.config.questions or 1)
-        tokens = torch.full((*shape, self.config.length or targets.LONGEST), self.vocabulary.start)
+        tokens = torch.full((*shape, self.config.length or targets.MAX_LENGTH), self.vocabulary.start)
         nobody = torch.full((*shape, 1), NOBODY)
         return Asked(tokens, torch.ones(shape, dtype=torch.bool), nobody, torch.zeros(*shape, 1))
 
     def forward(self, batch: Batch, t: float) -> Losses:
-        batch = batch if "y" in batch else self.draw(batch, t)
+        batch = batch if "y" in batch else self.sample(batch, t)
         y, f = batch["y"], batch.get("f")
         f = self.look(batch["image"], batch.get("paths")) if f is None else f
         s = y.targets(self.count)
@@ -175,7 +176,7 @@ class Vqa(Objective):
 
     # ------------------------------------------------------------------------------------------------ measuring
     def tokens(self, questions: Sequence[str]) -> np.ndarray:
-        return self.vocabulary(questions, self.config.length or targets.LONGEST)
+        return self.vocabulary(questions, self.config.length or targets.MAX_LENGTH)
 
     def answer(self, image: Tensor, questions: Sequence[Sequence[str]]) -> list[list[tuple[str, float]]]:
         """Images [B, C, H, W] in [0, 1], as many questions about each -> the surest answer to each, and how sure."""
@@ -190,18 +191,17 @@ class Vqa(Objective):
         size, at_once = self.encoder.config.image_size, self.config.questions or 1
         return answers(self, data, indices, size, device, at_once=at_once, **how)
 
-    def measure(self, data: ImageData, most: int, precision: torch.dtype, workers: int) -> dict[str, float]:
-        found: dict[str, float] = {}
+    def validate(self, data: ImageData, most: int, precision: torch.dtype, workers: int) -> dict[str, float]:
+        values: dict[str, float] = {}
         source = data.images.source
         assert isinstance(source, VqaSource)
-        for part, prefix in ((data.held_out, ""), (data.validation, "tune_")):
-            if len(part):
-                said = self.answers(data, spread(part, most), precision=precision, workers=workers)
-                questions = [source.question(k) for k in said.numbers]
-                pairs = zip(questions, said.best, strict=True)
-                scores = [Truth.of(q.answers).score(self.names[m]) for q, m in pairs]
-                found |= {prefix + name: value for name, value in accuracies(questions, scores).items()}
-        return found
+        for prefix, indices in measured_parts(data, most):
+            result = self.answers(data, indices, precision=precision, workers=workers)
+            questions = [source.question(k) for k in result.numbers]
+            pairs = zip(questions, result.best, strict=True)
+            scores = [Truth.of(q.answers).score(self.names[m]) for q, m in pairs]
+            values |= {prefix + name: value for name, value in accuracies(questions, scores).items()}
+        return values
 
     def picture(self, batch: Batch) -> dict[str, Tensor]:
         image, y = batch["image"], batch["y"]
@@ -211,17 +211,10 @@ class Vqa(Objective):
         return {"image": image, "where the first question looks": overlay(image, looks, self.encoder.grid(image))}
 
 
-def refuse(config: VqaConfig) -> None:
-    """ValueError for settings that make no sense, each by its name."""
-    for name, low, high in (("layer_decay", 0.0, 1.0), ("drop_path", 0.0, 0.99), ("text_rate", 0.0, 1.0)):
-        value = getattr(config, name)
-        if not low <= value <= high or (value == 0 and name != "drop_path"):
-            raise ValueError(f"--settings.{name.replace('_', '-')} is {value}: between 0 and 1")
-    if not 0.5 <= config.keep <= 1:
-        raise ValueError(f"--settings.keep is {config.keep}: between 0.5 and 1, or questions lose what they are about")
-    for name in ("text_layers", "layers", "width", "length", "questions", "vocabulary"):
-        value = getattr(config, name)
-        if value is not None and value < 1:
-            raise ValueError(f"--settings.{name.replace('_', '-')} is {value}: at least 1")
-    if config.labels.balanced:
-        raise ValueError("--settings.labels.balanced: answers have no such loss")
+def check_settings(config: VqaConfig) -> None:
+    """ValueError that names a setting out of its range."""
+    check_range(config, "layer_decay", "text_rate", low=ABOVE_0, high=1)
+    check_range(config, "drop_path", high=0.99)
+    check_range(config, "keep", low=0.5, high=1, note=", or crops lose what questions are about")
+    check_range(config, "text_layers", "layers", "width", "length", "questions", "vocabulary", low=1)
+    check_unbalanced(config, "answers have no such loss")

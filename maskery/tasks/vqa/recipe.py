@@ -1,50 +1,38 @@
-"""How question answering is trained, from the model and the number of images.
+"""How question answering is trained, from the number of images.
 
 Stated (ViLT, Kim et al. 2021, VQAv2): 10 epochs, AdamW at 1e-4, weight decay 0.01, a tenth of warm-up, batches of 256
 questions. Ours: all the rest, for there is no published recipe of an encoder that only ever saw images with words from
-scratch; a cosine instead of a line; batches of images, each with all that it is asked; small data.
+scratch; a cosine instead of a line; batches of images, each with all its questions; small data.
 """
 
 from dataclasses import replace
 
-from ...config import OptimConfig, Run, WatchConfig
+from ...config import Run, WatchConfig
 from ...recipes import Suggestion
-from ..labels import LabelsConfig
-from .objective import VqaConfig
+from ..small_data import EARLY_STOPPING, LabelledData, adamw, known_labels, small_batch, stopped_early
 
-LARGE = 10_000  # images from which few epochs do
+LARGE = 10_000  # images for which few epochs are enough
+FEWEST_DIVIDED = 20  # images below which none are held out for validation
 
 
-def vqa(
-    run: Run, images: int, *, channels: int = 3, bits: int = 8, several: bool = False, spare: bool = True
-) -> Suggestion:
-    """AdamW on everything, whole images, never mirrored; for fewer images longer, stopped by a part of them."""
-    asked = run.settings if isinstance(run.settings, VqaConfig) else VqaConfig()
-    settings = replace(asked, labels=LabelsConfig(classes=asked.labels.classes))
+def vqa_recipe(run: Run, data: LabelledData) -> Suggestion:
+    """AdamW on everything, whole images, never mirrored; for few images more epochs, with early stopping."""
+    settings = replace(run.settings, labels=known_labels(run))
     watch = WatchConfig(looks=20, held_out=512, pictures=6)
-    if images >= LARGE:
-        epochs, batch, lr, warmup = 20.0, 64, 1e-4, 0.1
+    run = replace(run, settings=settings, method="vqa", steps=None, watch=watch)
+    large = data.images >= LARGE
+    epochs, batch, lr = (20.0, 64, 1e-4) if large else (40.0, small_batch(data.images), 1e-3)
+    if large:
         why = [
-            f"{epochs:g} epochs of batches of {batch} images with up to {asked.questions} questions each, lr {lr:g}: "
-            "ours, after ViLT's 10 epochs of batches of 256 questions at 1e-4, which begins with words"
+            f"{epochs:g} epochs of batches of {batch} images with up to {settings.questions} questions each, lr "
+            f"{lr:g}: ours, after ViLT's 10 epochs of batches of 256 questions at 1e-4, which begins with words"
         ]
     else:
-        batch = next((b for b in (16, 8) if images >= 16 * b), 4)
-        epochs, lr, warmup = 40.0, 1e-3, 0.1
-        why = [f"{epochs:g} epochs of batches of {batch} images, lr {lr:g}: ours for {images:,} images"]
-        if spare and images >= 20:
-            settings = replace(settings, labels=replace(settings.labels, tune=0.1))
-            watch = replace(watch, best="tune_accuracy", patience=8)
-            why.append("a tenth of the training images is kept out, and says which epoch was best and when to stop")
-    why.append(f"whole images at {run.size[0]} x {run.size[1]}, never mirrored, colours as they are: questions ask")
-    run = replace(
-        run,
-        settings=settings,
-        method="vqa",
-        epochs=epochs,
-        steps=None,
-        batch_size=batch,
-        optim=OptimConfig(base_lr=lr * 256 / batch, warmup=warmup, betas=(0.9, 0.98), weight_decay=0.01, clip_grad=1.0),
-        watch=watch,
-    )
-    return Suggestion(run, tuple(why))
+        why = [f"{epochs:g} epochs of batches of {batch} images, lr {lr:g}: ours for {data.images:,} images"]
+        if data.divisible and data.images >= FEWEST_DIVIDED:
+            run = stopped_early(run, "accuracy")
+            why.append(EARLY_STOPPING)
+    size = f"{run.size[0]} x {run.size[1]}"
+    why.append(f"whole images at {size}, never mirrored, colours as they are: questions are about sides and colours")
+    optim = adamw(lr, batch, warmup=0.1, betas=(0.9, 0.98), weight_decay=0.01, clip_grad=1.0)
+    return Suggestion(replace(run, epochs=epochs, batch_size=batch, optim=optim), tuple(why))

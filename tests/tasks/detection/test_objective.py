@@ -20,14 +20,15 @@ from maskery.config import ImagesConfig, Run
 from maskery.data.dataset import open_data
 from maskery.data.objects import Targets
 from maskery.demo.coco import write_coco
-from maskery.microbatch import part
+from maskery.microbatch import slice_batch
 from maskery.nn.vit import ViTConfig
 from maskery.pictures.objects import outlined
 from maskery.pictures.segments import colours
 from maskery.tasks.detection import targets
 from maskery.tasks.detection.objective import Detect, DetectConfig
-from maskery.tasks.detection.recipe import detect
+from maskery.tasks.detection.recipe import detection_recipe
 from maskery.tasks.labels import LabelsConfig
+from maskery.tasks.small_data import LabelledData
 from maskery.terminal import Quiet
 from tests.test_train import assert_same_run
 
@@ -150,7 +151,7 @@ def built(**settings: Any) -> Detect:
 def batch_of(n: int = 4) -> dict[str, Any]:
     torch.manual_seed(3)
     image = torch.rand(n, 3, 32, 32)
-    return {"image": image, "label": targets.grid(n, image, True)}
+    return {"image": image, "label": targets.grid_of_squares(image, True)}
 
 
 def test_the_loss_is_the_sum_of_its_parts() -> None:
@@ -164,16 +165,16 @@ def test_the_loss_is_the_sum_of_its_parts() -> None:
 def test_losses_of_micro_batches_are_those_of_the_batch() -> None:
     """But for the mean over what is sampled: images here have all that is asked for."""
     task = built(drop_path=0.0)
-    drawn = task.draw(batch_of(), 0.0)
+    drawn = task.sample(batch_of(), 0.0)
     whole = task(drawn, 0.0)
-    parts = [task(part(drawn, start, 2), 0.0) for start in (0, 2)]
+    parts = [task(slice_batch(drawn, start, 2), 0.0) for start in (0, 2)]
     for name in ("objectness", "classes"):
         assert float(sum(p[name] for p in parts)) / 2 == pytest.approx(float(whole[name]), rel=0.02)
 
 
 def test_images_without_objects_are_learned_from() -> None:
     task, batch = built(), batch_of()
-    batch["label"] = Targets.of([targets.nothing((32, 32))] * 4, (32, 32), True)
+    batch["label"] = Targets.of([targets.no_objects((32, 32))] * 4, (32, 32), True)
     losses = task(batch, 0.0)
     assert float(losses["objectness"]) > 0
     assert float(losses["masks"]) == float(losses["boxes"]) == 0
@@ -280,20 +281,20 @@ def test_data_is_missing(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_boxes_alone_are_enough(few: Path) -> None:
     without_shapes(few)
     data = open_data(str(few), ImagesConfig(objects=True, memory=0.0), (32, 32), Quiet())
-    settings, data = Detect.prepared(DetectConfig(width=16, rois=16), data)
+    settings, data = Detect.prepare(DetectConfig(width=16, rois=16), data)
     assert settings.masks == "off"
     assert len(data.train) == 4
     task = Detect(settings, VIT).eval()
-    assert set(task.measure(data, 2, torch.float32, 0)) == {"box_ap", "box_ap50"}
-    assert task.truth(data, data.held_out)["label"].bits.shape[2] == 0
-    settings, data = Detect.prepared(DetectConfig(labels=LabelsConfig(share="50%", draw=1)), replace(data))
+    assert set(task.validate(data, 2, torch.float32, 0)) == {"box_ap", "box_ap50"}
+    assert task.picture_targets(data, data.held_out)["label"].bits.shape[2] == 0
+    settings, data = Detect.prepare(DetectConfig(labels=LabelsConfig(share="50%", draw=1)), replace(data))
     assert len(data.train) == 2
 
 
 def test_truth_is_cut_as_pictures_are(few: Path) -> None:
     data = open_data(str(few), ImagesConfig(objects=True, memory=0.0), (32, 32), Quiet())
-    settings, data = Detect.prepared(DetectConfig(width=16, rois=16), data)
-    label = Detect(settings, VIT).truth(data, data.held_out)["label"]
+    settings, data = Detect.prepare(DetectConfig(width=16, rois=16), data)
+    label = Detect(settings, VIT).picture_targets(data, data.held_out)["label"]
     boxes = data.images.source.objects(int(data.held_out[0])).boxes  # type: ignore[attr-defined]
     assert label.boxes[0, : len(boxes)].tolist() == boxes.tolist()
 
@@ -301,17 +302,19 @@ def test_truth_is_cut_as_pictures_are(few: Path) -> None:
 # -------------------------------------------------------------------------------------------------------- recipes
 def test_recipes() -> None:
     start = Run(settings=DetectConfig(), model="vit-base")
-    large = detect(start, 117_266).run
+    large = detection_recipe(start, LabelledData(117_266)).run
     assert large.image_size == 1024
     assert (large.batch_size, large.epochs, large.lr) == (64, 100.0, pytest.approx(1e-4))
     assert large.optim.warmup * large.total_steps(117_266) == pytest.approx(250, rel=0.01)
     assert (large.settings.window, large.settings.scale, large.settings.rois) == (14, (0.1, 2.0), 512)
-    huge = detect(replace(start, model="vit-huge", patch_size=14), 117_266).run
+    huge = detection_recipe(replace(start, model="vit-huge", patch_size=14), LabelledData(117_266)).run
     assert (huge.image_size, huge.epochs, huge.settings.layer_decay) == (1022, 75.0, 0.9)
-    small = detect(start, 100).run
+    small = detection_recipe(start, LabelledData(100)).run
     assert (small.image_size, small.batch_size, small.lr) == (224, 4, pytest.approx(2e-4))
     assert small.watch.best == "tune_box_ap"
-    assert detect(replace(start, settings=DetectConfig(freeze=True)), 100).run.lr == pytest.approx(1e-3)
+    assert detection_recipe(
+        replace(start, settings=DetectConfig(freeze=True)), LabelledData(100)
+    ).run.lr == pytest.approx(1e-3)
 
 
 # -------------------------------------------------------------------------------------------------------- the page

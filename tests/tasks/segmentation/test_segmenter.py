@@ -10,11 +10,11 @@ import torch.nn.functional as F
 
 from maskery.data.masks import VOID
 from maskery.nn.vit import ViTConfig
+from maskery.pictures.examples import padded, scaled
 from maskery.pictures.segments import colours, painted
 from maskery.tasks.labels import LabelsConfig
 from maskery.tasks.segmentation import targets
 from maskery.tasks.segmentation.objective import Segment, SegmentConfig, depths_of
-from maskery.tasks.segmentation.report import scaled, together
 
 VIT = ViTConfig(48, 2, 3, 8, (32, 32))
 NAMES = LabelsConfig(classes='["ground", "moon", "star"]')
@@ -49,7 +49,7 @@ def test_the_loss_by_hand(weights: tuple[float, ...]) -> None:
 
 def test_the_auxiliary_loss_is_a_part_of_the_loss() -> None:
     objective, without = built(), built(auxiliary=0.0)
-    drawn = objective.draw(batch_of(), 0.0)
+    drawn = objective.sample(batch_of(), 0.0)
     losses = objective(drawn, 0.0)
     logits, _ = objective.logits(drawn)
     assert float(losses["loss"].detach() - 0.4 * losses["auxiliary"]) == pytest.approx(
@@ -62,15 +62,15 @@ def test_a_frozen_encoder_stays_and_its_features_are_normalised() -> None:
     objective = built(head="linear", freeze=True)
     trainable = {name for name, p in objective.named_parameters() if p.requires_grad}
     assert trainable == {"classifier.weight", "classifier.bias"}
-    drawn = objective.draw(batch_of(), 0.0)
+    drawn = objective.sample(batch_of(), 0.0)
     h = drawn["features"].flatten(0, 2)  # [B N, D]
     torch.testing.assert_close(h.mean(0), torch.zeros(48), atol=1e-5, rtol=0)
     torch.testing.assert_close(h.var(0, unbiased=False), torch.ones(48), atol=1e-3, rtol=0)
     objective.config = replace(objective.config, distortion=False, dropout=0.0)
     for _ in range(120):  # the same batch again and again: the running averages come to it
-        objective.draw(batch_of(), 0.0)
+        objective.sample(batch_of(), 0.0)
         objective.after_step(0.0)
-    trained, _ = objective.logits(objective.draw(batch_of(), 0.0))
+    trained, _ = objective.logits(objective.sample(batch_of(), 0.0))
     measured, _ = objective.eval().logits(batch_of())
     torch.testing.assert_close(measured, trained, atol=2e-3, rtol=0)
 
@@ -92,12 +92,12 @@ def test_any_head_may_be_all_that_learns(head: str) -> None:
 
 def test_layer_decay_and_what_is_not_decayed() -> None:
     objective = built(layer_decay=0.5)
-    rates = {name: objective.lr_scale(name) for name, _ in objective.named_parameters()}
+    rates = {name: objective.lr_multiplier(name) for name, _ in objective.named_parameters()}
     assert rates["encoder.patch_embed.proj.weight"] == rates["encoder.pos_embed"] == 0.125
     assert rates["encoder.blocks.0.norm1.weight"] == 0.25
     assert rates["encoder.blocks.1.norm1.weight"] == 0.5
     assert {rate for name, rate in rates.items() if not name.startswith("encoder.")} == {1.0}
-    assert not objective.decays("encoder.pos_embed", objective.encoder.pos_embed)
+    assert not objective.has_weight_decay("encoder.pos_embed", objective.encoder.pos_embed)
 
 
 def test_depths() -> None:
@@ -131,11 +131,11 @@ def test_settings_that_make_no_sense(settings: dict[str, Any], said: str) -> Non
 
 def test_rare_classes_weigh_more() -> None:
     counts = np.array([800, 100, 100, 0])
-    found = np.array(targets.weights(counts))
+    found = np.array(targets.balanced_weights(counts))
     assert (found * counts).sum() / counts.sum() == pytest.approx(1, rel=1e-5)
     assert found[1] / found[0] == pytest.approx(8, rel=1e-4)
     assert found[3] == 0
-    common, rare = targets.weights(np.array([10**6, 1]))
+    common, rare = targets.balanced_weights(np.array([10**6, 1]))
     assert rare / common == pytest.approx(20, rel=1e-4)  # 10 to a half
 
 
@@ -147,7 +147,7 @@ def test_overlays() -> None:
     assert painted(torch.rand(2, 5, 4, 4), torch.zeros(2, 4, 4, dtype=torch.long), 3).shape == (2, 3, 4, 4)
     assert len(set(map(tuple, colours(150).tolist()))) == 150
     tall, wide = scaled(torch.zeros(1, 3, 20, 10)), scaled(torch.zeros(1, 3, 5, 10))
-    both = together([tall, wide])
+    both = padded([tall, wide])
     assert both.shape == (2, 3, 320, 320)
     assert both[0, 0].sum(0).tolist() == [320.0] * 80 + [0.0] * 160 + [320.0] * 80
     assert both[1, 0].sum(1).tolist() == [320.0] * 80 + [0.0] * 160 + [320.0] * 80

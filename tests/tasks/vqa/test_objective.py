@@ -26,14 +26,15 @@ from maskery.data.questions import NOBODY
 from maskery.data.sources.vqa_v2 import VqaSource
 from maskery.demo.vqa import write_files, write_vqa
 from maskery.evals.vqa import Truth
-from maskery.microbatch import part
+from maskery.microbatch import slice_batch
 from maskery.nn.text import PAD, START, UNKNOWN, Words, words_of
 from maskery.nn.vit import ViTConfig
 from maskery.runs.directory import open_run
 from maskery.tasks.checkpoint import load_objective
 from maskery.tasks.labels import LabelsConfig
+from maskery.tasks.small_data import LabelledData
 from maskery.tasks.vqa.objective import Vqa, VqaConfig
-from maskery.tasks.vqa.recipe import vqa
+from maskery.tasks.vqa.recipe import vqa_recipe
 from maskery.tasks.vqa.targets import Forms
 from maskery.terminal import Quiet
 from tests.test_train import assert_same_run, weights
@@ -232,8 +233,8 @@ def batch_of(task: Vqa, n: int = 4) -> dict[str, Any]:
 def test_losses_of_micro_batches_are_those_of_the_batch() -> None:
     """Exactly, though images are asked different numbers of questions."""
     task = built()
-    drawn = task.draw(batch_of(task), 0.0)
-    parts = [task(part(drawn, start, 2), 0.0)["loss"].item() for start in (0, 2)]
+    drawn = task.sample(batch_of(task), 0.0)
+    parts = [task(slice_batch(drawn, start, 2), 0.0)["loss"].item() for start in (0, 2)]
     assert sum(parts) / 2 == pytest.approx(task(drawn, 0.0)["loss"].item(), rel=1e-5)
 
 
@@ -299,10 +300,10 @@ def test_what_is_learned_and_how_fast() -> None:
     assert not any(p.requires_grad for p in task.encoder.parameters())
     assert not task.encoder.training
     task = built(layer_decay=0.5)
-    rates = [task.lr_scale(f"encoder.{name}") for name in ("blocks.1.attn.qkv.weight", "blocks.0.norm1.bias")]
+    rates = [task.lr_multiplier(f"encoder.{name}") for name in ("blocks.1.attn.qkv.weight", "blocks.0.norm1.bias")]
     assert rates == [0.5, 0.25]
-    assert task.lr_scale("fusion.norm.weight") == task.lr_scale("text.embed.weight") == 1
-    assert not task.decays("text.positions", torch.ones(5, 48))
+    assert task.lr_multiplier("fusion.norm.weight") == task.lr_multiplier("text.embed.weight") == 1
+    assert not task.has_weight_decay("text.positions", torch.ones(5, 48))
 
 
 def test_words() -> None:
@@ -323,7 +324,7 @@ def test_answers_of_a_vocabulary_in_other_forms() -> None:
 # ------------------------------------------------------------------------------------------------- what the data say
 def prepared(root: Path, **settings: Any) -> tuple[VqaConfig, Any]:
     data = open_data(str(root), ImagesConfig(questions=True, memory=0.0), (32, 32), Quiet())
-    return Vqa.prepared(VqaConfig(**settings), data)
+    return Vqa.prepare(VqaConfig(**settings), data)
 
 
 def test_a_test_split_beside_a_val_split_is_held_out_where_it_is_answered(few: Path) -> None:
@@ -345,7 +346,7 @@ def test_what_is_taken_from_the_data(few: Path) -> None:
     assert settings.labels.names == ("blue", "left", "no", "red", "right", "yes")  # as frequent: by the alphabet
     assert json.loads(settings.words)[:3] == ["?", "is", "it"]
     assert (settings.length, settings.questions, settings.asked) == (6, 3, 3.0)
-    again, _ = Vqa.prepared(settings, data)
+    again, _ = Vqa.prepare(settings, data)
     assert again == settings
     assert len(prepared(few, vocabulary=2)[0].labels.names) == 2
     assert prepared(few, questions=2)[0].asked == 2.0
@@ -356,7 +357,7 @@ def test_what_is_taken_from_the_data(few: Path) -> None:
     assert held_out_says_more.labels.names == again.labels.names  # what is held out is not looked at
     assert held_out_says_more.words == again.words
     with pytest.raises(ValueError, match=r"opened without questions: --images\.questions"):
-        Vqa.prepared(VqaConfig(), open_data(str(few), ImagesConfig(memory=0.0), (32, 32), Quiet()))
+        Vqa.prepare(VqaConfig(), open_data(str(few), ImagesConfig(memory=0.0), (32, 32), Quiet()))
 
 
 def test_every_held_out_question_is_asked_once(few: Path) -> None:
@@ -458,8 +459,8 @@ def test_a_pretrained_encoder_is_read_as_it_is() -> None:
     assert task.tokens(["What is it?"])[0].tolist() == [101, 2054, 2003, 2009, 1029, 102, 0, 0]
     given = load_file(Path(minilm()) / "model.safetensors")["embeddings.word_embeddings.weight"]
     assert torch.equal(task.state_dict()["text.net.embeddings.word_embeddings.weight"], given)
-    assert task.lr_scale("text.net.embeddings.word_embeddings.weight") == pytest.approx(0.1)
-    assert task.lr_scale("text.proj.weight") == 1
+    assert task.lr_multiplier("text.net.embeddings.word_embeddings.weight") == pytest.approx(0.1)
+    assert task.lr_multiplier("text.proj.weight") == 1
     with torch.no_grad():
         tokens = torch.from_numpy(task.tokens(["what is it?", "is it red?"]))
         q, real = task.read(tokens[None])
@@ -573,13 +574,13 @@ def test_data_is_missing(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
 # -------------------------------------------------------------------------------------------------------- recipes
 def test_recipes() -> None:
     start = Run(settings=VqaConfig(questions=12, labels=LabelsConfig(classes='["a"]')), model="vit-base")
-    large = vqa(start, 82_783).run
+    large = vqa_recipe(start, LabelledData(82_783)).run
     assert (large.batch_size, large.epochs, large.lr) == (64, 20.0, pytest.approx(1e-4))
     assert large.settings.labels.tune == 0
-    small = vqa(start, 1500).run
+    small = vqa_recipe(start, LabelledData(1500)).run
     assert (small.batch_size, small.lr, small.watch.best) == (16, pytest.approx(1e-3), "tune_accuracy")
     assert (small.settings.questions, small.settings.labels.names) == (12, ("a",))
-    assert vqa(start, 8).run.batch_size == 4
+    assert vqa_recipe(start, LabelledData(8)).run.batch_size == 4
 
 
 # -------------------------------------------------------------------------------------------------------- the page

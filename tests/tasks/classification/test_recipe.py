@@ -9,8 +9,9 @@ from maskery.data.crops import Crop
 from maskery.schedule import warmup_cosine
 from maskery.tasks.classification.finetune import FinetuneConfig
 from maskery.tasks.classification.probe import ProbeConfig
+from maskery.tasks.classification.recipe import RATES, batch_size, finetune_recipe, probe_recipe
 from maskery.tasks.labels import LabelsConfig
-from maskery.tasks.recipes import RATES, batch_for, finetune, probe
+from maskery.tasks.small_data import LabelledData
 
 IMAGENET = 1_281_167
 
@@ -21,7 +22,7 @@ def run(**leaves: Any) -> Run:
 
 @pytest.mark.parametrize("images", [500_000, IMAGENET])
 def test_the_linear_probe_of_much_data_is_maes(images: int) -> None:
-    made, why = (found := probe(run(), images)).run, found.reasons
+    made, why = (found := probe_recipe(run(), LabelledData(images))).run, found.reasons
     assert made.settings == ProbeConfig(pooling="class_token", lrs=(1.0,), eval_share=0.875)
     assert made.optim == OptimConfig("lars", 0.1, 0.0, 10 / 90, 0.0, momentum=0.9)
     assert (made.epochs, made.steps, made.batch_size, made.crop) == (90.0, None, 16384, Crop(scale=(0.08, 1.0)))
@@ -33,7 +34,7 @@ def test_the_linear_probe_of_much_data_is_maes(images: int) -> None:
 
 
 def test_the_linear_probe_of_less_data_tries_rates_side_by_side() -> None:
-    made, why = (found := probe(run(), 499_999)).run, found.reasons
+    made, why = (found := probe_recipe(run(), LabelledData(499_999))).run, found.reasons
     assert made.settings == ProbeConfig(lrs=RATES, labels=LabelsConfig(tune=0.1))
     assert (made.optim.name, made.optim.weight_decay, made.batch_size) == ("sgd", 0.0, 1024)
     assert len(why) == 2
@@ -51,7 +52,10 @@ def test_the_linear_probe_of_less_data_tries_rates_side_by_side() -> None:
 def test_fine_tuning_on_imagenet_is_maes(
     model: str, patch_size: int, epochs: int, base_lr: float, decay: float, drop_path: float
 ) -> None:
-    made, why = (found := finetune(run(model=model, patch_size=patch_size), IMAGENET)).run, found.reasons
+    made, why = (
+        (found := finetune_recipe(run(model=model, patch_size=patch_size), LabelledData(IMAGENET))).run,
+        found.reasons,
+    )
     assert made.settings == FinetuneConfig(
         pooling="mean_patch",
         layer_decay=decay,
@@ -72,35 +76,35 @@ def test_fine_tuning_on_imagenet_is_maes(
 
 
 def test_fine_tuning_on_less_data_stops_by_a_part_that_is_kept_out() -> None:
-    made, why = (found := finetune(run(model="vit-small"), 5_000)).run, found.reasons
+    made, why = (found := finetune_recipe(run(model="vit-small"), LabelledData(5_000))).run, found.reasons
     assert made.settings.labels == LabelsConfig(tune=0.1)
     assert (made.watch.best, made.watch.patience, made.watch.looks) == ("tune_top1", 8, 20)
     assert (made.batch_size, made.optim.base_lr) == (64, 1e-3)
     assert "ours for vit-small" in why[0]
     assert [w.split(":")[0] for w in why[1:]] == [
         "batch 64, base lr 0.001",
-        "a tenth of the training images is kept out, and says which epoch was best and when to stop",
+        "a tenth of the training images is held out, and says which epoch was best and when to stop",
     ]
-    assert finetune(run(), 50_000).run.watch == WatchConfig(looks=20)
-    assert finetune(run(model="vit-micro"), 50_000).run.settings.layer_decay == 0.75
+    assert finetune_recipe(run(), LabelledData(50_000)).run.watch == WatchConfig(looks=20)
+    assert finetune_recipe(run(model="vit-micro"), LabelledData(50_000)).run.settings.layer_decay == 0.75
 
 
 @pytest.mark.parametrize(("channels", "bits", "augmented"), [(1, 8, True), (3, 8, True), (5, 8, False), (3, 16, False)])
 def test_rand_augment_where_it_is_defined(channels: int, bits: int, augmented: bool) -> None:
-    found = finetune(run(), IMAGENET, channels=channels, bits=bits)
+    found = finetune_recipe(run(), LabelledData(IMAGENET, channels=channels, bits=bits))
     assert (found.run.settings.augment is not None) == augmented
     assert any("no RandAugment" in why for why in found.reasons) == (not augmented)
 
 
-@pytest.mark.parametrize("recipe", [probe, finetune])
+@pytest.mark.parametrize("recipe", [probe_recipe, finetune_recipe])
 def test_small_images_are_evaluated_whole(recipe: Any) -> None:
-    found = recipe(run(image_size=(224, 96)), IMAGENET)
+    found = recipe(run(image_size=(224, 96)), LabelledData(IMAGENET))
     assert found.run.settings.eval_share == 1.0
     assert any("224 of 256" in why for why in found.reasons)
-    assert recipe(run(image_size=(128, 224)), IMAGENET).run.settings.eval_share == 0.875
+    assert recipe(run(image_size=(128, 224)), LabelledData(IMAGENET)).run.settings.eval_share == 0.875
 
 
 def test_batches_of_small_data() -> None:
     sizes = (40, 300, 512, 10_000, 16_384, IMAGENET)
-    assert [batch_for(images, 1024, steps=16) for images in sizes] == [16, 16, 32, 512, 1024, 1024]
-    assert [batch_for(images, 1024, steps=64) for images in sizes] == [16, 16, 16, 128, 256, 1024]
+    assert [batch_size(images, 1024, steps=16) for images in sizes] == [16, 16, 32, 512, 1024, 1024]
+    assert [batch_size(images, 1024, steps=64) for images in sizes] == [16, 16, 16, 128, 256, 1024]

@@ -1,0 +1,71 @@
+"""Whole images of different sizes in one strip, a row each: the image, its labels, what was predicted.
+
+B images, C channels, H x W pixels
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..data.crops import to_float
+from ..data.dataset import ImageData, spread
+from .segments import legend
+from .strip import strip
+
+SIDE = 320  # pixels of an image's long side
+
+
+def whole_image(data: ImageData, i: int, size: Sequence[int] | None = None) -> Tensor:
+    """Image `i` of the source in [0, 1], [C, H, W]; at another `size` (height, width) if it was decoded smaller."""
+    array = data.images.open(i).at(1.0).array
+    image = to_float(torch.from_numpy(array.copy()).permute(2, 0, 1)[None], torch.device("cpu"))
+    return (image if size is None else F.interpolate(image, tuple(size), mode="area"))[0]
+
+
+@dataclass
+class ExampleStrip:
+    """Some of the images `indices`, evenly spread, as rows that are added one by one."""
+
+    data: ImageData
+    indices: np.ndarray
+    captions: tuple[str, ...]
+    count: int = 8
+    rows: list[list[Tensor]] = field(default_factory=list)
+    classes: set[int] = field(default_factory=set)  # that are seen in the rows
+
+    def __post_init__(self) -> None:
+        self.shown = set(spread(self.indices, self.count).tolist())
+
+    def __contains__(self, i: int) -> bool:
+        return i in self.shown
+
+    def add(self, columns: Sequence[Tensor], classes: Iterable[int]) -> None:
+        """A row: one picture [C, H, W] in [0, 1] a caption, and the classes that are seen in it."""
+        self.rows.append([scaled(column[None]) for column in columns])
+        self.classes.update(classes)
+
+    def write(self, path: Path, title: str, names: Sequence[str]) -> None:
+        columns = zip(self.captions, zip(*self.rows, strict=True), strict=True)
+        pictures = {caption: padded(images) for caption, images in columns}
+        strip(pictures, path, title, legend=legend(names, self.classes))
+
+
+def scaled(image: Tensor) -> Tensor:
+    """An image [1, C, H, W] with a long side of SIDE; no colours are mixed."""
+    longest = max(image.shape[2:])
+    return F.interpolate(image, [max(1, round(n * SIDE / longest)) for n in image.shape[2:]], mode="nearest")
+
+
+def padded(images: Sequence[Tensor]) -> Tensor:
+    """Images [1, C, H_i, W_i] centred on white ones of one size, [B, C, H, W]."""
+    height, width = (max(image.shape[axis] for image in images) for axis in (2, 3))
+    same_size = []
+    for image in images:
+        down, right = height - image.shape[2], width - image.shape[3]
+        same_size.append(F.pad(image, (right // 2, right - right // 2, down // 2, down - down // 2), value=1.0))
+    return torch.cat(same_size)

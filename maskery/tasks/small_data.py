@@ -1,0 +1,43 @@
+"""What recipes depend on besides the model, and what all of them change for few images."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ..config import OptimConfig, Run
+from .labels import LabelsConfig
+
+EARLY_STOPPING = "a tenth of the training images is held out, and says which epoch was best and when to stop"
+PATIENCE = 8  # periodic evaluations without a better one
+
+
+@dataclass(frozen=True)
+class LabelledData:
+    """The training images that have labels."""
+
+    images: int
+    channels: int = 3
+    bits: int = 8
+    multilabel: bool = False  # an image may have several labels
+    divisible: bool = True  # some class has a second image, which can be held out for validation
+
+
+def small_batch(images: int) -> int:
+    """16, 8 or 4, so that an epoch has 16 steps where that is possible."""
+    return next((batch for batch in (16, 8) if images >= 16 * batch), 4)
+
+
+def adamw(lr: float, batch: int, **options: Any) -> OptimConfig:
+    """AdamW at a learning rate that is stated for this batch size."""
+    return OptimConfig(base_lr=lr * 256 / batch, **options)
+
+
+def known_labels(run: Run) -> LabelsConfig:
+    """Labels with nothing but the classes that are known already."""
+    return LabelsConfig(classes=run.settings.labels.classes)
+
+
+def stopped_early(run: Run, metric: str) -> Run:
+    """The run with a tenth of its training images held out to find its best epoch by `metric`."""
+    labels = replace(run.settings.labels, tune=0.1)
+    watch = replace(run.watch, best=f"tune_{metric}", patience=PATIENCE)
+    return replace(run, settings=replace(run.settings, labels=labels), watch=watch)
