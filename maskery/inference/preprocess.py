@@ -18,8 +18,9 @@ from torch import Tensor
 from ..config import ImagesConfig
 from ..data.crops import centre, cut, inside, larger, to_float
 from ..data.decode import pixels
-from ..data.decode.image import Encoded, Unreadable, open_image, read_header
+from ..data.decode.image import Encoded, open_image, read_header
 from ..data.decode.picture import Picture, detail
+from ..data.decode.unreadable import Unreadable
 from ..data.resample import resized
 
 ImageLike: TypeAlias = str | Path | Image.Image | np.ndarray | Tensor
@@ -60,7 +61,7 @@ class Preprocessing:
         try:
             picture = self._opened(name, image)
             outer, box = cut(picture.height, picture.width, self.size, self.crop_fraction)
-            region, place = picture.at(detail([outer], covering)).part(outer, covering)
+            region, place = picture.at(detail([outer], covering)).region(outer, covering)
         except (Unreadable, OSError) as e:
             raise ValueError(f"{name}: {e}") from e
         return to_float(resized(region, inside(box, outer, place), False, self.size)[None], torch.device("cpu"))[0]
