@@ -1,4 +1,4 @@
-"""Write files and directories as a whole: readers see the old one or the new one, never half of it."""
+"""Write files and directories as a whole: readers see the old one or the new one, never a part of it."""
 
 import os
 import shutil
@@ -23,9 +23,34 @@ def partial_path(path: Path) -> Iterator[Path]:
         raise
 
 
+@contextmanager
+def partial_directory(path: Path) -> Iterator[Path]:
+    """A new directory beside `path` to write into; renamed to `path` when the block ends, removed when it raises.
+
+    An existing directory is replaced. What a killed process left behind is removed.
+    """
+    partial, old = path.with_name(f".writing-{path.name}"), path.with_name(f".writing-before-{path.name}")
+    _remove(partial, old)
+    try:
+        partial.mkdir(parents=True)
+        yield partial
+        if path.exists():
+            path.rename(old)
+        partial.rename(path)
+    except BaseException:
+        _remove(partial)
+        raise
+    _remove(old)
+
+
 def write_file(path: Path, data: bytes) -> None:
     """Write a small file: on disk (fsync) before it takes its name."""
     with partial_path(path) as partial, partial.open("wb") as f:
         f.write(data)
         f.flush()
         os.fsync(f.fileno())
+
+
+def _remove(*directories: Path) -> None:
+    for path in directories:
+        shutil.rmtree(path, ignore_errors=True)
