@@ -9,9 +9,9 @@ from pathlib import Path
 
 @contextmanager
 def partial_path(path: Path) -> Iterator[Path]:
-    """A path beside `path` to write to; renamed to `path` when the block ends, removed when it raises.
+    """A path beside `path` to write a file to; renamed to `path` when the block ends, removed when it raises.
 
-    An existing file is replaced. A directory must not exist, or be empty. Missing directories above `path` are made.
+    An existing file is replaced. The directory of `path` is made if it is missing.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".writing-{path.name}")
@@ -19,7 +19,7 @@ def partial_path(path: Path) -> Iterator[Path]:
         yield partial
         partial.replace(path)
     except BaseException:
-        shutil.rmtree(partial) if partial.is_dir() else partial.unlink(missing_ok=True)
+        partial.unlink(missing_ok=True)
         raise
 
 

@@ -1,6 +1,5 @@
 """Files of the built-in data sets: folders that appear whole or not at all, splits, pictures."""
 
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ..outputs import partial_path
+from ..outputs import partial_directory
 
 
 @contextmanager
@@ -17,9 +16,7 @@ def new_folder(root: Path) -> Iterator[Path]:
     root = Path(root)
     if root.exists() and not (root.is_dir() and not any(root.iterdir())):
         raise ValueError(f"{root} exists and is not an empty folder")
-    with partial_path(root) as partial:
-        shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed
-        partial.mkdir()
+    with partial_directory(root) as partial:
         yield partial
 
 
