@@ -180,14 +180,14 @@ def train(
             log.evaluation({"step": step, "epoch": epoch_of(run, step, n)} | metrics, out / "samples")
             for message in health.changes() if not objective.labelled else ():
                 log.say(message)
-            is_best, out_of_patience = best.verdict(log.evaluations(), run.watch)
+            is_best, out_of_patience = best.compare_to_best(log.evaluations(), run.watch)
             is_saved = (checkpoints / f"step-{step:08d}").exists()
         if run.watch.best is not None:
             is_best, out_of_patience, is_saved = world.gather((is_best, out_of_patience, is_saved))[0]
             if is_best and not is_saved:
                 save_checkpoint()
             if is_best and log:
-                best.keep(checkpoints, step)
+                best.write_best(checkpoints, step)
         world.wait()
         return out_of_patience
 

@@ -25,6 +25,7 @@ from ..methods import METHODS
 from ..nn.vit import ViT
 from ..options import UsageError, options
 from ..outputs import write_file
+from ..runs.directory import open_run
 from ..signals import interruptible
 from ..terminal import Quiet, Terminal
 from ..text import duration
@@ -128,7 +129,7 @@ def one(
     try:
         if (out / "config.yaml").exists():
             notes = [note]
-            known = load.run_of(out, notes.append)
+            known = open_run(out, notes.append).run
             result = train(known, out, here, notes, resume=True)
         else:
             result = train(run, out, here, [note])
