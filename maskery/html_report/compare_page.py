@@ -1,4 +1,4 @@
-"""A comparison as a picture (extra: maskery[report]) and as one page that needs nothing beside it."""
+"""A comparison as a picture (extra: report) and as one page that needs nothing beside it."""
 
 import importlib.util
 import io
@@ -14,6 +14,7 @@ from ..evals.paired import points
 from ..html.charts import Chart, Curve, chart
 from ..html.page import picture as embedded
 from ..html.page import render
+from ..text import needs_extra
 
 # Okabe and Ito's colours without yellow: told apart by everybody, and in print
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#555555")
@@ -26,7 +27,7 @@ def picture(facts: Mapping[str, Any], path: Path) -> str | None:
     if not any(drawn.values()):
         return "no picture: no kNN was made while the runs went on (it needs labels and --watch.looks)"
     if importlib.util.find_spec("matplotlib") is None:
-        return "no picture: it needs matplotlib (pip install 'maskery[report]')"
+        return f"no picture: {needs_extra('it', 'matplotlib', 'report')}"
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 3.9), layout="constrained")
