@@ -1,12 +1,19 @@
 """The simple feature pyramid: strides, gradients; anchors lie where torchvision's do."""
 
+import math
+
 import pytest
 import torch
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.image_list import ImageList
 
 from maskery.nn.mask_rcnn import Anchors, Sampler, mask_rcnn
-from maskery.nn.pyramid import LEVELS, ChannelNorm, SimplePyramid, shapes
+from maskery.nn.pyramid import LEVELS, STRIDES, ChannelNorm, SimplePyramid
+
+
+def shapes(grid: tuple[int, int]) -> list[tuple[int, int]]:
+    """(height, width) of every level over a grid of patches."""
+    return [(math.ceil(grid[0] / stride), math.ceil(grid[1] / stride)) for stride in STRIDES]
 
 
 @pytest.mark.parametrize("grid", [(64, 64), (8, 6), (5, 3)])
