@@ -125,7 +125,7 @@ def test_classes_that_count_from_one(layout: str, few: Path) -> None:
         (few / "masks").rename(few / "annotations")
     settings, data = prepared(few, reduce_zero_label="auto" if layout == "ade20k" else "on")
     assert settings.ids == (1, 2, 3, 4, 5, 6, 7)
-    label = Segment(settings, VIT).truth(data, data.held_out)["label"]
+    label = Segment(settings, VIT).picture_targets(data, data.held_out)["label"]
     mask = scenes.scene(0, int(data.held_out[0]), 16).mask
     enlarged = np.kron(mask, np.ones((2, 2), int))
     assert label[0].tolist() == (enlarged.astype(int) - 1).tolist()  # 0 is void, and that is -1
