@@ -1,11 +1,16 @@
 """Questions about a square that only the image answers."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from maskery.config import ImagesConfig
+from maskery.data.dataset import open_data
 from maskery.demo.vqa import write_files
+from maskery.tasks.vqa.objective import Vqa, VqaConfig
+from maskery.terminal import Quiet
 
 
 def write_squares(root: Path, train: int, val: int) -> Path:
@@ -25,3 +30,8 @@ def write_squares(root: Path, train: int, val: int) -> Path:
             asked.append((i, f"is it {'red' if i & 4 else 'blue'}?", ["yes" if red == bool(i & 4) else "no"] * 10))
         write_files(root, split, asked)
     return root
+
+
+def prepared(root: Path, **settings: Any) -> tuple[VqaConfig, Any]:
+    data = open_data(str(root), ImagesConfig(questions=True, memory=0.0), (32, 32), Quiet())
+    return Vqa.prepare(VqaConfig(**settings), data)
