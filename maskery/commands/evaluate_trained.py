@@ -30,7 +30,7 @@ from ..evals.splits import overlap, reported
 from ..nn.vit import SIZES, Size, ViTConfig
 from ..options import UsageError, options, parse, value_of
 from ..outputs import write_file
-from ..runs.directory import is_run, run_of
+from ..runs.directory import is_run, open_run
 from ..signals import interruptible
 from ..tasks import TASKS
 from ..tasks.labels import LabelsConfig
@@ -39,7 +39,7 @@ from ..tasks.recipes import TASK_RECIPES
 from ..tasks.small_data import LabelledData
 from ..terminal import Quiet, Terminal
 from ..train import train
-from ..weights.load import images_of, load_encoder
+from ..weights.load import image_config, load_encoder
 from .compare import forget
 
 Kind = Literal["probe", "finetune", "segment", "detect", "vqa"]
@@ -211,7 +211,7 @@ def run_of_candidate(
             f"{candidate.label}: a network {vit.dim} wide with {vit.depth} blocks and {vit.heads} heads; those of "
             "`maskery list models` can be trained"
         )
-    trained = images_of(Path(asked.where))
+    trained = image_config(Path(asked.where))
     images = replace(asked.images, channels=vit.channels, mean=vit.mean, std=vit.std, labels=True)
     if trained:
         images = replace(images, bits=images.bits or trained.bits, pages=trained.pages)
@@ -289,7 +289,7 @@ def one(run: Run, candidate: Candidate, member: Path, here: World, note: str) ->
         write_file(written, wanted.encode())
     notes = [note]
     if (member / "config.yaml").exists():
-        result = train(run_of(member, notes.append), member, here, notes, resume=True)
+        result = train(open_run(member, notes.append).run, member, here, notes, resume=True)
     else:
         result = train(run, member, here, notes)
     if result.signalled:

@@ -14,8 +14,8 @@ from PIL import Image
 import maskery
 from maskery.cli import main
 from maskery.evals.results import read
+from maskery.inference.classifier import load_classifier
 from maskery.tasks import TASKS
-from maskery.tasks.classification.load import load_classifier
 from maskery.tasks.measure import RESULT, measure
 from tests import pages
 from tests.bad_input import BadInput, assert_refused, misused
@@ -85,6 +85,8 @@ def test_it_is_measured_again_from_its_files_alone(tuned: Path, tmp_path: Path) 
 
 # ------------------------------------------------------------------------------------ segmentation, detection, answers
 ONE_STEP = ["--steps", "1", "--batch-size", "2", "--watch.looks", "0"]
+# Nothing drawn: else each process means over the pixels that it has, and draws for itself.
+FULL_VIEWS = ["--settings.scale", "1", "1", "--settings.no-distortion", "--settings.dropout", "0"]
 LINEAR = ["--settings.head", "linear", "--settings.freeze", "--watch.best", "None", "--settings.labels.tune", "0"]
 
 
@@ -143,10 +145,9 @@ def test_resuming_changes_nothing(task: str, options: list[str], request: Any, t
 @pytest.mark.parametrize(
     ("task", "options"),
     [
-        # Full views, nothing drawn: else each process means over the pixels that it has, and draws for itself.
         (
             "segmentation",
-            [*LINEAR, "--settings.scale", "1", "1", "--settings.no-distortion", "--settings.dropout", "0"],
+            [*LINEAR, *FULL_VIEWS],
         ),
         ("vqa", ["--settings.drop-path", "0"]),
     ],
