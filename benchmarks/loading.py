@@ -38,7 +38,8 @@ from maskery.data.loader import AHEAD, PIECE, Draws, Plan
 from maskery.data.pack.encode import Encoding
 from maskery.data.pack.writer import pack_source
 from maskery.data.resample import likely_bytes
-from maskery.data.sources.source import Source, open_source
+from maskery.data.sources.open import open_source
+from maskery.data.sources.source import Source
 from maskery.data.transfer import Slots, keep_freed_memory
 
 BASE = "torchvision"

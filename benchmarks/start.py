@@ -21,8 +21,9 @@ import numpy as np
 from maskery.data.pack.reader import write_index
 from maskery.data.pack.shards import Places
 from maskery.data.sources.names import Names
+from maskery.data.sources.open import open_source
 from maskery.data.sources.scan import Scan, _cache_file, _save
-from maskery.data.sources.source import Source, open_source, split_indices
+from maskery.data.sources.source import Source, split_indices
 
 PER_FOLDER = 1000
 

@@ -1,12 +1,21 @@
 """Messages and progress bars for people, on stderr."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from typing import Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 Tick = Callable[[int, int], None]  # (done, total); total 0: nobody knows
+
+
+class Reporter(Protocol):
+    """What a long piece of work reports to: sentences, and a bar for what takes long."""
+
+    def say(self, message: str) -> None: ...
+
+    def bar(self, what: str) -> AbstractContextManager[Tick]: ...
 
 
 class Terminal:

@@ -1,14 +1,32 @@
-"""Text for people: durations, and names of files and classes that may hold any bytes."""
+"""Text for people: durations, counts, and names of files and classes that may hold any bytes."""
 
 import unicodedata
 
 HIDDEN = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")  # controls, marks that turn the writing round, no characters at all
 
 
+def to_text(name: bytes) -> str:
+    """Decode a name; bytes that are no UTF-8 become Python's surrogate escapes."""
+    return name.decode("utf-8", "surrogateescape")
+
+
+def to_bytes(name: str) -> bytes:
+    """Encode a name; the inverse of `to_text`."""
+    try:
+        return name.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:  # lone surrogates that stand for no byte: Windows file names and JSON can hold them
+        return name.encode("utf-8", "surrogatepass")
+
+
 def plain(name: str) -> str:
     """On one line; what could not be seen is written out: a new line as \\n, a byte that is no UTF-8 as \\xff."""
-    text = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    text = to_bytes(name).decode("utf-8", "backslashreplace")
     return "".join(c.encode("unicode_escape").decode() if unicodedata.category(c) in HIDDEN else c for c in text)
+
+
+def count(n: int, noun: str) -> str:
+    """1, "image" -> "1 image"; 1200, "image" -> "1,200 images"."""
+    return f"{n:,} {noun}" + ("" if n == 1 else "s")
 
 
 def duration(seconds: float) -> str:

@@ -24,7 +24,7 @@ from torch.nn.utils import clip_grad_norm_
 from . import checkpoint, config, microbatch, sharding
 from .config import Run
 from .data.crops import to_float
-from .data.dataset import open_data, refuse_unreadable
+from .data.dataset import check_unreadable, open_data
 from .data.loader import Plan, batches
 from .distributed import ALONE, World, data_parallel
 from .evals.periodic import look
@@ -280,7 +280,7 @@ def train(
             waited += time.perf_counter() - began
             done("data wait")
             if log and log.skipped.add(item["skipped"]):
-                refuse_unreadable(run.data, [*log.skipped.reasons.items()], max(n, 100), run.images.unreadable)
+                check_unreadable(run.data, [*log.skipped.reasons.items()], max(n, 100), run.images.unreadable)
 
             torch.manual_seed(draw_seed(run.seed, step, world.rank))
             cut = [to_float(images, device) for images in item["views"]]

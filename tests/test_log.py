@@ -4,7 +4,6 @@ import io
 import json
 from pathlib import Path
 
-import pytest
 import torch
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -13,7 +12,6 @@ from maskery.distributed import World
 from maskery.log import Log, Skipped, Sums
 from maskery.runs.metrics import whole_lines
 from maskery.terminal import Terminal
-from maskery.text import duration
 
 ALONE = World(0, 1, 1, torch.device("cpu"))
 
@@ -66,10 +64,3 @@ def test_sums_are_exact_and_go_on() -> None:
     for v in values[20:]:
         second.add({"loss": v})
     assert second.gather(ALONE) == whole.gather(ALONE)
-
-
-@pytest.mark.parametrize(
-    ("seconds", "words"), [(3, "3 s"), (89, "89 s"), (300, "5 min"), (3725, "62 min"), (9000, "2 h 30 min")]
-)
-def test_durations(seconds: float, words: str) -> None:
-    assert duration(seconds) == words

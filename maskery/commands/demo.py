@@ -5,8 +5,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ..config import ImagesConfig
-from ..data.dataset import source_of
+from ..data.sources.open import open_source
 from ..demo import scenes
 from ..pictures.learning_curves import learning_curves
 from ..terminal import Terminal
@@ -40,7 +39,7 @@ def demo(
     if images < 20:
         raise ValueError(f"--images is {images}: at least 20, so that some can be held out")
     if data:
-        source_of(data, ImagesConfig())  # an error before anything is removed
+        open_source(data)  # an error before anything is removed
     if out.exists() and any(out.iterdir()):
         if not overwrite or not (out / "run").exists():
             raise ValueError(f"{out}: exists already" + ("; --overwrite replaces it" if not overwrite else ""))

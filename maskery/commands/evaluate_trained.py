@@ -16,8 +16,9 @@ import tyro
 
 from .. import config
 from ..config import ImagesConfig, Run
-from ..data.dataset import ImageData, source_of
+from ..data.dataset import ImageData
 from ..data.images import Images
+from ..data.sources.open import open_source
 from ..data.sources.source import split_indices
 from ..distributed import World, world
 from ..evals.candidates import Side, sides
@@ -252,7 +253,7 @@ class Known:
 
 def labelled_images(kind: Kind, asked: Supervise) -> Known:
     """The labels there are. ValueError when nothing can be learned from them."""
-    source = source_of(asked.data, asked.images)
+    source = open_source(asked.data, asked.images)
     images = Images(source, channels=3, bits=8, pages=asked.images.pages, min_side=1)  # of which none is decoded
     opened = ImageData(images, *split_indices(source, asked.images.holdout), asked.images, ())
     settings = replace(asked.settings, labels=LabelsConfig(asked.labels, asked.shots, asked.seed))
@@ -309,7 +310,7 @@ def remove(out: Path) -> None:
 
 def on_both_sides(run: Run) -> list[str]:
     """A warning when held-out images are training images too, or nothing."""
-    source = source_of(run.data, run.images)
+    source = open_source(run.data, run.images)
     train, held_out = split_indices(source, run.images.holdout)
     with Terminal().bar("comparing files") as tick:
         said = overlap(source, train, source, reported(source, held_out)[0], tick).sentence()

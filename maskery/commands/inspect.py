@@ -1,7 +1,7 @@
 """`maskery inspect`: print counts, sizes, channels, unreadable files and duplicates of a data set."""
 
 from ..config import ImagesConfig
-from ..data.dataset import source_of
+from ..data.sources.open import open_source
 from ..data.survey import label_lines, survey
 from ..terminal import Terminal
 
@@ -16,8 +16,7 @@ def inspect(data: str, images: ImagesConfig = DEFAULT_IMAGES) -> None:
         images: how the data is read
     """
     terminal = Terminal()
-    with terminal.bar("looking for images") as tick:
-        source = source_of(data, images, lambda found: tick(found, 0))
+    source = open_source(data, images, terminal)
     with terminal.bar("looking at images") as tick:
         found = survey(source, sample=None, pages=images.pages, duplicates=True, progress=tick)
     with terminal.bar("comparing checksums") as tick:

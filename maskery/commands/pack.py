@@ -3,10 +3,10 @@
 from pathlib import Path
 
 from ..config import ImagesConfig
-from ..data.dataset import source_of
 from ..data.pack.encode import Encoding, Format
 from ..data.pack.remote import is_url
 from ..data.pack.writer import pack_source
+from ..data.sources.open import open_source
 from ..terminal import Terminal
 
 DEFAULT_IMAGES = ImagesConfig()  # how data is read unless options say otherwise
@@ -41,8 +41,7 @@ def pack(
     if is_url(out):
         raise ValueError(f"{out}: a pack is written to a local directory; copy it to where it is to be read from")
     terminal = Terminal()
-    with terminal.bar("looking for images") as tick:
-        source = source_of(data, images, lambda found: tick(found, 0))
+    source = open_source(data, images, terminal)
     packed, kinds = pack_source(
         source,
         out,

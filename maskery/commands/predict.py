@@ -17,13 +17,13 @@ import torch
 
 from ..config import ImagesConfig
 from ..data.dataset import open_data
-from ..data.sources.names import raw
 from ..evals.classify import streamed
 from ..inference.classifier import classifier_at
 from ..inference.predictor import Prediction, predicted
 from ..nn.linear_classifier import shares
 from ..options import UsageError
 from ..terminal import Terminal
+from ..text import to_bytes
 from .evaluate_frozen import READ
 from .robustness import read_for
 
@@ -86,7 +86,7 @@ def beside(out: Path) -> Path:
 
 def readable(name: str) -> str:
     """A file's name as text that every reader takes, also where it is none."""
-    return raw(name).decode("utf-8", "backslashreplace")
+    return to_bytes(name).decode("utf-8", "backslashreplace")
 
 
 @contextmanager

@@ -9,7 +9,7 @@ import torch
 
 from .. import recipes
 from ..config import Run
-from ..data.dataset import source_of
+from ..data.sources.open import open_source
 from ..data.sources.source import split_indices
 from ..data.survey import survey
 from ..distributed import world
@@ -59,8 +59,8 @@ def base_for(args: Sequence[str], device: torch.device) -> tuple[Run, Sequence[s
             raise UsageError(f"--{name} is {value}: it has to be at least 1")
     if asked.recipe or asked.config:
         return _as_run(_given(args)), ()
-    source = source_of(asked.data, asked.images)
-    known = survey(source, sample=200, decode_pixels=False, pages=asked.images.pages)
+    source = open_source(asked.data, asked.images)
+    known = survey(source, sample=200, pages=asked.images.pages)
     suggestion = recipes.suggest(
         len(split_indices(source, asked.images.holdout)[0]),
         known.heights[1],

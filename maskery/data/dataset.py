@@ -1,14 +1,12 @@
-"""Open somebody's images for a run: what is there, what is trained on, what is held out, what goes into memory."""
+"""Open images for a run: survey them, split them, decode into memory what fits."""
 
 import contextlib
 import hashlib
 import os
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -16,27 +14,23 @@ import torch
 from ..config import ImagesConfig
 from ..distributed import World
 from ..nn.vit import IMAGENET_MEAN, IMAGENET_STD
+from ..terminal import Reporter
 from .images import Images
-from .sources.names import Names, raw
-from .sources.source import Source, open_source, split_indices
-from .survey import Survey, evenly, measure, survey
-
-
-class Reporter(Protocol):
-    """How opening speaks to people: sentences, and a bar (done, total) for what takes long."""
-
-    def say(self, message: str) -> None: ...
-
-    def bar(self, what: str) -> AbstractContextManager[Callable[[int, int], None]]: ...
+from .sources.names import all_bytes
+from .sources.open import open_source
+from .sources.source import Source, split_indices
+from .survey import Survey, evenly, mean_and_std, survey
 
 
 @dataclass(frozen=True)
 class ImageData:
+    """The images of a run and how they are split: n to train on, m held out."""
+
     images: Images
     train: np.ndarray  # [n] indices into images, sorted
     held_out: np.ndarray  # [m] never trained on
     config: ImagesConfig  # nothing is None any more but columns and workers
-    unreadable: tuple[tuple[str, str], ...]  # (name, reason) of those found so far
+    unreadable: tuple[tuple[str, str], ...]  # (name, reason) of those met so far
     validation: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))  # to choose by, not trained on
 
     @property
@@ -52,95 +46,97 @@ class ImageData:
         return self.images.source.classes
 
     def workers(self, processes: int = 1) -> int:
-        """Loader processes: as the user said, else a process's share of the cores; none on a CPU with kept images."""
+        """Loader processes: the configured number, else a process's part of the cores; none on a CPU with a cache."""
         if self.config.workers is not None:
             return self.config.workers
         if self.images.kept and not torch.cuda.is_available():
             return 0
-        cores = (
-            len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-        )  # a scheduler gives some
-        return max(1, min(16, cores // processes))
+        available = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+        return max(1, min(16, available // processes))
 
     def fingerprint(self) -> str:
         """The same when the same images, by name, are trained on in the same order."""
-        names = self.images.source.names
-        parts = list(names.all_raw()) if isinstance(names, Names) else [raw(name) for name in names]
+        names = list(all_bytes(self.images.source.names))
         digest = hashlib.blake2b(digest_size=8)
         for start in range(0, len(self.train), 65536):
-            digest.update(b"".join(parts[i] + b"\n" for i in self.train[start : start + 65536].tolist()))
+            digest.update(b"".join(names[i] + b"\n" for i in self.train[start : start + 65536].tolist()))
         return digest.hexdigest()
 
 
-def source_of(where: str, config: ImagesConfig, progress: Callable[[int], None] | None = None) -> Source:
-    """The images at `where`, as the settings say they are to be read."""
-    return open_source(
-        where,
-        image_column=config.image_column,
-        label_column=config.label_column,
-        split_column=config.split_column,
-        mask_column=config.mask_column,
-        labels=config.labels,
-        masks=config.masks,
-        objects=config.objects,
-        questions=config.questions,
-        train_json=config.train_json,
-        val_json=config.val_json,
-        test_json=config.test_json,
-        remote_cache=config.cache,
-        progress=progress,
-    )
+@dataclass(frozen=True)
+class SurveyedSource:
+    """A source and the survey of a sample of its images: opened once, handed on."""
+
+    source: Source
+    survey: Survey
+
+
+def survey_source(where: str, config: ImagesConfig, report: Reporter) -> SurveyedSource:
+    """Open the images at `where` and look at a sample of them."""
+    source = open_source(where, config, report)
+    with report.bar("looking at images") as tick:
+        return SurveyedSource(source, survey(source, pages=config.pages, progress=tick))
 
 
 def open_data(
     where: str, config: ImagesConfig, size: tuple[int, int], report: Reporter, world: World | None = None
 ) -> ImageData:
-    """Open, look at a sample, refuse what is mostly unreadable, decode into memory what fits.
+    """Open the images at `where` and load them: `survey_source`, then `load_data`."""
+    return load_data(survey_source(where, config, report), config, size, report, world)
 
-    `size` (height, width) of the views in pixels. All processes of a `world` call this together.
+
+def load_data(
+    surveyed: SurveyedSource, config: ImagesConfig, size: tuple[int, int], report: Reporter, world: World | None = None
+) -> ImageData:
+    """Check and split a surveyed source, complete `config` from its survey, decode into memory what fits.
+
+    `size` (height, width) of the views in pixels. All processes of a `world` call this together. ValueError when too
+    many images cannot be read.
     """
-    with report.bar("looking for images") as tick:
-        source = source_of(where, config, lambda found: tick(found, 0))
+    source, survey = surveyed.source, surveyed.survey
     train, held_out = split_indices(source, config.holdout)
-    with report.bar("looking at images") as tick:
-        looked = survey(source, pages=config.pages, progress=tick)
-    for note in (*source.notes, *looked.lines()):
+    for note in (*source.notes, *survey.lines()):
         report.say(note)
-    unreadable = [(s.name, s.reason) for s in looked.skipped]
-    refuse_unreadable(where, unreadable, looked.looked_at, config.unreadable)
-
-    channels, bits = config.channels or looked.channels_suggested, config.bits or looked.bits_suggested
+    check_unreadable(source.where, survey.unreadable, survey.sampled, config.unreadable)
+    channels, bits = config.channels or survey.channels_suggested, config.bits or survey.bits_suggested
     for name, values in (("mean", config.mean), ("std", config.std)):
         if values is not None and len(values) != channels:
             raise ValueError(f"images.{name} has {len(values)} numbers, the images have {channels} channels")
+    config = replace(config, channels=channels, bits=bits)
     images = Images(source, channels=channels, bits=bits, pages=config.pages, min_side=2 * max(size))
-    everything = np.concatenate([train, held_out])
+    unreadable = list(survey.unreadable)
+    unreadable += _fill_memory(images, np.concatenate([train, held_out]), survey, config, report, world)
+    if survey.heights[0] < size[0] or survey.widths[0] < size[1]:
+        report.say(f"some images are smaller than {size[0]} x {size[1]} pixels and are enlarged")
+    return ImageData(images, train, held_out, _normalisation(config, source, train), tuple(unreadable))
+
+
+def _fill_memory(
+    images: Images, indices: np.ndarray, survey: Survey, config: ImagesConfig, report: Reporter, world: World | None
+) -> list[tuple[str, str]]:
+    """Decode into memory all of `indices` if they fit, and say so; (name, reason) of those that cannot be read."""
     budget = min(config.memory * 1e9, _machine_memory() / 2)
-    needed = _bytes(looked, len(everything), channels, bits, 2 * max(size))
+    needed = _decoded_bytes(survey, images) * len(indices)
     fits = needed < budget
-    if world.any(fits) if world else fits:  # machines may differ, and all processes have to say something
+    if world.any(fits) if world else fits:  # machines may differ, and all processes have to take part
         with report.bar("decoding into memory") as tick:
-            images.keep(everything.tolist(), budget if fits else 0, tick, world)
-        bad = images.unreadable()
-        refuse_unreadable(where, bad, len(everything), config.unreadable)
-        unreadable += bad
+            images.keep(indices.tolist(), budget if fits else 0, tick, world)
+        unreadable = images.unreadable()
+        check_unreadable(images.source.where, unreadable, len(indices), config.unreadable)
         if images.kept:
             report.say(
-                f"all {len(everything) - len(bad):,} images are decoded once and kept in memory "
+                f"all {len(indices) - len(unreadable):,} images are decoded once and kept in memory "
                 f"({images.kept.nbytes / 1e9:.2f} GB)"
             )
         else:
             report.say(f"images are decoded each time they are seen: {images.not_kept}")
-    elif config.memory:
+        return unreadable
+    if config.memory:
         report.say(
             f"images are decoded each time they are seen: in memory they would take about {needed / 1e9:,.1f} GB, "
             f"images.memory and this machine allow {budget / 1e9:,.1f} GB"
         )
-
-    if looked.heights[0] < size[0] or looked.widths[0] < size[1]:
-        report.say(f"some images are smaller than {size[0]} x {size[1]} pixels and are enlarged")
-    config = _normalisation(replace(config, channels=channels, bits=bits), source, train)
-    return ImageData(images, train, held_out, config, tuple(unreadable))
+    return []
 
 
 def spread(indices: np.ndarray, most: int) -> np.ndarray:
@@ -148,20 +144,20 @@ def spread(indices: np.ndarray, most: int) -> np.ndarray:
     return indices[evenly(len(indices), most)]
 
 
-def refuse_unreadable(where: str, skipped: Sequence[tuple[str, str]], looked_at: int, allowed: float) -> None:
-    """ValueError with the head of the list when more than the allowed share cannot be read."""
-    if len(skipped) <= allowed * looked_at:
+def check_unreadable(where: str, unreadable: Sequence[tuple[str, str]], n: int, allowed: float) -> None:
+    """ValueError with the head of the list when more than the allowed fraction of n images cannot be read."""
+    if len(unreadable) <= allowed * n:
         return
-    head = "; ".join(f"{name}: {reason}" for name, reason in skipped[:5])
-    more = f"; and {len(skipped) - 5} more" if len(skipped) > 5 else ""
+    head = "; ".join(f"{name}: {reason}" for name, reason in unreadable[:5])
+    more = f"; and {len(unreadable) - 5} more" if len(unreadable) > 5 else ""
     raise ValueError(
-        f"{where}: {len(skipped)} of {looked_at} images cannot be read, more than the {allowed:.0%} that "
+        f"{where}: {len(unreadable)} of {n} images cannot be read, more than the {allowed:.0%} that "
         f"--images.unreadable allows: {head}{more}"
     )
 
 
 def _normalisation(config: ImagesConfig, source: Source, train: np.ndarray) -> ImagesConfig:
-    """Mean and std: the user's, ImageNet's for ordinary colour photographs, else measured."""
+    """Mean and std: the configured ones, ImageNet's for ordinary colour photographs, else measured."""
     assert config.channels
     assert config.bits
     if config.mean is not None and config.std is not None:
@@ -169,17 +165,17 @@ def _normalisation(config: ImagesConfig, source: Source, train: np.ndarray) -> I
     if config.channels == 3 and config.bits == 8:
         mean, std = IMAGENET_MEAN, IMAGENET_STD
     else:
-        mean, std = measure(source, train, channels=config.channels, bits=config.bits, pages=config.pages)
+        mean, std = mean_and_std(source, train, channels=config.channels, bits=config.bits, pages=config.pages)
         std = tuple(max(s, 1e-4) for s in std)  # a channel that is constant stays finite
     return replace(config, mean=config.mean or mean, std=config.std or std)
 
 
-def _bytes(looked: Survey, n: int, channels: int, bits: int, min_side: int) -> float:
-    """About what n decoded images need: by their median size, halved until just above `min_side`."""
-    height, width = looked.heights[1], looked.widths[1]
-    while min(height, width) >= 2 * min_side:
+def _decoded_bytes(survey: Survey, images: Images) -> float:
+    """About what one decoded image needs: by the median size, halved until just above `min_side`."""
+    height, width = survey.heights[1], survey.widths[1]
+    while min(height, width) >= 2 * images.min_side:
         height, width = height // 2, width // 2
-    return n * height * width * channels * bits / 8
+    return height * width * images.channels * images.bits / 8
 
 
 def _machine_memory() -> float:

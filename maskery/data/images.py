@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from ..distributed import World
-from .decode.image import Encoded, Unreadable, open_image, picture
+from .decode.image import Encoded, Pages, open_image, picture
 from .decode.picture import Picture
+from .decode.unreadable import Unreadable, reason
 from .memory_cache import Kept, Progress, keep
 from .sources.source import Source
-from .survey import Pages, reason
 
 
 class Images:

@@ -25,7 +25,7 @@ from .masks import nearest
 from .order import positions
 from .resample import resized
 from .sources.coco import CocoSource
-from .sources.rle import drawn
+from .sources.rle import shape_mask
 
 NOTHING = -1  # the class of a row that is only there because another image has more objects
 SEEN = 1.0  # pixels of a view that a box has to be wide and high, or its object is not in the view
@@ -114,7 +114,7 @@ def view_of(
         for k, j in enumerate(np.flatnonzero(kept).tolist()):
             if not seen[k]:
                 continue
-            cut = nearest(drawn(objects.shapes[j], (height, width)), box, shape)
+            cut = nearest(shape_mask(objects.shapes[j], (height, width)), box, shape)
             pixels[k, : shape[0], : shape[1]] = cut[:, ::-1] if flip else cut
             rows, columns = (np.flatnonzero(pixels[k].any(axis)) for axis in (1, 0))
             seen[k] = len(rows) > 0

@@ -1,4 +1,4 @@
-"""A look at the images before training: sizes, channels, depth, what cannot be read, what is there twice."""
+"""Survey the images before training: sizes, channels, depth, unreadable files, duplicates, counts of labels."""
 
 import hashlib
 import os
@@ -6,41 +6,36 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
-from .decode.image import Header, Unreadable, decode, read_header
+from ..terminal import Tick
+from ..text import count, plain
+from .decode.image import Header, Pages, decode, read_header
+from .decode.unreadable import Unreadable, reason
 from .sources.labels import annotated
-from .sources.names import raw
 from .sources.source import Source
 
-Pages = Literal["first", "channels"]
+SAMPLE = 1000  # images that are looked at unless a caller wants others
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Skipped:
-    name: str
-    reason: str
-
-
-@dataclass(frozen=True)
 class Survey:
-    """What a source holds. All but `images`, `duplicates` and `leaks` speak of the `looked_at` images."""
+    """What a source holds. All but `images`, `duplicates` and `leaks` speak of the `sampled` images."""
 
     images: int
-    looked_at: int  # readable or not
+    sampled: int  # readable or not
     heights: tuple[int, int, int]  # least, median, greatest of the readable ones, pixels
     widths: tuple[int, int, int]
     channels: dict[int, int]  # channels -> images, the most frequent first
     bits: dict[int, int]
     formats: dict[str, int]
     pages: int  # of the file with the most
-    skipped: tuple[Skipped, ...]  # what could not be read
-    duplicates: tuple[tuple[str, ...], ...]  # names of files that are the same byte for byte
+    unreadable: tuple[tuple[str, str], ...]  # (name, reason)
+    duplicates: tuple[tuple[str, ...], ...] | None  # names of files that are the same byte for byte; None: not compared
     leaks: tuple[tuple[str, ...], ...] = ()  # those of `duplicates` that lie in more than one split
-    searched: bool = False  # duplicates were looked for
 
     @property
     def channels_suggested(self) -> int:
@@ -57,64 +52,90 @@ class Survey:
 
     def lines(self) -> list[str]:
         """The survey in sentences for a terminal."""
-        readable = self.looked_at - len(self.skipped)
-        part = "" if self.looked_at == self.images else f", of which {self.looked_at:,} were looked at"
-        lines = [f"{_count(self.images, 'image')}{part}"]
-        if readable:
+        part = "" if self.sampled == self.images else f", of which {self.sampled:,} were looked at"
+        lines = [f"{count(self.images, 'image')}{part}"]
+        if self.sampled > len(self.unreadable):
             formats = ", ".join(f"{name} {n:,}" for name, n in self.formats.items())
-            lines.append(f"sizes (least, median, greatest): height {_three(self.heights)}, width {_three(self.widths)}")
+            height, width = (", ".join(map(str, sizes)) for sizes in (self.heights, self.widths))
+            lines.append(f"sizes (least, median, greatest): height {height}, width {width}")
             lines.append(f"formats: {formats}; channels: {_parts(self.channels)}; bits: {_parts(self.bits)}")
             if self.pages > 1:
                 lines.append(f"files of up to {self.pages} pages")
-        if self.skipped:
-            share = 100 * len(self.skipped) / self.looked_at
-            lines.append(f"{len(self.skipped):,} of {self.looked_at:,} cannot be read ({share:.1f} %):")
-            lines += [f"  {shown(s.name)}: {s.reason}" for s in self.skipped[:5]]
-            if len(self.skipped) > 5:
-                lines.append(f"  and {len(self.skipped) - 5:,} more")
+        if self.unreadable:
+            percent = 100 * len(self.unreadable) / self.sampled
+            lines.append(f"{len(self.unreadable):,} of {self.sampled:,} cannot be read ({percent:.1f} %):")
+            lines += [f"  {plain(name)}: {why}" for name, why in self.unreadable[:5]]
+            if len(self.unreadable) > 5:
+                lines.append(f"  and {len(self.unreadable) - 5:,} more")
         if self.duplicates:
             extra = sum(len(group) - 1 for group in self.duplicates)
-            lines.append(f"{_count(extra, 'file')} the same as another one, byte for byte:")
-            lines += [f"  {_same(group)}" for group in self.duplicates[:3]]
-        elif self.searched:
+            lines.append(f"{count(extra, 'file')} the same as another one, byte for byte:")
+            lines += [f"  {_equation(group)}" for group in self.duplicates[:3]]
+        elif self.duplicates is not None:
             lines.append("no two files are the same byte for byte")
         if self.leaks:
             lines.append(
-                f"WARNING: {_count(len(self.leaks), 'image')} in more than one split; what is measured on held-out "
+                f"WARNING: {count(len(self.leaks), 'image')} in more than one split; what is measured on held-out "
                 "images is too good by these:"
             )
-            lines += [f"  {_same(group)}" for group in self.leaks[:3]]
+            lines += [f"  {_equation(group)}" for group in self.leaks[:3]]
         return lines
 
 
 def survey(
     source: Source,
     *,
-    sample: int | None = 1000,
-    decode_pixels: bool = True,
+    sample: int | None = SAMPLE,
     pages: Pages = "first",
     duplicates: bool = False,
-    threads: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Tick | None = None,
 ) -> Survey:
-    """Look at `sample` images spread evenly over the source, or at all (None).
+    """Decode `sample` images spread evenly over the source, or all (None).
 
-    `decode_pixels` finds damaged pixels, otherwise only headers are parsed. `duplicates` reads every file, whatever the
-    sample. `progress` (done, total) is called from this thread. `threads` None: as many as there are cores, up to 8.
+    `duplicates` compares every file, whatever the sample. `progress` is called from this thread.
     """
-    looked_at = evenly(len(source), sample)
-    total = len(looked_at) + (len(source) if duplicates else 0)
+    indices = evenly(len(source), sample)
+    total = len(indices) + (len(source) if duplicates else 0)
+    progress = progress or (lambda done, total: None)
+    headers: list[Header] = []
+    unreadable: list[tuple[str, str]] = []
+    for done, header in enumerate(_each(lambda i: _checked_header(source, i, pages), indices), 1):
+        if isinstance(header, Header):
+            headers.append(header)
+        else:
+            unreadable.append((source.names[int(indices[done - 1])], header))
+        progress(done, total)
+    same = _duplicates(source, lambda done: progress(len(indices) + done, total)) if duplicates else []
+    leaks = [] if source.splits is None else [g for g in same if len({source.splits[i] for i in g}) > 1]
+    return Survey(
+        images=len(source),
+        sampled=len(indices),
+        heights=_range([header.height for header in headers]),
+        widths=_range([header.width for header in headers]),
+        channels=_counts([header.channels for header in headers]),
+        bits=_counts([header.bits for header in headers]),
+        formats=_counts([header.format for header in headers]),
+        pages=max((header.pages for header in headers), default=0),
+        unreadable=tuple(unreadable),
+        duplicates=_named(source, same) if duplicates else None,
+        leaks=_named(source, leaks),
+    )
 
-    def look(i: int) -> Header | Skipped:
-        try:
-            data = source.read(i)
-            header = read_header(data, pages)
-            if decode_pixels:
-                # min_side: damage shows at any scale, and small pictures are made faster.
-                decode(data, channels=header.channels, bits=header.bits, pages=pages, min_side=64)
-        except (Unreadable, OSError) as error:
-            return Skipped(source.names[i], reason(error))
-        return header
+
+def _checked_header(source: Source, i: int, pages: Pages) -> Header | str:
+    """The header of an image whose pixels can be decoded, else the reason why not."""
+    try:
+        data = source.read(i)
+        header = read_header(data, pages)
+        # min_side: damage shows at any scale, and small pictures are made faster.
+        decode(data, channels=header.channels, bits=header.bits, pages=pages, min_side=64)
+    except (Unreadable, OSError) as error:
+        return reason(error)
+    return header
+
+
+def _duplicates(source: Source, progress: Callable[[int], None]) -> list[list[int]]:
+    """Groups of images whose files are the same byte for byte."""
 
     def digest(i: int) -> bytes:
         try:
@@ -122,57 +143,29 @@ def survey(
         except OSError:
             return b""
 
-    found: list[Header] = []
-    skipped: list[Skipped] = []
-    for done, header in enumerate(_each(look, looked_at, threads), 1):
-        if isinstance(header, Skipped):
-            skipped.append(header)
-        else:
-            found.append(header)
-        if progress:
-            progress(done, total)
     groups: dict[bytes, list[int]] = {}
-    if duplicates:
-        for i, key in enumerate(_each(digest, range(len(source)), threads)):
-            groups.setdefault(key, []).append(i)
-            if progress:
-                progress(len(looked_at) + i + 1, total)
-        groups.pop(b"", None)
-    same = [group for group in groups.values() if len(group) > 1]
-    leaks = [] if source.splits is None else [g for g in same if len({source.splits[i] for i in g}) > 1]
-    return Survey(
-        images=len(source),
-        looked_at=len(looked_at),
-        heights=_spread([header.height for header in found]),
-        widths=_spread([header.width for header in found]),
-        channels=_counts([header.channels for header in found]),
-        bits=_counts([header.bits for header in found]),
-        formats=_counts([header.format for header in found]),
-        pages=max((header.pages for header in found), default=0),
-        skipped=tuple(skipped),
-        duplicates=_named(source, same),
-        leaks=_named(source, leaks),
-        searched=duplicates,
-    )
+    for i, key in enumerate(_each(digest, range(len(source)))):
+        groups.setdefault(key, []).append(i)
+        progress(i + 1)
+    groups.pop(b"", None)
+    return [group for group in groups.values() if len(group) > 1]
 
 
-def measure(
+def mean_and_std(
     source: Source,
     indices: Sequence[int] | np.ndarray,
     *,
     channels: int,
     bits: int,
     pages: Pages = "first",
-    sample: int | None = 1000,
-    threads: int | None = None,
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """(mean, standard deviation) per channel of values in [0, 1] (v / 255 or v / 65535).
 
-    Over `sample` of `indices` spread evenly, without those that cannot be read. Every image counts the same, whatever
+    Over SAMPLE of `indices` spread evenly, without those that cannot be read. Every image counts the same, whatever
     its size; large ones are reduced to a short side of 256 pixels or more first, about what a network sees of them.
     A channel that never changes has deviation 0. Raises ValueError when no image can be read.
     """
-    chosen = np.asarray(indices, np.int64)[evenly(len(indices), sample)]
+    sample = np.asarray(indices, np.int64)[evenly(len(indices), SAMPLE)]
     full = 255.0 if bits == 8 else 65535.0
 
     def moments(i: int) -> np.ndarray | None:  # [2, channels]: means of values and of squares
@@ -183,10 +176,10 @@ def measure(
         values = image.reshape(-1, channels).astype(np.float64) / full
         return np.stack([values.mean(0), np.square(values).mean(0)])
 
-    found = [m for m in _each(moments, chosen.tolist(), threads) if m is not None]
-    if not found:
-        raise ValueError(f"none of {len(chosen)} images of {source.where} can be read with {channels} channels")
-    mean, square = np.mean(found, axis=0)
+    readable = [m for m in _each(moments, sample) if m is not None]
+    if not readable:
+        raise ValueError(f"none of {len(sample)} images of {source.where} can be read with {channels} channels")
+    mean, square = np.mean(readable, axis=0)
     deviation = np.sqrt(np.maximum(square - mean**2, 0))
     return tuple(mean.tolist()), tuple(deviation.tolist())
 
@@ -198,39 +191,28 @@ def evenly(n: int, sample: int | None) -> np.ndarray:
     return np.linspace(0, n - 1, sample).round().astype(np.int64)
 
 
-def reason(error: Exception) -> str:
-    """Why an image could not be read, for people: one line, without the file's name."""
-    return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
-
-
-def shown(name: str) -> str:
-    """A name as it can be printed on one line: bytes that are no UTF-8 and control characters as escapes."""
-    text = raw(name).decode("utf-8", "backslashreplace")
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
 def label_lines(source: Source) -> list[str]:
-    """What images are labelled as, and how many, in sentences for a terminal."""
+    """The labels and how many images have each, in sentences for a terminal."""
     if source.multi_hot is not None:
         numbers, without = (source.multi_hot == 1).sum(0), int((~annotated(source.multi_hot)).sum())
         mean = numbers.sum() / max(len(source) - without, 1)
-        said = f"{mean:.2f} an image on average; {_count(without, 'image')} without annotation"
-        head = [f"{_count(len(source.classes), 'label')}, {said}"]
+        missing = count(without, "image")
+        head = [f"{count(len(source.classes), 'label')}, {mean:.2f} an image on average; {missing} without annotation"]
     elif source.labels is not None:
         head, numbers = [], np.bincount(source.labels[source.labels >= 0], minlength=len(source.classes))
     else:
         return []
-    return head + [f"  {shown(name)}: {n:,}" for name, n in zip(source.classes, numbers.tolist(), strict=True)]
+    return head + [f"  {plain(name)}: {n:,}" for name, n in zip(source.classes, numbers.tolist(), strict=True)]
 
 
-def _each(work: Callable[[int], T], indices: Sequence[int] | np.ndarray, threads: int | None) -> Iterator[T]:
+def _each(work: Callable[[int], T], indices: Sequence[int] | np.ndarray) -> Iterator[T]:
     """work(i) for each i, in order, on threads: Pillow and hashlib let go of the interpreter lock."""
-    with ThreadPoolExecutor(threads or min(8, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         for start in range(0, len(indices), 4096):  # a million futures at once would take gigabytes
             yield from pool.map(work, [int(i) for i in indices[start : start + 4096]])
 
 
-def _spread(values: list[int]) -> tuple[int, int, int]:
+def _range(values: list[int]) -> tuple[int, int, int]:
     return (min(values), int(np.median(values)), max(values)) if values else (0, 0, 0)
 
 
@@ -242,14 +224,6 @@ def _named(source: Source, groups: list[list[int]]) -> tuple[tuple[str, ...], ..
     return tuple(tuple(source.names[i] for i in group) for group in groups)
 
 
-def _count(n: int, what: str) -> str:
-    return f"{n:,} {what}" if n == 1 else f"{n:,} {what}s"
-
-
-def _three(values: tuple[int, int, int]) -> str:
-    return f"{values[0]}, {values[1]}, {values[2]}"
-
-
 def _parts(counts: dict[int, int]) -> str:
     """One kind: itself; several: each with its number of images."""
     if len(counts) == 1:
@@ -257,6 +231,6 @@ def _parts(counts: dict[int, int]) -> str:
     return ", ".join(f"{kind} in {n:,}" for kind, n in counts.items())
 
 
-def _same(group: tuple[str, ...]) -> str:
-    more = f" = and {len(group) - 4} more" if len(group) > 4 else ""
-    return " = ".join(map(shown, group[:4])) + more
+def _equation(names: tuple[str, ...]) -> str:
+    more = f" = and {len(names) - 4} more" if len(names) > 4 else ""
+    return " = ".join(map(plain, names[:4])) + more

@@ -11,10 +11,11 @@ from pathlib import Path
 import torch
 
 from ..config import ImagesConfig
-from ..data.dataset import ImageData, Reporter, open_data
+from ..data.dataset import ImageData, open_data
 from ..data.images import Images
 from ..nn.vit import ViT, ViTConfig
 from ..runs.directory import is_run, run_of
+from ..terminal import Reporter
 from ..weights.load import images_of, load_encoder
 from ..weights.locate import asked_for
 from .results import END, RANDOM, START

@@ -19,7 +19,7 @@ from ..data.dataset import ImageData
 from ..data.loader import Skips
 from ..data.objects import fitted
 from ..data.sources.coco import CocoSource
-from ..data.sources.rle import MISSING, encoded, runs
+from ..data.sources.rle import MISSING, encode_mask, run_lengths
 
 Detect = Callable[[Tensor, Tensor], list[dict[str, Tensor]]]  # images [B, C, h, w], what they fill [B, 2] -> objects
 AT_ONCE = {"cuda": 8}  # images; 2 elsewhere
@@ -105,7 +105,7 @@ def truth_of(source: CocoSource, indices: Sequence[int], masks: bool) -> dict[st
                     "area": float(objects.areas[k]),
                     "iscrowd": int(objects.crowd[k]),
                 }
-                | ({"segmentation": runs(shape, (height, width))} if masks else {})
+                | ({"segmentation": run_lengths(shape, (height, width))} if masks else {})
             )
     names = [{"id": m + 1, "name": name} for m, name in enumerate(source.object_classes)]
     return {"images": images, "annotations": annotations, "categories": names}
@@ -124,7 +124,7 @@ def mask_results(i: int, answer: dict[str, Tensor], size: tuple[int, int]) -> li
     """Masks likewise, without boxes: the area of what is found is then that of the mask."""
     each = zip(answer["masks"], answer["boxes"], answer["classes"].tolist(), answer["scores"].tolist(), strict=True)
     return [
-        {"image_id": i, "category_id": c + 1, "segmentation": encoded(pasted(mask, box, size)), "score": score}
+        {"image_id": i, "category_id": c + 1, "segmentation": encode_mask(pasted(mask, box, size)), "score": score}
         for mask, box, c, score in each
     ]
 

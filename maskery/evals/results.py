@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..data.sources.names import raw
 from ..data.sources.source import Source
 from ..outputs import write_file as write_whole
+from ..text import to_bytes
 
 RANDOM, START, END = "random initialisation", "what the run started from", "the run's end"  # `of`, or any other weights
 PACKAGES = (
@@ -125,7 +125,7 @@ def fingerprint(source: Source, train: np.ndarray, test: np.ndarray, truth: str 
     for side in (train, test):
         for i in side.tolist():
             label = "" if source.labels is None else source.labels[i]
-            digest.update(raw(str(source.names[i])) + f"\0{label}\n".encode())
+            digest.update(to_bytes(str(source.names[i])) + f"\0{label}\n".encode())
             if source.multi_hot is not None:
                 digest.update(source.multi_hot[i].tobytes())
         digest.update(b"\n")

@@ -18,7 +18,7 @@ from ..data.crops import to_float
 from ..data.images import Images
 from ..data.loader import Centred, begin_worker
 from ..data.sources.names import hashes
-from ..data.sources.source import open_source
+from ..data.sources.open import open_source
 from . import corruptions
 from .corruptions import BENCHMARK, EXTRA, SEVERITIES, corrupt
 from .errors import Errors

@@ -20,7 +20,7 @@ import maskery
 from maskery.cli import MISUSED, STOPPED, main
 from maskery.commands.evaluate_trained import Supervise as Asked
 from maskery.commands.evaluate_trained import Supervised, place_of, supervise, understood
-from maskery.data.sources.source import open_source
+from maskery.data.sources.open import open_source
 from maskery.evals.results import END, RANDOM, START, fingerprint, read, read_all
 from maskery.nn.vit import SIZES, ViT, ViTConfig
 from maskery.options import options

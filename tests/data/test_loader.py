@@ -8,13 +8,14 @@ import torch
 from PIL import Image, ImageOps
 from torchvision.transforms import CenterCrop, InterpolationMode, Resize
 
+from maskery.config import ImagesConfig
 from maskery.data.augment import Augment
 from maskery.data.crops import Crop, cut, inside, to_float
 from maskery.data.images import Images
 from maskery.data.loader import PIECE, Centred, Draws, Plan, batches, centred, uniforms
 from maskery.data.order import positions
 from maskery.data.resample import Regions
-from maskery.data.sources.source import open_source
+from maskery.data.sources.open import open_source
 from maskery.data.transfer import Slots
 from maskery.demo import scenes
 
@@ -281,7 +282,7 @@ def test_the_cut_is_torchvisions_whatever_the_shape(tmp_path: Path, device: str,
 
 def test_the_cut_of_real_photographs_is_torchvisions(shared_data: Path) -> None:
     folder = shared_data / "photos"
-    images = Images(open_source(folder, labels=False), channels=3, bits=8, pages="first", min_side=448)
+    images = Images(open_source(folder, ImagesConfig(labels=False)), channels=3, bits=8, pages="first", min_side=448)
     data, compared = Centred(images, np.arange(0, len(images), 4), (224, 224), 200, share=0.875)[0], 0
     for view, i in zip(data["images"], data["indices"].tolist(), strict=True):
         photo = ImageOps.exif_transpose(Image.open(folder / images.source.names[i])).convert("RGB")

@@ -12,11 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from maskery.config import ImagesConfig
 from maskery.data.images import Images
 from maskery.data.loader import UNIFORMS, Plan, batches
 from maskery.data.masked import MaskedDraws, Scaling, covering, wholes
 from maskery.data.masks import VOID, Meaning, nearest
-from maskery.data.sources.source import open_source
+from maskery.data.sources.open import open_source
 
 GREY = (0.0, 80.0, 160.0, 240.0)  # of an image, where its mask is 0, 1, 2, 3
 MEANING = Meaning((0, 1, 2, 3))
@@ -51,7 +52,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def images_of(data: Path, bits: int = 8) -> Images:
-    return Images(open_source(data, masks=True), channels=1, bits=bits, pages="first", min_side=64)
+    return Images(open_source(data, ImagesConfig(masks=True)), channels=1, bits=bits, pages="first", min_side=64)
 
 
 def drawn(data: Path, plan: Plan = ONE, seed: int = 0, bits: int = 8, **scaling: float) -> MaskedDraws:

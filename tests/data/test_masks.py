@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from maskery.config import ImagesConfig
 from maskery.data.decode.unreadable import Unreadable
 from maskery.data.masks import VOID, Meaning, decode_mask, mask_of, nearest, survey_masks
-from maskery.data.sources.source import Source, open_source
+from maskery.data.sources.open import open_source
+from maskery.data.sources.source import Source
 from maskery.demo import scenes
 
 VALUES = np.array([[0, 1, 2], [3, 255, 1]])
@@ -90,7 +92,7 @@ def four(tmp_path: Path) -> Path:
 
 
 def opened(where: Path) -> Source:
-    return open_source(where, masks=True, cache=False)
+    return open_source(where, ImagesConfig(masks=True))
 
 
 def test_the_survey_counts_every_pixel(four: Path) -> None:

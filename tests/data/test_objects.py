@@ -8,10 +8,11 @@ import pytest
 import torch
 from PIL import Image
 
+from maskery.config import ImagesConfig
 from maskery.data.images import Images
 from maskery.data.loader import Plan, batches, uniforms
 from maskery.data.objects import NO_NUMBERS, NOTHING, WHOLE, Jitter, ObjectDraws, Targets, fitted, view_of
-from maskery.data.sources.source import open_source
+from maskery.data.sources.open import open_source
 from maskery.demo.coco import write_coco
 from maskery.microbatch import part
 
@@ -47,7 +48,7 @@ def rectangles(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def images_of(root: Path) -> Images:
-    return Images(open_source(root, objects=True), channels=3, bits=8, pages="first", min_side=8)
+    return Images(open_source(root, ImagesConfig(objects=True)), channels=3, bits=8, pages="first", min_side=8)
 
 
 def draws(
@@ -160,7 +161,7 @@ def test_crowds_are_no_targets(tmp_path: Path) -> None:
     for annotation in tree["annotations"]:
         annotation["iscrowd"] = 1
     file.write_text(json.dumps(tree))
-    source = open_source(root, objects=True)
+    source = open_source(root, ImagesConfig(objects=True))
     assert len(source.objects(0).boxes) > 0
     assert len(view_of(source, 0, (0, 0, 32, 32), (32, 32), False, (32, 32), True).classes) == 0
 

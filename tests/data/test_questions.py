@@ -11,10 +11,12 @@ import pytest
 import torch
 from PIL import Image
 
+from maskery.config import ImagesConfig
 from maskery.data.images import Images
 from maskery.data.loader import Plan, batches
 from maskery.data.questions import NOBODY, Asked, QuestionDraws, Table, Whole, wholly
-from maskery.data.sources.source import open_source, split_indices
+from maskery.data.sources.open import open_source
+from maskery.data.sources.source import split_indices
 from maskery.data.sources.vqa_v2 import UNANSWERED, VqaSource, splits_of
 from maskery.demo.scenes import scene
 from maskery.demo.vqa import write_files, write_vqa
@@ -28,7 +30,7 @@ def vqa(tmp_path: Path) -> Path:
 
 
 def opened(root: Path, **how: Any) -> VqaSource:
-    source = open_source(root, questions=True, **how)
+    source = open_source(root, ImagesConfig(questions=True, **how))
     assert isinstance(source, VqaSource)
     return source
 

@@ -7,8 +7,10 @@ import tifffile
 from PIL import Image
 
 from maskery.cli import main
-from maskery.data.sources.source import Source, open_source
-from maskery.data.survey import Skipped, evenly, label_lines, measure, reason, shown, survey
+from maskery.config import ImagesConfig
+from maskery.data.sources.open import open_source
+from maskery.data.sources.source import Source
+from maskery.data.survey import evenly, label_lines, mean_and_std, survey
 
 
 def save(path: Path, array: np.ndarray) -> None:
@@ -39,24 +41,20 @@ def mixed(tmp_path) -> Source:
 
 def test_what_is_there(mixed):
     told = []
-    found = survey(mixed, threads=1, progress=lambda done, total: told.append((done, total)))
-    assert (found.images, found.looked_at, found.pages) == (8, 8, 1)
+    found = survey(mixed, progress=lambda done, total: told.append((done, total)))
+    assert (found.images, found.sampled, found.pages) == (8, 8, 1)
     assert (found.heights, found.widths) == ((9, 21, 50), (8, 30, 70))
     assert (found.channels, found.bits, found.formats) == ({3: 3, 1: 2}, {8: 4, 16: 1}, {"PNG": 4, "JPEG": 1})
     assert (found.channels_suggested, found.bits_suggested) == (3, 16)
-    assert [s.name for s in found.skipped] == ["cut.jpg", "empty.jpg", "gone.jpg"]
-    assert found.skipped[1:] == (Skipped("empty.jpg", "0 bytes"), Skipped("gone.jpg", "No such file or directory"))
-    assert "truncated JPEG" in found.skipped[0].reason
+    assert [name for name, _ in found.unreadable] == ["cut.jpg", "empty.jpg", "gone.jpg"]
+    assert found.unreadable[1:] == (("empty.jpg", "0 bytes"), ("gone.jpg", "No such file or directory"))
+    assert "truncated JPEG" in found.unreadable[0][1]
     assert told == [(i, 8) for i in range(1, 9)]
-    assert found == survey(mixed, threads=3)
-
-
-def test_headers_alone_do_not_see_cut_pixels(mixed):
-    assert [s.name for s in survey(mixed, decode_pixels=False).skipped] == ["empty.jpg", "gone.jpg"]
+    assert found == survey(mixed)
 
 
 def test_lines(mixed):
-    lines = survey(mixed, threads=1).lines()
+    lines = survey(mixed).lines()
     assert lines[0] == "8 images"
     assert lines[1] == "sizes (least, median, greatest): height 9, 21, 50, width 8, 30, 70"
     assert lines[2] == "formats: PNG 4, JPEG 1; channels: 3 in 3, 1 in 2; bits: 8 in 4, 16 in 1"
@@ -95,7 +93,7 @@ def test_pages_as_channels(tmp_path):
     found = survey(open_source(tmp_path), pages="channels")
     assert (found.channels, found.pages) == ({5: 1}, 5)
     assert "files of up to 5 pages" in found.lines()
-    mean, deviation = measure(open_source(tmp_path), [0], channels=5, bits=8, pages="channels")
+    mean, deviation = mean_and_std(open_source(tmp_path), [0], channels=5, bits=8, pages="channels")
     np.testing.assert_allclose(mean, noise(5, 16, 16).mean((1, 2)) / 255)
     assert len(deviation) == 5
 
@@ -108,7 +106,7 @@ def test_duplicates_and_leaks_are_found_whatever_the_sample(tmp_path):
     save(tmp_path / "val/f.png", noise(8, 8, 3, seed=3))
     (tmp_path / "val/gone.png").symlink_to(tmp_path / "nowhere")
     (tmp_path / "val/gone2.png").symlink_to(tmp_path / "nowhere")
-    found = survey(open_source(tmp_path), sample=1, duplicates=True, threads=1)
+    found = survey(open_source(tmp_path), sample=1, duplicates=True)
     assert found.duplicates == (("train/a.png", "train/b.png", "val/c.png"), ("train/d.png", "train/e.png"))
     assert found.leaks == found.duplicates[:1]
     lines = found.lines()
@@ -119,7 +117,7 @@ def test_duplicates_and_leaks_are_found_whatever_the_sample(tmp_path):
 
 def test_no_duplicates(mixed):
     assert "no two files are the same byte for byte" in survey(mixed, duplicates=True).lines()
-    assert survey(mixed).duplicates == ()
+    assert survey(mixed).duplicates is None
 
 
 def test_nothing_readable(tmp_path):
@@ -129,24 +127,24 @@ def test_nothing_readable(tmp_path):
     assert (found.heights, found.channels_suggested, found.bits_suggested) == ((0, 0, 0), 3, 8)
     assert found.lines() == ["1 image", "1 of 1 cannot be read (100.0 %):", "  a.jpg: 0 bytes"]
     with pytest.raises(ValueError, match=r"none of 1 images of .* can be read with 3 channels"):
-        measure(source, [0], channels=3, bits=8)
+        mean_and_std(source, [0], channels=3, bits=8)
 
 
 @pytest.mark.parametrize(("dtype", "bits", "full"), [(np.uint8, 8, 255), (np.uint16, 16, 65535)])
-def test_measure_is_numpys_mean_and_deviation(tmp_path, dtype, bits, full):
+def test_statistics_is_numpys_mean_and_deviation(tmp_path, dtype, bits, full):
     images = [noise(16, 16, 3, seed=i, dtype=dtype) // (i + 1) for i in range(5)]
     for i, image in enumerate(images):
         tifffile.imwrite(tmp_path / f"{i}.tif", image, photometric="rgb")
     source = open_source(tmp_path)
-    mean, deviation = measure(source, range(5), channels=3, bits=bits)
+    mean, deviation = mean_and_std(source, range(5), channels=3, bits=bits)
     np.testing.assert_allclose(mean, np.stack(images).mean((0, 1, 2)) / full)
     np.testing.assert_allclose(deviation, np.stack(images).std((0, 1, 2)) / full)
-    some = measure(source, [1, 3], channels=3, bits=bits, threads=1)[0]
+    some = mean_and_std(source, [1, 3], channels=3, bits=bits)[0]
     np.testing.assert_allclose(some, np.stack([images[1], images[3]]).mean((0, 1, 2)) / full)
 
 
-def test_measure_passes_over_what_cannot_be_read(mixed):
-    mean, deviation = measure(mixed, np.arange(8), channels=3, bits=8)
+def test_statistics_passes_over_what_cannot_be_read(mixed):
+    mean, deviation = mean_and_std(mixed, np.arange(8), channels=3, bits=8)
     assert mean == pytest.approx((0.5, 0.5, 0.5), abs=0.03)
     assert all(0 < d < 1 for d in deviation)
 
@@ -157,15 +155,6 @@ def test_the_sample_is_spread_evenly():
     assert evenly(3, None).tolist() == [0, 1, 2]
     assert evenly(0, 5).tolist() == []
     assert len(set(evenly(1001, 1000).tolist())) == 1000
-
-
-def test_names_are_shown_on_one_line():
-    assert shown("Ü\udcff\n\x1b[31m.jpg") == "Ü\\xff\\n\\x1b[31m.jpg"
-
-
-def test_reasons_are_never_empty():
-    assert reason(OSError()) == "OSError"
-    assert reason(FileNotFoundError(2, "No such file or directory", "/a/b")) == "No such file or directory"
 
 
 def labelled(tmp_path: Path, cells: list[str]) -> Path:
@@ -181,7 +170,7 @@ def test_labels_are_counted(tmp_path, capsys):
     assert label_lines(source) == ["  cat: 1", "  dog: 2"]
     assert main(["inspect", "--data", source.where]) == 0
     assert capsys.readouterr().out.endswith("\n  cat: 1\n  dog: 2\n")
-    assert label_lines(open_source(source.where, labels=False)) == []
+    assert label_lines(open_source(source.where, ImagesConfig(labels=False))) == []
 
 
 def test_several_labels_an_image_are_counted(tmp_path, capsys):

@@ -10,7 +10,7 @@ from maskery.data.crops import Crop, to_float
 from maskery.data.images import Images
 from maskery.data.loader import Draws, Plan, batches
 from maskery.data.resample import Packing, Regions
-from maskery.data.sources.source import open_source
+from maskery.data.sources.open import open_source
 from maskery.data.transfer import Slots, ahead
 
 GPU = torch.device("cuda")  # regions are packed for one; none is needed until they are resized there

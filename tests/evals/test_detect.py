@@ -9,7 +9,7 @@ from torch import Tensor
 
 from maskery.config import ImagesConfig
 from maskery.data.dataset import ImageData, open_data
-from maskery.data.sources.rle import encoded
+from maskery.data.sources.rle import encode_mask
 from maskery.demo.coco import write_coco
 from maskery.evals import detect
 from maskery.evals.detect import Seen, average_precision, detected, mask_results, pasted, results, truth_of
@@ -143,7 +143,7 @@ def test_the_official_code_says_the_same(data: ImageData) -> None:
         for name, value in zip(names, judged.stats[:6], strict=True):
             assert ours.get(f"{kind}_{name}", -1.0) == pytest.approx(value, abs=1e-9), name
         assert ours[f"{kind}_recall"] == pytest.approx(judged.stats[8], abs=1e-9)
-    assert mask.decode(encoded(np.eye(9))).sum() == 9
+    assert mask.decode(encode_mask(np.eye(9))).sum() == 9
 
 
 def test_by_class(data: ImageData) -> None:

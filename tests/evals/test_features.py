@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from maskery.data.images import Images
-from maskery.data.sources.source import open_source
+from maskery.data.sources.open import open_source
 from maskery.evals.features import features
 from maskery.nn.vit import ViT, ViTConfig
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from maskery.data.sources.source import open_source
+from maskery.data.sources.open import open_source
 from maskery.evals.results import END, Result, fingerprint, read, read_all, write, write_all
 
 FOUND = Result("knn", {"top1": 0.5, "top5": 0.75}, "weighted 20-NN", "photos", "abc", "run", counts={"queries": 4})

@@ -11,7 +11,7 @@ from torch import Tensor
 from maskery.data.images import Images
 from maskery.data.loader import Centred
 from maskery.data.sources.names import hashes
-from maskery.data.sources.source import open_source
+from maskery.data.sources.open import open_source
 from maskery.evals.corruptions import SEVERITIES, corrupt
 from maskery.evals.robustness import Corrupted, folder_error, imagenet_c_errors, robustness
 

@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from maskery.data.sources.source import open_source, split_indices
+from maskery.data.sources.open import open_source
+from maskery.data.sources.source import split_indices
 from maskery.evals.splits import labelled, match_classes, overlap, refuse_unseen, reported
 
 

@@ -12,7 +12,6 @@ from PIL import Image
 import maskery
 import maskery.text
 from maskery.cli import main
-from maskery.text import plain
 from tests.test_train import TINY
 
 NASTY = (
@@ -158,13 +157,6 @@ def test_names_of_files_are_text(tmp_path: Path) -> None:
     assert 'data-label="a&lt;b&gt;"' in html
     assert "1 of them" in html
     assert "\u202e" not in html
-
-
-def test_what_cannot_be_seen_is_written_out() -> None:
-    assert plain("a\nb\tc\x00") == "a\\nb\\tc\\x00"
-    assert plain("\udcff") == "\\xff"
-    assert plain("\u2028\u202e") == "\\u2028\\u202e"
-    assert plain("Übung 漢字 <b>") == "Übung 漢字 <b>"
 
 
 def test_a_hundred_thousand_steps(run: Path, tmp_path: Path) -> None:

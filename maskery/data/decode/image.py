@@ -24,6 +24,7 @@ from .unreadable import DAMAGE, Unreadable, reading
 
 __all__ = ["Encoded", "Header", "Unreadable", "decode", "open_image", "picture", "read_header", "resize"]
 
+Pages = Literal["first", "channels"]  # of a TIFF: its first page, or all of them as channels
 _MAGIC = {
     b"\xff\xd8": "JPEG",
     b"\x89PNG": "PNG",
@@ -57,9 +58,7 @@ class Header:
     format: str
 
 
-def read_header(
-    data: bytes | str | os.PathLike[str] | BinaryIO, pages: Literal["first", "channels"] = "first"
-) -> Header:
+def read_header(data: bytes | str | os.PathLike[str] | BinaryIO, pages: Pages = "first") -> Header:
     """Size, channels and depth of an encoded image, without decoding pixels.
 
     `data`: the bytes, a path, or an open binary file that can seek; of the latter two only the start is read.
@@ -100,7 +99,7 @@ class Encoded:
     stored: tuple[int, int]  # of what is in `data`, likewise
     channels: int  # that are wanted
     bits: int
-    pages: Literal["first", "channels"]
+    pages: Pages
     jpeg: jpeg.Frame | None  # of a JPEG that the fast decoder can read
     orientation: int  # of such a JPEG
 
@@ -150,7 +149,7 @@ def open_image(
     *,
     channels: int,
     bits: int = 8,
-    pages: Literal["first", "channels"] = "first",
+    pages: Pages = "first",
     full: tuple[int, int] | None = None,
 ) -> Encoded:
     """The size of an image, before its pixels are decoded to [H, W, channels] of `bits` bits (see `decode`).
@@ -180,7 +179,7 @@ def decode(
     *,
     channels: int,
     bits: int = 8,
-    pages: Literal["first", "channels"] = "first",
+    pages: Pages = "first",
     min_side: int | None = None,
 ) -> np.ndarray:
     """Encoded bytes -> [H, W, channels], uint8 (`bits` 8) or uint16 (`bits` 16), C-contiguous, upright.

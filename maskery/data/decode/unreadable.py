@@ -49,6 +49,11 @@ def one_line(error: BaseException) -> str:
     return text if len(text) <= 200 else text[:197] + "..."
 
 
+def reason(error: Exception) -> str:
+    """Why an image could not be read, for people: one line, without the file's name."""
+    return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
+
+
 class _Silence:
     """Keeps Pillow's warnings and tifffile's log off the terminal while any thread is inside.
 

@@ -11,11 +11,10 @@ import numpy as np
 import tifffile
 from PIL import Image
 
-from ..decode.image import Header, decode, read_header
+from ..decode.image import Header, Pages, decode, read_header
 from ..decode.npy import encode_npy
 from ..decode.pixels import resize
 from ..decode.tiff_page import survey_pages
-from ..survey import Pages
 
 Format = Literal["jpeg", "raw"]
 

@@ -19,8 +19,9 @@ from typing import Any
 
 import numpy as np
 
+from ...text import to_bytes
 from ..sources.labels import label_lists, multi_hot_of
-from ..sources.names import Names, hashes, raw
+from ..sources.names import Names, hashes
 from ..sources.source import Source
 from .shards import Places, Shard, digest_of
 
@@ -66,7 +67,7 @@ def write_index(
     lists = {}
     if multi_hot is not None:
         lists["tag_counts"], lists["tag_positions"] = label_lists(multi_hot)
-    packed = names if isinstance(names, Names) else Names.of([raw(name) for name in names])
+    packed = names if isinstance(names, Names) else Names.of([to_bytes(name) for name in names])
     out = io.BytesIO()
     np.savez(
         out,

@@ -27,13 +27,14 @@ import numpy as np
 from torch.utils.data import DataLoader, Dataset
 
 from ...outputs import write_file
-from ..dataset import Reporter, refuse_unreadable
+from ...terminal import Reporter
+from ...text import to_bytes
+from ..dataset import check_unreadable
 from ..decode.image import Unreadable
+from ..decode.unreadable import reason
 from ..loader import begin_worker
 from ..sources.labels import annotated
-from ..sources.names import raw
 from ..sources.source import Source
-from ..survey import reason
 from .encode import Encoding, encode
 from .reader import INDEX, MANIFEST, UNFINISHED, VERSION, Manifest, PackedSource, write_index
 from .shards import Row, Shard, Writer, places, printable, schema
@@ -100,7 +101,7 @@ def pack_source(
                             skipped.append((printable(row.name), row.reason))
                             if len(skipped) > unreadable * len(source):
                                 _list(out, skipped)
-                            refuse_unreadable(source.where, skipped, len(source), unreadable)
+                            check_unreadable(source.where, skipped, len(source), unreadable)
                     finished.append(writer.finish())
                 parts.append(places(out / finished[-1].file))
                 _list(out, skipped)
@@ -141,7 +142,7 @@ class _Encoded(Dataset[list[Row]]):
         if source.multi_hot is not None and annotated(source.multi_hot[i : i + 1])[0]:
             label = np.flatnonzero(source.multi_hot[i]).tolist()
         split = source.splits[i] if source.splits is not None else ""
-        name = raw(source.names[i])
+        name = to_bytes(source.names[i])
         try:
             new = encode(source.read(i), self.how)
         except (Unreadable, OSError) as error:
@@ -230,7 +231,7 @@ def _digest(source: Source) -> str:
     """Of names, labels, classes and splits."""
     digest = hashlib.blake2b(digest_size=16)
     for name in source.names:
-        digest.update(raw(name) + b"\0")
+        digest.update(to_bytes(name) + b"\0")
     digest.update(b"" if source.labels is None else source.labels.tobytes())
     digest.update(b"" if source.multi_hot is None else source.multi_hot.tobytes())
     digest.update(json.dumps([source.classes, None if source.splits is None else source.splits.tolist()]).encode())

@@ -1,15 +1,17 @@
 """A list of image files: one path a line (.txt, .lst), or a table of text with a header (.csv, .tsv).
 
-Where a cell of the label column holds a "|", images have several labels: `cat|dog`, `cat`, `|` = none of the labels, an
-empty cell = nobody said.
+A "|" in the label column means several labels an image: `cat|dog`, `cat`, `|` = none of the labels, an empty cell = not
+annotated.
 """
 
 import csv
 import os
 
+from ...config import ImagesConfig
+from ...text import to_bytes
 from .labels import index_labels, index_multi_hot, split_names
-from .names import Names, raw, unique
-from .source import Source, column, read_file
+from .names import Names, unique
+from .source import Source, find_column, read_file
 
 PATHS = ("path", "image", "file", "filename", "file_name", "image_path")  # usual names of the columns
 LABELS = ("label", "class", "target", "category")
@@ -17,47 +19,17 @@ SPLIT = ("split", "subset")
 
 
 class ListSource(Source):
-    """Files named in a list, relative to the list's folder or absolute. They are looked for when they are read."""
+    """Files named in a list, relative to the list's folder or absolute. They are opened when they are read."""
 
-    def __init__(
-        self,
-        where: str,
-        *,
-        image_column: str | None = None,
-        label_column: str | None = None,
-        split_column: str | None = None,
-        labels: bool = True,
-    ):
+    def __init__(self, where: str, images: ImagesConfig):
+        if images.masks:
+            raise ValueError(f"{where} is a list, which has no masks: folders of images and masks, or a table, have")
         self.where = where
-        self.labels, self.classes, self.splits = None, (), None
-        notes = []
+        notes: list[str] = []
         if where.lower().endswith((".csv", ".tsv")):
-            columns = _columns(where)
-            paths = column(where, image_column, PATHS, list(columns))
-            if paths is None:
-                raise ValueError(
-                    f"{where} has no column named {', '.join(PATHS)}: its columns are {', '.join(map(repr, columns))}; "
-                    "say which holds the paths of the images"
-                )
-            entries = columns[paths]
-            if "" in entries:
-                raise ValueError(f"{where}: row {entries.index('') + 1} below the header has no {paths}")
-            label = column(where, label_column, LABELS, list(columns)) if labels else None
-            if label is not None:
-                cells, what = columns[label], "classes"
-                if any("|" in cell for cell in cells):
-                    rows = [cell.split("|") if cell else None for cell in cells]
-                    self.multi_hot, self.classes = index_multi_hot(rows, f"{where}: column {label!r}")
-                    what = "labels, several an image,"
-                else:
-                    self.labels, self.classes = index_labels(cells)
-                notes.append(f"{len(self.classes)} {what} from column {label}")
-            split = column(where, split_column, SPLIT, list(columns))
-            if split is not None:
-                self.splits = split_names(columns[split])
-                notes.append(f"splits from column {split}")
+            entries = self._from_table(_columns(where), images, notes)
         else:
-            given = image_column or label_column or split_column
+            given = images.image_column or images.label_column or images.split_column
             if given:
                 raise ValueError(f"{where} is a list of paths: it has no column {given!r}")
             with open(where, encoding="utf-8-sig", errors="surrogateescape") as file:
@@ -65,13 +37,40 @@ class ListSource(Source):
             entries = [line for line in lines if line and not line.startswith("#")]
         if not entries:
             raise ValueError(f"no images in {where}: it names no file")
-        parts = [raw(entry) for entry in entries]
-        self._paths = Names.of(parts)
-        names = unique(parts)
-        self.names = self._paths if names is parts else Names.of(names)
-        if names is not parts:
-            notes.append(f"{len(parts) - len(set(parts))} files are named more than once")
+        paths = [to_bytes(entry) for entry in entries]
+        self._paths = Names.of(paths)
+        names = unique(paths)
+        self.names = self._paths if names is paths else Names.of(names)
+        if names is not paths:
+            notes.append(f"{len(paths) - len(set(paths))} files are named more than once")
         self.notes = tuple(notes)
+
+    def _from_table(self, columns: dict[str, list[str]], images: ImagesConfig, notes: list[str]) -> list[str]:
+        """Set labels and splits; return the paths of the images."""
+        where = self.where
+        path = find_column(where, images.image_column, PATHS, list(columns))
+        if path is None:
+            raise ValueError(
+                f"{where} has no column named {', '.join(PATHS)}: its columns are {', '.join(map(repr, columns))}; "
+                "say which holds the paths of the images"
+            )
+        if "" in columns[path]:
+            raise ValueError(f"{where}: row {columns[path].index('') + 1} below the header has no {path}")
+        label = find_column(where, images.label_column, LABELS, list(columns)) if images.labels else None
+        if label is not None:
+            cells, what = columns[label], "classes"
+            if any("|" in cell for cell in cells):
+                rows = [cell.split("|") if cell else None for cell in cells]
+                self.multi_hot, self.classes = index_multi_hot(rows, f"{where}: column {label!r}")
+                what = "labels, several an image,"
+            else:
+                self.labels, self.classes = index_labels(cells)
+            notes.append(f"{len(self.classes)} {what} from column {label}")
+        split = find_column(where, images.split_column, SPLIT, list(columns))
+        if split is not None:
+            self.splits = split_names(columns[split])
+            notes.append(f"splits from column {split}")
+        return columns[path]
 
     def read(self, i: int) -> bytes:
         return read_file(os.path.dirname(self.where), self._paths.raw(i))

@@ -27,10 +27,10 @@ def index_labels(values: Sequence[str | int | None], given: tuple[str, ...] = ()
         if numbers.max(initial=-1) < len(given):
             return np.maximum(numbers, -1), given
     names = ["" if value is None else str(value).strip() for value in values]
-    found = set(names) - {""}
-    if all(_is_whole(name) for name in found):
-        found = {name for name in found if int(name) >= 0}
-    classes = sorted_classes(found)
+    distinct = set(names) - {""}
+    if all(_is_whole(name) for name in distinct):
+        distinct = {name for name in distinct if int(name) >= 0}
+    classes = sorted_classes(distinct)
     position = {name: i for i, name in enumerate(classes)}
     return np.fromiter((position.get(name, -1) for name in names), np.int64, len(names)), classes
 
@@ -40,7 +40,7 @@ def index_multi_hot(
 ) -> tuple[np.ndarray | None, tuple[str, ...]]:
     """(uint8 [n, M] multi-hot, the M names) of lists of labels; (None, ()) where no list names any.
 
-    None is an image that nobody annotated, an empty list one that has none of the labels; what is no label in a list
+    None is an image that was never annotated, an empty list one that has none of the labels; what is no label in a list
     (`index_labels`) is left out. `where` begins the errors: ValueError for rows of 0 and 1, one number a label, and for
     more than MOST_MULTI_HOT.
     """
@@ -52,16 +52,16 @@ def index_multi_hot(
     positions, classes = index_labels(values, given)
     if len(rows) * len(classes) > MOST_MULTI_HOT:
         raise ValueError(
-            f"{where} has {len(classes):,} different labels: with {len(rows):,} images {MOST_MULTI_HOT // len(rows):,} at "
-            "most; --images.no-labels leaves them aside"
+            f"{where} has {len(classes):,} different labels: with {len(rows):,} images "
+            f"{MOST_MULTI_HOT // len(rows):,} at most; --images.no-labels leaves them aside"
         )
     return (multi_hot_of(counts, positions, len(classes)), classes) if classes else (None, ())
 
 
 def multi_hot_of(counts: np.ndarray, positions: np.ndarray, m: int) -> np.ndarray:
-    """uint8 [n, m] multi-hot labels of images with `counts` [n] labels each (-1: not annotated) and `positions` [sum].
+    """uint8 [n, m] multi-hot labels of images with `counts` [n] labels each (-1: not annotated).
 
-    Positions below 0 are no label.
+    `positions` [sum of counts] in the classes; those below 0 are no label.
     """
     multi_hot = np.zeros((len(counts), m), np.uint8)
     image = np.repeat(np.arange(len(counts)), np.maximum(counts, 0))
@@ -71,25 +71,23 @@ def multi_hot_of(counts: np.ndarray, positions: np.ndarray, m: int) -> np.ndarra
 
 
 def label_lists(multi_hot: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(int32 counts [n], int32 positions [sum]): what `multi_hot_of` is made of."""
+    """(int32 counts [n], int32 positions [sum]): the inverse of `multi_hot_of`."""
     counts = np.where(annotated(multi_hot), (multi_hot == 1).sum(1), -1)
     return counts.astype(np.int32), np.nonzero(multi_hot == 1)[1].astype(np.int32)
 
 
 def annotated(multi_hot: np.ndarray) -> np.ndarray:
-    """bool [n]: somebody said which labels the image has, if any."""
+    """bool [n]: images that were annotated, with any label or none."""
     return multi_hot[:, 0] != 255
 
 
 def split_names(values: Sequence[str | None]) -> np.ndarray:
     """Objects [n]: "train", "val" or "test" for the usual names of these, other names as they are, "" for None."""
-    known: dict[str | None, str] = {None: ""}
+    names: dict[str | None, str] = {None: ""}
     for value in set(values) - {None}:
         stripped = str(value).strip()
-        known[value] = SPLITS.get(stripped.lower(), stripped)
-    out = np.empty(len(values), object)
-    out[:] = [known[value] for value in values]
-    return out
+        names[value] = SPLITS.get(stripped.lower(), stripped)
+    return np.array([names[value] for value in values], object)
 
 
 def _is_whole(name: str) -> bool:

@@ -1,4 +1,4 @@
-"""Names of images: many strings in little memory, and what follows from a name."""
+"""Names of images: many strings in little memory, and their hashes."""
 
 import hashlib
 import itertools
@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import overload
 
 import numpy as np
+
+from ...text import to_bytes, to_text
 
 
 class Names(Sequence[str]):
@@ -18,7 +20,7 @@ class Names(Sequence[str]):
     def __init__(self, blob: bytes, offsets: np.ndarray, hashed: np.ndarray | None = None):
         """`blob`: all strings end to end; `offsets`: int64 [n + 1], where each begins, and the end.
 
-        `hashed`: what `hashes` gives for them, uint64 [n], where that is known already: a million take a second.
+        `hashed`: uint64 [n], the result of `hashes` where it is known already: a million take a second.
         """
         self.blob, self.offsets, self.hashed = blob, offsets, hashed
 
@@ -47,26 +49,14 @@ class Names(Sequence[str]):
             return [self[k] for k in range(*i.indices(len(self)))]
         if not -len(self) <= i < len(self):
             raise IndexError(f"name {i} of {len(self)}")
-        return text(self.raw(i % len(self)))
+        return to_text(self.raw(i % len(self)))
 
     def __iter__(self) -> Iterator[str]:
-        return map(text, self.all_raw())
-
-
-def text(raw: bytes) -> str:
-    return raw.decode("utf-8", "surrogateescape")
-
-
-def raw(string: str) -> bytes:
-    # "surrogatepass" for lone surrogates that stand for no byte: Windows file names and JSON can hold them.
-    try:
-        return string.encode("utf-8", "surrogateescape")
-    except UnicodeEncodeError:
-        return string.encode("utf-8", "surrogatepass")
+        return map(to_text, self.all_raw())
 
 
 def unique(parts: list[bytes]) -> list[bytes]:
-    """The second time a name occurs it becomes "name#2", the third "name#3"; a number that is taken is passed over."""
+    """Number repeated names: the second becomes "name#2", the third "name#3"; a name that is taken is passed over."""
     taken = set(parts)
     if len(taken) == len(parts):
         return parts
@@ -83,12 +73,15 @@ def unique(parts: list[bytes]) -> list[bytes]:
     return out
 
 
+def all_bytes(names: Sequence[str]) -> Iterable[bytes]:
+    return names.all_raw() if isinstance(names, Names) else map(to_bytes, names)
+
+
 def hashes(names: Sequence[str]) -> np.ndarray:
     """uint64 [n]: BLAKE2b of each name's UTF-8 bytes with 8 bytes of digest, big-endian. The same on every machine."""
     if isinstance(names, Names) and names.hashed is not None:
         return names.hashed
-    parts = names.all_raw() if isinstance(names, Names) else map(raw, names)
-    return digests(parts, 8).view(">u8").astype(np.uint64)[:, 0]
+    return digests(all_bytes(names), 8).view(">u8").astype(np.uint64)[:, 0]
 
 
 def digests(parts: Iterable[bytes], size: int) -> np.ndarray:

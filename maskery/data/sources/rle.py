@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 MISSING = "objects need the library faster-coco-eval: pip install 'maskery[detect]'"
-_FEWEST = 6  # numbers of a polygon: three points
+_LEAST_NUMBERS = 6  # of a polygon: three points
 
 
 def mask_api() -> Any:
@@ -20,41 +20,40 @@ def mask_api() -> Any:
     return mask
 
 
-def drawable(shape: Any, size: tuple[int, int]) -> Any:
-    """The shape without what makes no polygon, None when nothing is left or run lengths are those of another size."""
+def usable_shape(shape: Any, size: tuple[int, int]) -> Any:
+    """The shape without degenerate polygons; None when nothing is left or the run lengths have another size."""
     if isinstance(shape, dict):
         counts = shape.get("counts")
-        right = isinstance(counts, str | list) and list(shape.get("size") or ()) == list(size)
-        if right and isinstance(counts, list):
-            right = all(type(n) is int and n >= 0 for n in counts) and sum(counts) == size[0] * size[1]
-        return {"counts": counts, "size": list(size)} if right else None
+        fits = isinstance(counts, str | list) and list(shape.get("size") or ()) == list(size)
+        if fits and isinstance(counts, list):
+            fits = all(type(n) is int and n >= 0 for n in counts) and sum(counts) == size[0] * size[1]
+        return {"counts": counts, "size": list(size)} if fits else None
     if not isinstance(shape, list):
         return None
-    return [p for p in shape if isinstance(p, list) and len(p) >= _FEWEST and len(p) % 2 == 0 and _finite(p)] or None
+    return [
+        p for p in shape if isinstance(p, list) and len(p) >= _LEAST_NUMBERS and len(p) % 2 == 0 and _finite(p)
+    ] or None
 
 
 def _finite(numbers: list[Any]) -> bool:
     return all(isinstance(n, int | float) and n == n and abs(n) < 1e7 for n in numbers)
 
 
-def runs(shape: Any, size: tuple[int, int]) -> dict[str, Any]:
-    """A shape as compressed run lengths."""
+def run_lengths(shape: Any, size: tuple[int, int]) -> dict[str, Any]:
+    """Compress a shape to run lengths."""
     api = mask_api()
     if isinstance(shape, list):
         return api.merge(api.frPyObjects(shape, *size))
     return api.frPyObjects(shape, *size) if isinstance(shape["counts"], list) else shape
 
 
-def drawn(shape: Any, size: tuple[int, int]) -> np.ndarray:
-    """A shape as a mask [H, W] uint8, 0 and 1."""
-    return mask_api().decode(runs(shape, size))
+def shape_mask(shape: Any, size: tuple[int, int]) -> np.ndarray:
+    """Draw a shape as a mask [H, W] uint8, 0 and 1."""
+    return mask_api().decode(run_lengths(shape, size))
 
 
-def encoded(mask: np.ndarray) -> dict[str, Any]:
-    """A mask [H, W] as compressed run lengths that json takes."""
+def encode_mask(mask: np.ndarray) -> dict[str, Any]:
+    """Compress a mask [H, W] to run lengths that json takes."""
     rle = mask_api().encode(np.asfortranarray(mask.astype(np.uint8)))
-    return {"size": list(rle["size"]), "counts": _text(rle["counts"])}
-
-
-def _text(counts: str | bytes) -> str:
-    return counts.decode() if isinstance(counts, bytes) else counts
+    counts = rle["counts"].decode() if isinstance(rle["counts"], bytes) else rle["counts"]
+    return {"size": list(rle["size"]), "counts": counts}

@@ -9,13 +9,14 @@ import tempfile
 import time
 import zipfile
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from .names import Names, hashes, text
+from ...terminal import Tick
+from ...text import to_text
+from .names import Names, hashes
 from .source import TABLES
 
 IMAGES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
@@ -37,69 +38,84 @@ class Scan:
     problems: tuple[str, ...]  # folders that could not be listed
 
 
-def scan(root: str, *, cache: bool, progress: Callable[[int], None] | None = None) -> Scan:
-    """All images below `root`, an absolute path. Symlinked folders are followed once; hidden ones are left out."""
+def scan(root: str, *, cache: bool = True, progress: Tick | None = None) -> Scan:
+    """All images below `root`, an absolute path. Symlinked folders are followed once; hidden ones are left out.
+
+    With `cache` an unchanged folder is not listed again. `progress` hears the number of images, total unknown (0).
+    """
     file = _cache_file(root) if cache else None
-    known = _load(file, root) if file else None
-    if known is not None:
-        return known
+    cached = _load(file, root) if file else None
+    if cached is not None:
+        return cached
     started = time.time_ns()
-    found, stamps = _walk(os.fsencode(root), progress)
-    if file and not found.problems and max(stamps.values(), default=0) < started - _RACE:
-        _save(file, root, found, stamps)
-    return found
+    walk = _Walk(os.fsencode(root), progress)
+    files = walk.run()
+    if file and not files.problems and max(walk.stamps.values(), default=0) < started - _RACE:
+        _save(file, root, files, walk.stamps)
+    return files
 
 
-def _walk(root: bytes, progress: Callable[[int], None] | None) -> tuple[Scan, dict[bytes, int]]:
-    paths: list[bytes] = []
-    tables: list[bytes] = []
-    others: Counter[bytes] = Counter()
-    problems: list[str] = []
-    stamps: dict[bytes, int] = {}  # folder -> its mtime, taken before it is listed
-    seen: set[tuple[int, int]] = set()
-    waiting: list[bytes] = [b""]
-    links: list[bytes] = []
-    told = 0
-    while waiting or links:
-        # Links last: a folder that is reached both ways keeps its own path.
-        prefix = waiting.pop() if waiting else heapq.heappop(links)
-        path = os.path.join(root, prefix)
-        try:
-            status = os.stat(path)
-            if (status.st_dev, status.st_ino) in seen:
-                continue
-            seen.add((status.st_dev, status.st_ino))
-            with os.scandir(path) as entries:
-                for entry in entries:
-                    name = entry.name
-                    if name.startswith(b".") or name == b"__MACOSX":
-                        continue
-                    kind = name.rpartition(b".")[2].lower() if b"." in name else b""
-                    is_link = entry.is_symlink()
-                    # A link with an image's extension is taken for a file: asking would cost a stat for each.
-                    if not (is_link and kind in _IMAGES) and entry.is_dir():
-                        below = prefix + name + b"/"
-                        heapq.heappush(links, below) if is_link else waiting.append(below)
-                    elif kind in _IMAGES:
-                        paths.append(prefix + name)
-                    elif kind in _TABLES:
-                        tables.append(prefix + name)
-                    else:
-                        others[kind] += 1
-                    if progress and len(paths) >= told + 10_000:
-                        told = len(paths)
-                        progress(told)
-        except OSError as error:
-            problems.append(f"{text(path)}: {error.strerror}")
-            continue
-        stamps[prefix] = status.st_mtime_ns
-    if progress:
-        progress(len(paths))
-    paths.sort()
-    numbers: dict[bytes, int] = {}
-    folder = np.fromiter((numbers.setdefault(p.rpartition(b"/")[0], len(numbers)) for p in paths), np.int32, len(paths))
-    counts = {text(kind): n for kind, n in others.most_common()}
-    return Scan(Names.of(paths), tuple(numbers), folder, tuple(sorted(tables)), counts, tuple(problems)), stamps
+class _Walk:
+    """A walk through a folder and all below it."""
+
+    def __init__(self, root: bytes, progress: Tick | None):
+        self.root, self.progress = root, progress
+        self.paths: list[bytes] = []
+        self.tables: list[bytes] = []
+        self.others: Counter[bytes] = Counter()
+        self.problems: list[str] = []
+        self.stamps: dict[bytes, int] = {}  # folder -> its mtime, taken before it is listed
+        self._seen: set[tuple[int, int]] = set()
+        self._waiting: list[bytes] = [b""]
+        self._links: list[bytes] = []
+        self._reported = 0
+
+    def run(self) -> Scan:
+        while self._waiting or self._links:
+            # Links last: a folder that is reached both ways keeps its own path.
+            prefix = self._waiting.pop() if self._waiting else heapq.heappop(self._links)
+            path = os.path.join(self.root, prefix)
+            try:
+                self._list(path, prefix)
+            except OSError as error:
+                self.problems.append(f"{to_text(path)}: {error.strerror}")
+        if self.progress:
+            self.progress(len(self.paths), 0)
+        self.paths.sort()
+        numbers: dict[bytes, int] = {}
+        each = (numbers.setdefault(path.rpartition(b"/")[0], len(numbers)) for path in self.paths)
+        folder = np.fromiter(each, np.int32, len(self.paths))
+        others = {to_text(extension): n for extension, n in self.others.most_common()}
+        tables = tuple(sorted(self.tables))
+        return Scan(Names.of(self.paths), tuple(numbers), folder, tables, others, tuple(self.problems))
+
+    def _list(self, path: bytes, prefix: bytes) -> None:
+        """List one folder. Raises OSError."""
+        status = os.stat(path)
+        if (status.st_dev, status.st_ino) in self._seen:
+            return
+        self._seen.add((status.st_dev, status.st_ino))
+        with os.scandir(path) as entries:
+            for entry in entries:
+                name = entry.name
+                if name.startswith(b".") or name == b"__MACOSX":
+                    continue
+                extension = name.rpartition(b".")[2].lower() if b"." in name else b""
+                is_link = entry.is_symlink()
+                # A link with an image's extension is taken for a file: asking would cost a stat for each.
+                if not (is_link and extension in _IMAGES) and entry.is_dir():
+                    below = prefix + name + b"/"
+                    heapq.heappush(self._links, below) if is_link else self._waiting.append(below)
+                elif extension in _IMAGES:
+                    self.paths.append(prefix + name)
+                elif extension in _TABLES:
+                    self.tables.append(prefix + name)
+                else:
+                    self.others[extension] += 1
+                if self.progress and len(self.paths) >= self._reported + 10_000:
+                    self._reported = len(self.paths)
+                    self.progress(self._reported, 0)
+        self.stamps[prefix] = status.st_mtime_ns
 
 
 def _cache_file(root: str) -> Path:
@@ -117,8 +133,7 @@ def _load(file: Path, root: str) -> Scan | None:
             about = json.loads(saved["about"].tobytes())
             if about["version"] != _VERSION or about["root"] != root:
                 return None
-            stamped = _unpack(saved["stamped"])
-            for prefix, stamp in zip(stamped, saved["stamps"].tolist(), strict=True):
+            for prefix, stamp in zip(_unpack(saved["stamped"]), saved["stamps"].tolist(), strict=True):
                 if os.stat(os.path.join(os.fsencode(root), prefix)).st_mtime_ns != stamp:
                     return None
             names, folder = Names(saved["names"].tobytes(), saved["offsets"], saved["hashes"]), saved["folder"]
@@ -129,31 +144,26 @@ def _load(file: Path, root: str) -> Scan | None:
         return None
 
 
-def _save(file: Path, root: str, found: Scan, stamps: dict[bytes, int]) -> None:
-    """Whole or not at all; a place that cannot be written is no error."""
-    about = json.dumps({"version": _VERSION, "root": root, "others": found.others}).encode()
-    temporary = None
-    try:
+def _save(file: Path, root: str, files: Scan, stamps: dict[bytes, int]) -> None:
+    """Write the cache as a whole or not at all; processes may do so at once. A folder without write access is fine."""
+    about = json.dumps({"version": _VERSION, "root": root, "others": files.others}).encode()
+    with contextlib.suppress(OSError):
         file.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=file.parent, prefix="scan-", suffix=".tmp", delete=False) as out:
-            temporary = out.name
+        with tempfile.TemporaryDirectory(dir=file.parent, prefix="scan-") as folder:
+            partial = Path(folder, file.name)
             np.savez(
-                out,
+                partial,
                 about=np.frombuffer(about, np.uint8),
-                names=np.frombuffer(found.names.blob, np.uint8),
-                offsets=found.names.offsets,
-                hashes=hashes(found.names),
-                folder=found.folder,
-                folders=_pack(found.folders),
-                tables=_pack(found.tables),
+                names=np.frombuffer(files.names.blob, np.uint8),
+                offsets=files.names.offsets,
+                hashes=hashes(files.names),
+                folder=files.folder,
+                folders=_pack(files.folders),
+                tables=_pack(files.tables),
                 stamped=_pack(tuple(stamps)),
                 stamps=np.array(list(stamps.values()), np.int64),
             )
-        os.replace(temporary, file)
-    except OSError:
-        if temporary is not None:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
+            partial.replace(file)
 
 
 def _pack(parts: tuple[bytes, ...]) -> np.ndarray:

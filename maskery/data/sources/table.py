@@ -4,18 +4,20 @@ import bisect
 import itertools
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from ...config import ImagesConfig
+from ...text import to_bytes
 from .arrow import holds_images, is_list, is_text, read_columns, read_schema, text_columns
 from .file_list import LABELS, PATHS, SPLIT
-from .image_mask_pairs import mask_classes
+from .image_mask_pairs import read_mask_classes
 from .labels import index_labels, index_multi_hot, split_names
-from .names import Names, raw, unique
-from .source import SPLITS, Source, column, read_file
+from .names import Names, unique
+from .source import SPLITS, Source, find_column, read_file
 
 _IMAGES = ("image", "img", "bytes", "image_bytes", "jpg", "png", *PATHS)
 _NAMES = ("name", *PATHS)
@@ -30,66 +32,46 @@ class TableSource(Source):
     column of images. A pickled TableSource opens its files again where it is unpickled.
     """
 
-    def __init__(
-        self,
-        where: str,
-        files: tuple[str, ...],
-        *,
-        image_column: str | None = None,
-        label_column: str | None = None,
-        split_column: str | None = None,
-        mask_column: str | None = None,
-        labels: bool = True,
-        masks: bool = False,
-    ):
+    def __init__(self, where: str, files: tuple[str, ...], images: ImagesConfig):
         self.where = where
-        self._arguments = (where, files, image_column, label_column, split_column, mask_column, labels, masks)
+        self._arguments = (where, files, images)
         schema = read_schema(files[0])
-        image = column(where, image_column, _IMAGES, schema.names) or _only_image(schema)
-        if image is None:
-            there = ", ".join(map(repr, schema.names))
-            raise ValueError(f"{where} has no column of images: its columns are {there}; say which it is")
-        if not holds_images(schema.field(image).type):
-            raise ValueError(
-                f"{where}: column {image!r} holds {schema.field(image).type}: bytes, a struct of bytes and path, or "
-                "strings (paths) are read"
-            )
-        label = column(where, label_column, LABELS, schema.names) if labels else None
-        split = column(where, split_column, SPLIT, schema.names)
-        mask = _mask_column(where, mask_column, schema, image) if masks else None
-        name = column(where, None, [n for n in _NAMES if n != image], text_columns(schema))
+        names = schema.names
+        image = _image_column(where, images.image_column, schema)
+        label = find_column(where, images.label_column, LABELS, names) if images.labels and not images.masks else None
+        split = find_column(where, images.split_column, SPLIT, names)
+        mask = _mask_column(where, images.mask_column, schema, image) if images.masks else None
+        name = find_column(where, None, [n for n in _NAMES if n != image], text_columns(schema))
         wanted = list(dict.fromkeys(c for c in (image, label, split, name, mask) if c is not None))
         tables = [read_columns(file, schema, wanted) for file in files]
         self._images = _Cells(files, [table[image] for table in tables])
         if not self._images.chunks:
             raise ValueError(f"no images in {where}: the table has no rows")
 
-        def values(of: str) -> list:
-            return [value for table in tables for value in table[of].to_pylist()]
+        def values(column: str) -> list:
+            return [value for table in tables for value in table[column].to_pylist()]
 
         self.names = _names(self._images.chunks, values(name) if name else None)
-        self.labels, self.classes, self.splits = None, (), None
         notes = [f"{len(files)} files of a table"] if len(files) > 1 else []
         if label is not None:
-            self.labels, self.multi_hot, self.classes = _labels(where, label, schema, values)
+            self.labels, self.multi_hot, self.classes = _labels(where, label, schema, values(label))
             what = "classes" if self.labels is not None else "labels, several an image,"
             notes.append(f"{len(self.classes)} {what} from column {label}")
         if split is not None:
             self.splits = split_names(values(split))
             notes.append(f"splits from column {split}")
+        elif len(files) > 1 or os.path.isdir(where):
+            splits = [_split_of(os.path.relpath(file, where)) for file in files]
+            if None not in splits:
+                self.splits = np.repeat(np.array(splits, object), list(map(len, tables)))
+                notes.append("splits from the names of the files")
         self._masks = _Cells(files, [table[mask] for table in tables]) if mask is not None else None
         if self._masks:
             self.masks = filled = self._masks.filled()
             notes.append(f"{int(filled.sum()):,} images with masks, from column {mask}")
             if not filled.all():
                 notes.append(f"{int((~filled).sum()):,} images have no mask and are left out")
-            self.mask_classes = mask_classes(where if os.path.isdir(where) else os.path.dirname(where))
-        if split is None and (len(files) > 1 or os.path.isdir(where)):
-            named = [_split_of(os.path.relpath(file, where)) for file in files]
-            if None not in named:
-                lengths = [len(table) for table in tables]
-                self.splits = np.repeat(np.array(named, object), lengths)
-                notes.append("splits from the names of the files")
+            self.mask_classes = read_mask_classes(where if os.path.isdir(where) else os.path.dirname(where))
         self.notes = tuple(notes)
 
     def read(self, i: int) -> bytes:
@@ -99,7 +81,7 @@ class TableSource(Source):
         return self._masks.read(i) if self._masks else b""
 
     def __reduce__(self) -> tuple:
-        return _reopen, self._arguments
+        return TableSource, self._arguments
 
 
 class _Cells:
@@ -115,7 +97,7 @@ class _Cells:
         self._starts = [0, *itertools.accumulate(map(len, self.chunks))]
 
     def filled(self) -> np.ndarray:
-        """bool [n]: there is something in the cell."""
+        """bool [n]: cells that are not empty."""
         each = [chunk.flatten() if pa.types.is_struct(chunk.type) else [chunk] for chunk in self.chunks]
         return np.concatenate([np.any([part.is_valid().to_numpy(False) for part in parts], axis=0) for parts in each])
 
@@ -129,31 +111,35 @@ class _Cells:
             cell, path = None, cell
         if cell is not None or path is None:
             return cell or b""
-        return read_file(self._folder[chunk], raw(path))
+        return read_file(self._folder[chunk], to_bytes(path))
 
 
-def _reopen(where: str, files: tuple[str, ...], *rest: Any) -> TableSource:
-    image, label, split, mask, labels, masks = rest
-    columns = {"image_column": image, "label_column": label, "split_column": split, "mask_column": mask}
-    return TableSource(where, files, **columns, labels=labels, masks=masks)
+def _image_column(where: str, wanted: str | None, schema: pa.Schema) -> str:
+    """The column of images: by its name, else the only one of bytes or of {bytes, path}. ValueError without one."""
+    image = find_column(where, wanted, _IMAGES, schema.names)
+    if image is None:
+        binary = [f.name for f in schema if not is_text(f.type) and holds_images(f.type)]
+        if len(binary) != 1:
+            columns = ", ".join(map(repr, schema.names))
+            raise ValueError(f"{where} has no column of images: its columns are {columns}; say which it is")
+        image = binary[0]
+    if not holds_images(schema.field(image).type):
+        raise ValueError(
+            f"{where}: column {image!r} holds {schema.field(image).type}: bytes, a struct of bytes and path, or "
+            "strings (paths) are read"
+        )
+    return image
 
 
 def _mask_column(where: str, wanted: str | None, schema: pa.Schema, image: str) -> str:
     """The column of masks. ValueError when there is none."""
-    there = [f.name for f in schema if f.name != image and holds_images(f.type)]
-    found = column(where, wanted, _MASKS, there)
-    if found is None:
+    mask = find_column(where, wanted, _MASKS, [f.name for f in schema if f.name != image and holds_images(f.type)])
+    if mask is None:
         raise ValueError(
             f"{where} has no column of masks named {', '.join(_MASKS)}: its columns are "
             f"{', '.join(map(repr, schema.names))}; --images.mask-column names it"
         )
-    return found
-
-
-def _only_image(schema: pa.Schema) -> str | None:
-    """The one column of bytes or of {bytes, path}."""
-    like = [f.name for f in schema if not is_text(f.type) and holds_images(f.type)]
-    return like[0] if len(like) == 1 else None
+    return mask
 
 
 def _names(cells: Sequence[pa.Array], given: list[str | None] | None) -> Names:
@@ -165,30 +151,29 @@ def _names(cells: Sequence[pa.Array], given: list[str | None] | None) -> Names:
         elif pa.types.is_struct(kind) and (at := kind.get_field_index("path")) >= 0:
             # flatten, unlike field, gives None where the whole struct is None
             given = [path for chunk in cells for path in chunk.flatten()[at].to_pylist()]
-    parts = [raw(name) for name in given or () if name is not None]
+    names = [to_bytes(name) for name in given or () if name is not None]
     n = sum(map(len, cells))
-    return Names.of(unique(parts) if len(parts) == n else [b"row-%08d" % i for i in range(n)])
+    return Names.of(unique(names) if len(names) == n else [b"row-%08d" % i for i in range(n)])
 
 
 def _labels(
-    where: str, label: str, schema: pa.Schema, values: Callable[[str], list]
+    where: str, label: str, schema: pa.Schema, values: list
 ) -> tuple[np.ndarray | None, np.ndarray | None, tuple[str, ...]]:
-    """(labels, tags, classes) of a `Source`: labels of integers or strings, tags of lists of these."""
+    """(labels, multi_hot, classes) of a `Source`: labels of integers or strings, multi-hot of lists of these."""
     whole = schema.field(label).type
-    several = is_list(whole)
-    kind = whole.value_type if several else whole
+    multi_label = is_list(whole)
+    kind = whole.value_type if multi_label else whole
     kind = kind.value_type if pa.types.is_dictionary(kind) else kind
     allowed = is_text(kind) or pa.types.is_integer(kind)
-    if not (allowed or (pa.types.is_null(kind) if several else pa.types.is_boolean(kind))):
+    if not (allowed or (pa.types.is_null(kind) if multi_label else pa.types.is_boolean(kind))):
         raise ValueError(
             f"{where}: column {label!r} holds {whole}: labels are integers or strings, or for several an image lists "
             "of these"
         )
-    found = values(label)
     given = _class_names(schema, label) if pa.types.is_integer(kind) else ()
-    if several:
-        return None, *index_multi_hot(found, f"{where}: column {label!r}", given)
-    labels, classes = index_labels([int(v) if isinstance(v, bool) else v for v in found], given)
+    if multi_label:
+        return None, *index_multi_hot(values, f"{where}: column {label!r}", given)
+    labels, classes = index_labels([int(v) if isinstance(v, bool) else v for v in values], given)
     return labels, None, classes
 
 
@@ -197,7 +182,7 @@ def _class_names(schema: pa.Schema, label: str) -> tuple[str, ...]:
     try:
         feature = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"][label]
         feature = feature[0] if isinstance(feature, list) else feature.get("feature", feature)
-        names = feature["names"]
+        names: Any = feature["names"]
     except (AttributeError, IndexError, KeyError, TypeError, ValueError):
         return ()
     return tuple(map(str, names)) if isinstance(names, list) else ()
@@ -206,7 +191,5 @@ def _class_names(schema: pa.Schema, label: str) -> tuple[str, ...]:
 def _split_of(file: str) -> str | None:
     """The split that a shard's path names, as in train/0.parquet or data/test-00000-of-00002.parquet."""
     *folders, name = file.split(os.sep)
-    for part in (name.replace(".", "-").replace("_", "-").partition("-")[0], *reversed(folders)):
-        if part.lower() in SPLITS:
-            return SPLITS[part.lower()]
-    return None
+    first_word = name.replace(".", "-").replace("_", "-").partition("-")[0]
+    return next((SPLITS[part.lower()] for part in (first_word, *reversed(folders)) if part.lower() in SPLITS), None)

@@ -1,4 +1,4 @@
-"""Images with questions, as VQAv2's json files have them: questions in one file, what ten people answered in another.
+"""Images with questions, as VQAv2's json files have them: questions in one file, the answers of ten people in another.
 
 n images, q questions
 """
@@ -7,14 +7,15 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from .coco import json_file, read_tree
-from .names import Names, text
+from ...config import ImagesConfig
+from .coco import json_file, read_json
+from .names import Names
 from .scan import scan
 from .source import SPLITS, Source, read_file
 
@@ -27,7 +28,7 @@ FILES = (
 )
 TEST = ("*OpenEnded*_test2015_questions.json",)  # of VQAv2's two the larger one
 TYPES = ("yes/no", "number", "other")  # of answers, VQAv2's
-UNANSWERED = "unanswered"  # the split of questions that are only there to be answered
+UNANSWERED = "unanswered"  # the split of questions without annotations: they are answered, not measured
 WORDS = re.compile(r"(?<![a-z])(train|training|valid|val|validation|test|testing)(?![a-z])")
 UNSPECIFIED = "unspecified"  # type of an answer or a question that has none
 
@@ -36,103 +37,59 @@ UNSPECIFIED = "unspecified"  # type of an answer or a question that has none
 class Question:
     text: str
     number: int | str  # question_id
-    answers: tuple[str, ...]  # of the people; () where nobody may know them
+    answers: tuple[str, ...]  # of the annotators; () where there are no annotations
     answer_type: str
     question_type: str
 
 
 class VqaSource(Source):
-    """The images that somebody asks about, in the order of the files: train, val, test.
+    """The images that questions are about, in the order of the files: train, val, test.
 
     What cannot be used is left out and counted in `notes`. ValueError in one line for files that make no sense.
     """
 
-    labels, classes = None, ()
-
-    def __init__(self, where: str, train: str | None = None, val: str | None = None, test: str | None = None):
+    def __init__(self, where: str, images: ImagesConfig):
         self.where = where
-        files = [
-            (file, split)
-            for split, given in (("train", train), ("val", val), ("test", test))
-            if (file := json_file(where, patterns(split), given, split))
-        ]
-        if not files or files[0][1] != "train":
-            raise ValueError(no_questions(where))
-        pictures = Pictures(list(map(text, scan(where, cache=True).names.all_raw())))
-        left: Counter[str] = Counter()
-        splits: dict[str, str] = {}  # of an image
-        rows: dict[str, list[tuple[Any, ...]]] = {}  # of an image: text, number, answers, types
-        for path, split in files:
-            answers = answers_beside(path)
+        given = {"train": images.train_json, "val": images.val_json, "test": images.test_json}
+        files = {split: json_file(where, patterns(split), file, split) for split, file in given.items()}
+        if files["train"] is None:
+            raise ValueError(
+                f"{where}: no questions: looked for {', '.join(patterns('train'))}; --images.train-json names another "
+                "file"
+            )
+        index = _Index(ImageFiles(list(scan(where).names)))
+        for split, path in files.items():
+            if path is None:
+                continue
+            answers = next((file for file in annotation_files(path) if os.path.isfile(file)), None)
             if answers is None and split != "test":
-                raise ValueError(f"{path}: no file of annotations beside it: looked for {' and '.join(beside(path))}")
-            self._read(path, split if answers else UNANSWERED, answers, pictures, left, splits, rows)
-        if not rows:
-            raise ValueError(f"{files[0][0]}: none of its questions can be used: {sentence(left) or 'it has none'}")
-        self.names = self._paths = Names.of([os.fsencode(path) for path in rows])
-        found = list(splits.values())
-        self.splits = np.array(found, object) if set(found) != {"train"} else None
-        flat = [row for of_image in rows.values() for row in of_image]
-        self.first = np.cumsum([0, *map(len, rows.values())])  # [n + 1]: the questions of image i begin there
-        self._texts = Names.of([row[0].encode("utf-8", "surrogatepass") for row in flat])  # Names: for forks
+                raise ValueError(
+                    f"{path}: no file of annotations beside it: looked for {' and '.join(annotation_files(path))}"
+                )
+            index.add(path, split if answers else UNANSWERED, answers)
+        if not index.questions:
+            why = "; ".join(f"{n:,} {what}" for what, n in index.dropped.items()) or "it has none"
+            raise ValueError(f"{files['train']}: none of its questions can be used: {why}")
+        self.names = self._paths = Names.of([os.fsencode(path) for path in index.questions])
+        splits = [index.splits[path] for path in index.questions]
+        self.splits = np.array(splits, object) if set(splits) != {"train"} else None
+        flat = [row for rows in index.questions.values() for row in rows]
+        # [n + 1]: the questions of image i begin there
+        self.first = np.cumsum([0, *map(len, index.questions.values())])
+        # Names, as many Python objects would be copied by every forked worker
+        self._texts = Names.of([row.text.encode("utf-8", "surrogatepass") for row in flat])
         self._rest = Names.of([json.dumps(row[1:]).encode() for row in flat])
-        self.notes = tuple(self._notes(flat, left))
-
-    def _read(
-        self,
-        path: str,
-        split: str,
-        answers: str | None,
-        pictures: "Pictures",
-        left: Counter[str],
-        splits: dict[str, str],
-        rows: dict[str, list[tuple[Any, ...]]],
-    ) -> None:
-        tree = read_tree(path)
-        known = annotations(answers) if answers else {}
-        places: dict[Any, str | None] = {}
-        taken = set()
-        for question in listed(path, tree, "questions"):
-            number, image, words = facts(path, question)
-            if number in taken:
-                raise ValueError(f"{path}: two questions have the id {number!r}")
-            taken.add(number)
-            if image not in places:
-                places[image] = pictures.of(image, split, tree, path)
-                if places[image] is None:
-                    left["images that questions are about do not exist"] += 1
-                elif splits.setdefault(str(places[image]), split) != split:
-                    raise ValueError(f"{path}: {places[image]} is asked about in two files: held out is held out")
-            file, said = places[image], known.get(number)
-            if file is None:
-                left["questions about images that do not exist are left out"] += 1
-            elif not words:
-                left["questions without words are left out"] += 1
-            elif answers is None:
-                rows.setdefault(file, []).append((words, number, (), "", ""))
-            elif said is None:
-                left["questions have no annotation and are left out"] += 1
-            elif "image_id" in said and said["image_id"] != image:
-                left["annotations name another image than their question: both are left out"] += 1
-            elif not (people := people_of(said)):
-                left["questions that nobody answered are left out"] += 1
-            else:
-                kinds = (str(said.get(kind) or UNSPECIFIED) for kind in ("answer_type", "question_type"))
-                rows.setdefault(file, []).append((words, number, people, *kinds))
-        if strange := len(known.keys() - taken):
-            left["annotations belong to no question and are left out"] += strange
-        for file in [file for file in splits if file not in rows]:
-            del splits[file]
+        self.notes = tuple(self._notes(flat, index.dropped))
 
     def read(self, i: int) -> bytes:
         return read_file(self.where, self._paths.raw(i))
 
     def count(self, indices: np.ndarray) -> int:
-        """Questions about these images."""
+        """Count the questions about these images."""
         return int((self.first[indices + 1] - self.first[indices]).sum())
 
     def numbers(self, indices: np.ndarray) -> list[int]:
-        """Of the questions about these images, in their order."""
+        """Positions of the questions about these images, image by image."""
         return [k for i in indices.tolist() for k in range(int(self.first[i]), int(self.first[i + 1]))]
 
     def question(self, k: int) -> Question:
@@ -142,16 +99,16 @@ class VqaSource(Source):
     def text(self, k: int) -> str:
         return self._texts.raw(k).decode("utf-8", "surrogatepass")
 
-    def _notes(self, flat: Sequence[tuple[Any, ...]], left: Counter[str]) -> Iterator[str]:
+    def _notes(self, flat: Sequence["_Row"], dropped: Counter[str]) -> Iterator[str]:
         yield f"{len(flat):,} questions about {len(self):,} images"
         if self.splits is not None and (unanswered := int((self.splits == UNANSWERED).sum())):
             yield f"{unanswered:,} images have questions without annotations: those are answered, and not measured"
-        kinds = Counter(kind for _, _, people, kind, _ in flat if people and kind not in TYPES)
-        if kinds:
-            named = ", ".join(f"{kind!r} ({n:,})" for kind, n in kinds.most_common(5))
-            more = f" and {len(kinds) - 5} more" if len(kinds) > 5 else ""
-            yield f"answers of types that VQAv2 does not have are kept, with a row of their own: {named}{more}"
-        for what, n in left.items():
+        types = Counter(row.answer_type for row in flat if row.answers and row.answer_type not in TYPES)
+        if types:
+            listed = ", ".join(f"{name!r} ({n:,})" for name, n in types.most_common(5))
+            more = f" and {len(types) - 5} more" if len(types) > 5 else ""
+            yield f"answers of types that VQAv2 does not have are kept, with a row of their own: {listed}{more}"
+        for what, n in dropped.items():
             yield f"{n:,} {what}"
 
 
@@ -160,88 +117,142 @@ def patterns(split: str) -> tuple[str, ...]:
     return (TEST if split == "test" else ()) + tuple(pattern.format(split=split) for pattern in FILES)
 
 
-def no_questions(where: str) -> str:
-    return f"{where}: no questions: looked for {', '.join(patterns('train'))}; --images.train-json names another file"
-
-
-def beside(path: str) -> list[str]:
+def annotation_files(path: str) -> list[str]:
     """Where the annotations of a file of questions may lie."""
     folder, name = os.path.split(path)
+    above = os.path.join(os.path.dirname(folder), "annotations")
     names = dict.fromkeys([name.replace("OpenEnded_", ""), name])
-    changed = [new for old in names if (new := old.replace("questions", "annotations")) != name]
-    folders = dict.fromkeys([folder, os.path.join(os.path.dirname(folder), "annotations")])
-    found = [os.path.join(f, n) for f in folders for n in changed]
-    if os.path.basename(folder) == "questions":  # questions/train.json, annotations/train.json
-        found.append(os.path.join(os.path.dirname(folder), "annotations", name))
-    return found
+    names = [new for old in names if (new := old.replace("questions", "annotations")) != name]
+    files = [os.path.join(f, n) for f in dict.fromkeys([folder, above]) for n in names]
+    # questions/train.json, annotations/train.json
+    return files + ([os.path.join(above, name)] if os.path.basename(folder) == "questions" else [])
 
 
-def answers_beside(path: str) -> str | None:
-    return next((file for file in beside(path) if os.path.isfile(file)), None)
-
-
-def listed(path: str, tree: Any, part: str) -> list[Any]:
-    found = tree.get(part) if isinstance(tree, dict) else None
-    if not isinstance(found, list):
+def list_of(path: str, tree: Any, part: str) -> list[Any]:
+    entries = tree.get(part) if isinstance(tree, dict) else None
+    if not isinstance(entries, list):
         raise ValueError(f"{path}: it has no list {part!r}, as VQAv2's files have")
-    return found
+    return entries
 
 
-def facts(path: str, question: Any) -> tuple[int | str, int | str, str]:
-    """(question_id, image_id, words). ValueError where one is missing; "" where there are no words."""
+def question_entry(path: str, question: Any) -> tuple[int | str, int | str, str]:
+    """(question_id, image_id, text). ValueError where an id is missing; "" where there is no text."""
     number, image = (question.get(name) if isinstance(question, dict) else None for name in ("question_id", "image_id"))
     for value in (number, image):
         if not isinstance(value, int | str) or isinstance(value, bool):
             raise ValueError(f"{path}: a question without question_id or image_id: {str(question)[:80]}")
-    words = question.get("question")
+    text = question.get("question")
     assert number is not None
     assert image is not None
-    return number, image, " ".join(words.split()) if isinstance(words, str) else ""
+    return number, image, " ".join(text.split()) if isinstance(text, str) else ""
 
 
-def annotations(path: str) -> dict[Any, dict[str, Any]]:
-    """By question_id. ValueError: one is missing, or is there twice."""
-    found: dict[Any, dict[str, Any]] = {}
-    for annotation in listed(path, read_tree(path), "annotations"):
+def read_annotations(path: str) -> dict[Any, dict[str, Any]]:
+    """By question_id. ValueError where one has none, or two have the same."""
+    annotations: dict[Any, dict[str, Any]] = {}
+    for annotation in list_of(path, read_json(path), "annotations"):
         number = annotation.get("question_id") if isinstance(annotation, dict) else None
         if not isinstance(number, int | str):
             raise ValueError(f"{path}: an annotation without question_id: {str(annotation)[:80]}")
-        if number in found:
+        if number in annotations:
             raise ValueError(f"{path}: two annotations have the question_id {number!r}")
-        found[number] = annotation
-    return found
+        annotations[number] = annotation
+    return annotations
 
 
-def people_of(annotation: dict[str, Any]) -> tuple[str, ...]:
-    """What people answered; where nobody is listed, the one answer that is chosen of them. Numbers become words."""
-    each = annotation.get("answers")
-    each = each if isinstance(each, list) else []
-    said = [one.get("answer") if isinstance(one, dict) else one for one in each] or [
-        annotation.get("multiple_choice_answer")
-    ]
-    return tuple(str(one) for one in said if isinstance(one, str | int | float) and str(one).strip())
+def answers_of(annotation: dict[str, Any]) -> tuple[str, ...]:
+    """The answers of the annotators; where none are listed, the most frequent one of them. Numbers become words."""
+    listed = answers if isinstance(answers := annotation.get("answers"), list) else []
+    answers = [entry.get("answer") if isinstance(entry, dict) else entry for entry in listed]
+    answers = answers or [annotation.get("multiple_choice_answer")]
+    return tuple(str(answer) for answer in answers if isinstance(answer, str | int | float) and str(answer).strip())
 
 
-def sentence(left: Counter[str]) -> str:
-    return "; ".join(f"{n:,} {what}" for what, n in left.items())
+# ------------------------------------------------------------------------------------------------------ their contents
+class _Row(NamedTuple):
+    text: str
+    number: int | str
+    answers: tuple[str, ...]
+    answer_type: str
+    question_type: str
 
 
-# --------------------------------------------------------------------------------------------------------- the images
-class Pictures:
+class _Index:
+    """The images and questions of the files read so far, and what was left out of them."""
+
+    def __init__(self, files: "ImageFiles"):
+        self.files = files
+        self.splits: dict[str, str] = {}  # of an image
+        self.questions: dict[str, list[_Row]] = {}  # of an image
+        self.dropped: Counter[str] = Counter()
+
+    def add(self, path: str, split: str, answers: str | None) -> None:
+        """Read a file of questions and, where there is one, of their `answers`."""
+        tree = read_json(path)
+        annotations = read_annotations(answers) if answers else {}
+        images: dict[Any, str | None] = {}
+        numbers = set()
+        for question in list_of(path, tree, "questions"):
+            number, image, text = question_entry(path, question)
+            if number in numbers:
+                raise ValueError(f"{path}: two questions have the id {number!r}")
+            numbers.add(number)
+            if image not in images:
+                images[image] = self._image(image, split, tree, path)
+            annotation = annotations.get(number, {}) if answers else None
+            row = self._row(_Row(text, number, (), "", ""), image, images[image], annotation)
+            if row is not None:
+                self.questions.setdefault(str(images[image]), []).append(row)
+        if strange := len(annotations.keys() - numbers):
+            self.dropped["annotations belong to no question and are left out"] += strange
+        self.splits = {file: split for file, split in self.splits.items() if file in self.questions}
+
+    def _image(self, image: Any, split: str, tree: dict[str, Any], path: str) -> str | None:
+        """The file of an image, None without one. ValueError where a file of another split asks about it too."""
+        file = self.files.find(image, split, tree, path)
+        if file is None:
+            self.dropped["images that questions are about do not exist"] += 1
+        elif self.splits.setdefault(file, split) != split:
+            raise ValueError(f"{path}: {file} is asked about in two files: held out is held out")
+        return file
+
+    def _row(self, row: _Row, image: Any, file: str | None, annotation: dict[str, Any] | None) -> _Row | None:
+        """The question with its answers (annotation None: of a file without); None when it is left out and counted."""
+        reason, answers = "", answers_of(annotation) if annotation else ()
+        if file is None:
+            reason = "questions about images that do not exist are left out"
+        elif not row.text:
+            reason = "questions without words are left out"
+        elif annotation is None:
+            return row
+        elif not annotation:
+            reason = "questions have no annotation and are left out"
+        elif annotation.get("image_id", image) != image:
+            reason = "annotations name another image than their question: both are left out"
+        elif not answers:
+            reason = "questions that nobody answered are left out"
+        if reason or annotation is None:
+            self.dropped[reason] += 1
+            return None
+        types = {name: str(annotation.get(name) or UNSPECIFIED) for name in ("answer_type", "question_type")}
+        return row._replace(answers=answers, **types)
+
+
+class ImageFiles:
     """Files by what json calls them: a number at the end of their name, or their name."""
 
     def __init__(self, paths: Sequence[str]):
         self.paths = frozenset(paths)
-        self.named: dict[int | str, list[str]] = {}
+        self.by_name: dict[int | str, list[str]] = {}
         for path in paths:
             name = os.path.basename(path)
             stem = os.path.splitext(name)[0]
             digits = re.search(r"\d+$", stem)
-            keys: list[int | str] = [name, stem] if name != stem else [name]
-            for key in keys + ([int(digits[0])] if digits else []):
-                self.named.setdefault(key, []).append(path)
+            keys: Iterable[int | str] = dict.fromkeys([name, stem, *([int(digits[0])] if digits else [])])
+            for key in keys:
+                self.by_name.setdefault(key, []).append(path)
 
-    def of(self, image: int | str, split: str, tree: dict[str, Any], asked: str) -> str | None:
+    def find(self, image: int | str, split: str, tree: dict[str, Any], json_path: str) -> str | None:
         """The file of an image: in folders, or of a name, that say VQAv2's `data_subtype` or this split.
 
         None: there is none, or all are of other splits; COCO's numbers mean the same image wherever it lies.
@@ -249,8 +260,8 @@ class Pictures:
         """
         if image in self.paths:
             return str(image)
-        key = int(image) if isinstance(image, str) and image.isdecimal() and image not in self.named else image
-        paths, subset = self.named.get(key, []), str(tree.get("data_subtype") or "")
+        key = int(image) if isinstance(image, str) and image.isdecimal() and image not in self.by_name else image
+        paths, subset = self.by_name.get(key, []), str(tree.get("data_subtype") or "")
         wanted = "test" if split == UNANSWERED else split
         for fitting in (
             [path for path in paths if subset and subset in path],
@@ -259,12 +270,12 @@ class Pictures:
             paths if tree.get("data_type") == "mscoco" else [],
         ):
             if len(fitting) > 1:
-                raise ValueError(f"{asked}: image {image!r} may be {fitting[0]} or {fitting[1]}")
+                raise ValueError(f"{json_path}: image {image!r} may be {fitting[0]} or {fitting[1]}")
             if fitting:
                 return fitting[0]
         return None
 
 
 def splits_of(path: str) -> set[str]:
-    """What a path says of its split: train2014/COCO_train2014_000000000009.jpg -> {"train"}."""
+    """Splits that a path names: train2014/COCO_train2014_000000000009.jpg -> {"train"}."""
     return {SPLITS[word] for word in WORDS.findall(path.lower())}

@@ -9,7 +9,7 @@ from torch import Tensor
 from ...config import Run
 from ...data.dataset import ImageData
 from ...data.sources.coco import CocoSource
-from ...data.sources.rle import drawn
+from ...data.sources.rle import shape_mask
 from ...evals.detect import SCORE, average_precision, pasted
 from ...pictures.examples import ExampleStrip, whole_image
 from ...pictures.objects import outlined
@@ -68,7 +68,7 @@ def pictures(
     boxes, classes = answer["boxes"][sure], answer["classes"][sure]
     true_masks = predicted_masks = None
     if masks:
-        true_masks = stacked([drawn(objects.shapes[k], size) for k in single], size)
+        true_masks = stacked([shape_mask(objects.shapes[k], size) for k in single], size)
         predicted_masks = stacked([pasted(m, b, size) for m, b in zip(answer["masks"][sure], boxes, strict=True)], size)
     true_boxes, true_classes = (torch.from_numpy(x[single]) for x in (objects.boxes, objects.classes))
     truth = outlined(image, true_boxes, true_classes, count, true_masks)

@@ -10,7 +10,7 @@ import numpy as np
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...data.dataset import ImageData, refuse_unreadable
+from ...data.dataset import ImageData, check_unreadable
 from ...data.masks import VOID, MaskSurvey, Meaning, survey_masks
 from ...data.sources.source import Source
 from ...terminal import Terminal
@@ -48,7 +48,7 @@ def prepare(settings: Any, data: ImageData) -> tuple[Any, ImageData]:
     if not config.classes or (config.balanced and not config.weights):
         surveys = surveyed(source, data.train, np.setdiff1d(every, data.train))
         unreadable = [entry for survey in surveys for entry in survey.unreadable]
-        refuse_unreadable(source.where, unreadable, len(every), data.config.unreadable)
+        check_unreadable(source.where, unreadable, len(every), data.config.unreadable)
         void = void_values(source, settings.ignore_index, settings.reduce_zero_label)
         names, ids = classes_of(source, surveys, void)
         config = config.named(names)

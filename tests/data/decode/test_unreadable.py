@@ -4,7 +4,7 @@ import warnings
 
 import pytest
 
-from maskery.data.decode.unreadable import Unreadable, one_line, reading
+from maskery.data.decode.unreadable import Unreadable, one_line, reading, reason
 
 
 @pytest.mark.parametrize("error", [OSError("a\nb"), SyntaxError("x"), struct.error("x"), KeyError(3), MemoryError()])
@@ -44,3 +44,8 @@ def test_silence_ends_with_the_reading():
 
 def test_long_messages_are_cut():
     assert len(one_line(ValueError("x" * 1000))) == 200
+
+
+def test_reasons_are_never_empty():
+    assert reason(OSError()) == "OSError"
+    assert reason(FileNotFoundError(2, "No such file or directory", "/a/b")) == "No such file or directory"

@@ -8,15 +8,17 @@ import pytest
 from PIL import Image
 
 from maskery.cli import main
+from maskery.config import ImagesConfig
 from maskery.data.decode.image import Unreadable
 from maskery.data.images import Images
 from maskery.data.pack.encode import Encoding
 from maskery.data.pack.reader import PackedSource, write_index
 from maskery.data.pack.shards import Places
 from maskery.data.pack.writer import pack_source
-from maskery.data.sources.names import Names, raw
-from maskery.data.sources.source import open_source
+from maskery.data.sources.names import Names
+from maskery.data.sources.open import open_source
 from maskery.terminal import Quiet
+from maskery.text import to_bytes
 
 
 @pytest.fixture
@@ -103,7 +105,7 @@ def test_tags_that_do_not_fit_the_classes_are_damage(tmp_path):
 
 def test_columns_are_for_tables(packed):
     with pytest.raises(ValueError, match="packed data set: it has no column 'x'"):
-        open_source(packed, label_column="x")
+        open_source(packed, ImagesConfig(label_column="x"))
 
 
 def test_digests_are_those_of_b2sum(packed):
@@ -146,4 +148,4 @@ def test_the_index_of_a_million_images_is_small(tmp_path):
     arrays = [a for a in vars(source).values() if isinstance(a, np.ndarray)]
     held = sum(a.nbytes for a in arrays) + len(source.names.blob) + source.names.offsets.nbytes
     assert held / n < 110
-    assert raw(source.names[999_999]) == b"train/n00000999/n00000999_000999.JPEG"
+    assert to_bytes(source.names[999_999]) == b"train/n00000999/n00000999_000999.JPEG"

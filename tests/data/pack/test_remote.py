@@ -23,7 +23,8 @@ from maskery.data.pack.encode import Encoding
 from maskery.data.pack.reader import PackedSource
 from maskery.data.pack.remote import Blocks, blocks_of, fetch, window_order
 from maskery.data.pack.writer import pack_source
-from maskery.data.sources.source import Source, open_source
+from maskery.data.sources.open import open_source
+from maskery.data.sources.source import Source
 from maskery.terminal import Quiet
 
 

@@ -24,6 +24,7 @@ from PIL import Image
 
 import maskery
 from maskery.cli import main
+from maskery.config import ImagesConfig
 from maskery.data.crops import Crop
 from maskery.data.dataset import ImageData
 from maskery.data.images import Images
@@ -31,7 +32,8 @@ from maskery.data.loader import Draws, Plan
 from maskery.data.pack.encode import Encoding
 from maskery.data.pack.reader import PackedSource
 from maskery.data.pack.writer import pack_source
-from maskery.data.sources.source import Source, open_source, split_indices
+from maskery.data.sources.open import open_source
+from maskery.data.sources.source import Source, split_indices
 from maskery.terminal import Quiet
 
 RAW = Encoding(0, "raw")
@@ -101,7 +103,7 @@ def test_names_order_labels_and_what_is_held_out(photos, packed):
         for s in (original, copy)
     ]
     assert prints[0].fingerprint() == prints[1].fingerprint()
-    assert open_source(packed, labels=False).labels is None
+    assert open_source(packed, ImagesConfig(labels=False)).labels is None
 
 
 def test_raw_at_full_size_gives_the_same_views_bit_for_bit(photos, packed):
@@ -166,7 +168,7 @@ def test_several_labels_an_image(tagged, tmp_path):
     assert copy.classes == original.classes == ("a", "b", "\U0001f98a")
     again = pickle.loads(pickle.dumps(copy))
     assert again.multi_hot.tolist() == original.multi_hot.tolist()
-    plain = open_source(tmp_path / "out", labels=False)
+    plain = open_source(tmp_path / "out", ImagesConfig(labels=False))
     assert (plain.multi_hot, plain.labels, plain.classes) == (None, None, ())
     read = ImageData(Images(copy, channels=3, bits=8, pages="first", min_side=48), np.arange(9), np.arange(0), None, ())
     assert read.multi_hot is copy.multi_hot
@@ -205,7 +207,7 @@ def test_odd_names(names, tmp_path_factory):
             image.save(file, "PNG")
         made += 1
     if made:
-        original = open_source(folder / "in", cache=False)
+        original = open_source(folder / "in")
         pack(original, folder / "out")
         assert list(open_source(folder / "out").names) == list(original.names)
 

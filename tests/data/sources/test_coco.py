@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from maskery.config import ImagesConfig
 from maskery.data.sources.coco import CocoSource
-from maskery.data.sources.rle import drawable, drawn, encoded
-from maskery.data.sources.source import open_source, split_indices
+from maskery.data.sources.open import open_source
+from maskery.data.sources.rle import encode_mask, shape_mask, usable_shape
+from maskery.data.sources.source import split_indices
 from maskery.demo.coco import write_coco
 from maskery.demo.scenes import SHAPES, scene
 
@@ -30,7 +32,7 @@ def change(root: Path, edit: Callable[[dict[str, Any]], Any], file: str = TRAIN)
 
 
 def test_scenes_come_back_as_they_were(coco: Path) -> None:
-    source = open_source(coco, objects=True)
+    source = open_source(coco, ImagesConfig(objects=True))
     assert isinstance(source, CocoSource)
     assert source.object_classes == SHAPES
     assert [len(part) for part in split_indices(source, 0.05)] == [8, 2]
@@ -41,25 +43,25 @@ def test_scenes_come_back_as_they_were(coco: Path) -> None:
         assert objects.boxes.tolist() == one.boxes.tolist()
         assert objects.classes.tolist() == one.kinds.tolist()
         for k, shape in enumerate(objects.shapes):
-            assert np.array_equal(drawn(shape, (32, 32)), one.instances == k + 1)
+            assert np.array_equal(shape_mask(shape, (32, 32)), one.instances == k + 1)
             assert objects.areas[k] == (one.instances == k + 1).sum()
 
 
 def test_other_layouts(coco: Path) -> None:
     for split in ("train", "val"):
         (coco / f"annotations/instances_{split}.json").rename(coco / f"{split}.json")
-    assert len(open_source(coco, objects=True)) == 10
+    assert len(open_source(coco, ImagesConfig(objects=True))) == 10
     (coco / "images").mkdir()
     for split in ("train", "val"):
         shutil.move(coco / split, coco / "images" / split)
-    assert len(open_source(coco, objects=True)) == 10
+    assert len(open_source(coco, ImagesConfig(objects=True))) == 10
     (coco / "train.json").rename(coco / "mine.json")
     with pytest.raises(ValueError, match=r"no objects: looked for annotations/instances_train\*.json"):
-        open_source(coco, objects=True)
-    source = open_source(coco, objects=True, train_json="mine.json", val_json="val.json")
+        open_source(coco, ImagesConfig(objects=True))
+    source = open_source(coco, ImagesConfig(objects=True, train_json="mine.json", val_json="val.json"))
     assert split_indices(source, 0.0)[1].tolist() == [8, 9]
     (coco / "val.json").unlink()
-    assert open_source(coco, objects=True, train_json="mine.json").splits is None
+    assert open_source(coco, ImagesConfig(objects=True, train_json="mine.json")).splits is None
 
 
 def test_what_cannot_be_used_is_left_out_and_counted(coco: Path) -> None:
@@ -84,7 +86,7 @@ def test_what_cannot_be_used_is_left_out_and_counted(coco: Path) -> None:
         ]
 
     change(coco, spoil)
-    source = open_source(coco, objects=True)
+    source = open_source(coco, ImagesConfig(objects=True))
     said = "\n".join(source.notes)
     assert "1 images that the json names do not exist and are left out" in said
     assert f"{lost:,} objects of images that do not exist are left out" in said
@@ -121,44 +123,44 @@ def test_what_cannot_be_used_is_left_out_and_counted(coco: Path) -> None:
 def test_files_that_make_no_sense(coco: Path, edit: Callable[[dict[str, Any]], Any], said: str) -> None:
     change(coco, edit)
     with pytest.raises(ValueError, match=said):
-        open_source(coco, objects=True)
+        open_source(coco, ImagesConfig(objects=True))
 
 
 def test_classes_may_be_named_by_one_of_the_files(coco: Path) -> None:
     change(coco, lambda tree: tree["categories"].clear())
-    assert len(open_source(coco, objects=True)) == 10
+    assert len(open_source(coco, ImagesConfig(objects=True))) == 10
     change(coco, lambda tree: tree["categories"].clear(), "annotations/instances_val.json")
     with pytest.raises(ValueError, match="it has no categories: there is nothing to tell apart"):
-        open_source(coco, objects=True)
+        open_source(coco, ImagesConfig(objects=True))
 
 
 def test_damaged_and_missing_files(coco: Path) -> None:
     with pytest.raises(ValueError, match=r"nowhere.json: no such file \(--images.val-json\)"):
-        open_source(coco, objects=True, val_json="nowhere.json")
+        open_source(coco, ImagesConfig(objects=True, val_json="nowhere.json"))
     shutil.copy(coco / TRAIN, coco / "annotations" / "instances_train2014.json")
     with pytest.raises(ValueError, match=r"which one\? --images.train-json names it"):
-        open_source(coco, objects=True)
+        open_source(coco, ImagesConfig(objects=True))
     (coco / "annotations" / "instances_train2014.json").unlink()
     for file in coco.glob("*/*.png"):
         file.unlink()
     with pytest.raises(ValueError, match=r"none of its images exists: looked for scene-000000\.png and others"):
-        open_source(coco, objects=True)
+        open_source(coco, ImagesConfig(objects=True))
     (coco / TRAIN).write_text('{"images": [')
     with pytest.raises(ValueError, match="damaged json in line 1"):
-        open_source(coco, objects=True)
+        open_source(coco, ImagesConfig(objects=True))
 
 
 def test_polygons_and_run_lengths() -> None:
-    square = drawn([[2, 3, 6, 3, 6, 8, 2, 8]], (10, 12))
+    square = shape_mask([[2, 3, 6, 3, 6, 8, 2, 8]], (10, 12))
     expected = np.zeros((10, 12), np.uint8)
     expected[3:8, 2:6] = 1
     assert np.array_equal(square, expected)
-    assert np.array_equal(drawn(encoded(square), (10, 12)), expected)
-    assert drawable([[1, 2, 3, 4], [2, 3, 6, 3, 6, 8]], (10, 12)) == [[2, 3, 6, 3, 6, 8]]
-    assert drawable({"size": [10, 12], "counts": [100]}, (10, 12)) is None
-    assert drawable({"size": [10, 12], "counts": [100, 20]}, (10, 12)) is not None
+    assert np.array_equal(shape_mask(encode_mask(square), (10, 12)), expected)
+    assert usable_shape([[1, 2, 3, 4], [2, 3, 6, 3, 6, 8]], (10, 12)) == [[2, 3, 6, 3, 6, 8]]
+    assert usable_shape({"size": [10, 12], "counts": [100]}, (10, 12)) is None
+    assert usable_shape({"size": [10, 12], "counts": [100, 20]}, (10, 12)) is not None
 
 
 def test_photographs(shared_data: Path) -> None:
-    source = open_source(shared_data / "coco_small", objects=True)
+    source = open_source(shared_data / "coco_small", ImagesConfig(objects=True))
     assert source.notes[0] == "746 objects of 80 classes in 100 images"

@@ -2,8 +2,9 @@ import pickle
 
 import pytest
 
+from maskery.config import ImagesConfig
 from maskery.data.sources.file_list import ListSource
-from maskery.data.sources.source import open_source
+from maskery.data.sources.open import open_source
 
 
 def write(path, text, encoding="utf-8"):
@@ -68,12 +69,12 @@ def test_columns_by_their_usual_names(tmp_path, name, comma, header):
 
 def test_columns_that_are_given(tmp_path):
     file = write(tmp_path / "t.csv", "id,where,kind,path,fold\n1,a.jpg,9,no,x\n2,b.jpg,10,no,y\n")
-    source = open_source(file, image_column="where", label_column="kind", split_column="fold")
+    source = open_source(file, ImagesConfig(image_column="where", label_column="kind", split_column="fold"))
     assert list(source.names) == ["a.jpg", "b.jpg"]
     assert source.classes == ("9", "10")
     assert source.splits is not None
     assert source.splits.tolist() == ["x", "y"]
-    plain = open_source(file, image_column="where", labels=False)
+    plain = open_source(file, ImagesConfig(image_column="where", labels=False))
     assert plain.labels is None
 
 
@@ -88,12 +89,14 @@ def test_several_labels_in_a_cell(tmp_path, name):
     assert source.notes == ("3 labels, several an image, from column label", "splits from column split")
     again = pickle.loads(pickle.dumps(source))
     assert (again.multi_hot.tolist(), again.classes) == (source.multi_hot.tolist(), source.classes)
-    plain = open_source(tmp_path / name, labels=False)
+    plain = open_source(tmp_path / name, ImagesConfig(labels=False))
     assert (plain.multi_hot, plain.classes) == (None, ())
 
 
 def test_several_numbers_in_a_cell(tmp_path):
-    source = open_source(write(tmp_path / "t.csv", "path,kinds\na,10|9\nb,-1\nc,9\n"), label_column="kinds")
+    source = open_source(
+        write(tmp_path / "t.csv", "path,kinds\na,10|9\nb,-1\nc,9\n"), ImagesConfig(label_column="kinds")
+    )
     assert source.classes == ("9", "10")
     assert source.multi_hot is not None
     assert source.multi_hot.tolist() == [[1, 1], [0, 0], [1, 0]]
@@ -112,7 +115,7 @@ def test_several_numbers_in_a_cell(tmp_path):
 )
 def test_errors_of_tables_of_text(tmp_path, text, columns, message):
     with pytest.raises(ValueError, match=message) as caught:
-        open_source(write(tmp_path / "t.csv", text), **columns)
+        open_source(write(tmp_path / "t.csv", text), ImagesConfig(**columns))
     assert "\n" not in str(caught.value)
     assert "t.csv" in str(caught.value)
 
@@ -122,4 +125,4 @@ def test_errors_of_lists(tmp_path):
     with pytest.raises(ValueError, match="no images"):
         open_source(file)
     with pytest.raises(ValueError, match="it has no column 'x'"):
-        open_source(file, label_column="x")
+        open_source(file, ImagesConfig(label_column="x"))

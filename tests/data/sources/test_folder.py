@@ -6,10 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from maskery.config import ImagesConfig
 from maskery.data.sources.folder import FolderSource
 from maskery.data.sources.names import Names
+from maskery.data.sources.open import open_source
 from maskery.data.sources.scan import Scan, _cache_file, _save
-from maskery.data.sources.source import open_source, split_indices
+from maskery.data.sources.source import split_indices
 
 
 def layout(root: Path, *names: str) -> FolderSource:
@@ -118,7 +120,7 @@ def test_folders_beside_splits_make_no_splits(tmp_path):
 
 def test_labels_can_be_left_aside(tmp_path):
     layout(tmp_path, *many("train/a"), *many("train/b"))
-    source = open_source(tmp_path, labels=False)
+    source = open_source(tmp_path, ImagesConfig(labels=False))
     assert source.labels is None
     assert source.splits is not None
     assert not any("class" in note for note in source.notes)

@@ -9,7 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from maskery.data.sources.source import Source, open_source
+from maskery.config import ImagesConfig
+from maskery.data.sources.open import open_source
+from maskery.data.sources.source import Source
 
 
 def files(root: Path, *names: str) -> Path:
@@ -21,7 +23,7 @@ def files(root: Path, *names: str) -> Path:
 
 
 def opened(where: Path, **how: str) -> Source:
-    return open_source(where, masks=True, cache=False, **how)
+    return open_source(where, ImagesConfig(masks=True, **how))
 
 
 def pairs(source: Source) -> dict[str, str]:

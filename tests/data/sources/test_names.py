@@ -2,7 +2,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from maskery.data.sources.names import Names, hashes, raw, text, unique
+from maskery.data.sources.names import Names, hashes, unique
+from maskery.text import to_bytes, to_text
 
 
 @given(st.lists(st.binary(max_size=12)))
@@ -10,10 +11,10 @@ def test_any_bytes_come_back(parts):
     names = Names.of(parts)
     assert len(names) == len(parts)
     assert list(names.all_raw()) == parts
-    assert [raw(name) for name in names] == parts
-    assert names[: len(parts)] == [text(part) for part in parts]
+    assert [to_bytes(name) for name in names] == parts
+    assert names[: len(parts)] == [to_text(part) for part in parts]
     if parts:
-        assert names[-1] == text(parts[-1]) == names[len(parts) - 1]
+        assert names[-1] == to_text(parts[-1]) == names[len(parts) - 1]
 
 
 @given(st.lists(st.sampled_from([b"a", b"b", b"a#2", b"a#3", b"b#2"]), max_size=12))
@@ -30,9 +31,9 @@ def test_the_second_is_number_two():
 
 
 def test_hashes_are_fixed_values():
-    names = ["a/b.jpg", "Überraschung.png", text(b"\xff.jpg")]
+    names = ["a/b.jpg", "Überraschung.png", to_text(b"\xff.jpg")]
     want = [0x67ED673B4D9FCCAE, 0x8FC1721AD5CC8409, 0xEE527BD6F46A8636]
-    got = hashes(Names.of([raw(name) for name in names]))
+    got = hashes(Names.of([to_bytes(name) for name in names]))
     assert got.dtype == np.uint64
     assert [int(h) for h in got] == want
     np.testing.assert_array_equal(hashes(names), got)

@@ -154,6 +154,6 @@ def test_where_the_cache_lies(tmp_path, monkeypatch):
 
 def test_progress_ends_with_the_number_of_images(tmp_path):
     touch(tmp_path, "a.jpg", "b/c.jpg")
-    told = []
-    scan(str(tmp_path), cache=False, progress=told.append)
-    assert told[-1] == 2
+    heard = []
+    scan(str(tmp_path), cache=False, progress=lambda *done: heard.append(done))
+    assert heard[-1] == (2, 0)

@@ -10,7 +10,9 @@ import pyarrow.ipc
 import pyarrow.parquet as parquet
 import pytest
 
-from maskery.data.sources.source import Source, open_source
+from maskery.config import ImagesConfig
+from maskery.data.sources.open import open_source
+from maskery.data.sources.source import Source
 from maskery.data.sources.table import TableSource
 
 BYTES = [b"one", b"two", b"", None, b"five"]
@@ -90,7 +92,7 @@ def test_label_split_and_name_columns(tmp_path):
     assert source.labels.tolist() == [1, 0, -1]
     assert source.splits.tolist() == ["train", "val", ""]
     assert source.notes == ("2 classes from column class", "splits from column split")
-    assert open_source(tmp_path / "t.parquet", labels=False).labels is None
+    assert open_source(tmp_path / "t.parquet", ImagesConfig(labels=False)).labels is None
 
 
 def test_class_names_of_hugging_face(tmp_path):
@@ -119,7 +121,7 @@ def test_lists_are_several_labels_an_image(tmp_path, file, kind):
     assert source.notes == ("3 labels, several an image, from column label",)
     again = pickle.loads(pickle.dumps(source))
     assert (again.multi_hot.tolist(), again.classes) == (source.multi_hot.tolist(), source.classes)
-    plain = open_source(tmp_path / file, labels=False)
+    plain = open_source(tmp_path / file, ImagesConfig(labels=False))
     assert (plain.multi_hot, plain.labels, plain.classes) == (None, None, ())
 
 
@@ -134,7 +136,7 @@ def test_lists_of_a_dictionary(tmp_path):
 @pytest.mark.parametrize("kind", [pa.list_(pa.int64()), pa.list_(pa.uint8(), 2), pa.large_list(pa.int16())])
 def test_lists_of_numbers(tmp_path, kind):
     table = pa.table({"image": BYTES[:4], "kinds": pa.array([[10, 9], None, [9, 9], [100, 10]], kind)})
-    source = open_source(write(tmp_path / "t.parquet", table), label_column="kinds")
+    source = open_source(write(tmp_path / "t.parquet", table), ImagesConfig(label_column="kinds"))
     assert source.classes == ("9", "10", "100")
     assert source.multi_hot is not None
     assert source.multi_hot.tolist() == [[1, 1, 0], [255] * 3, [1, 0, 0], [0, 1, 1]]
@@ -228,7 +230,7 @@ def test_shards_must_be_alike(tmp_path):
 def test_errors(tmp_path, table, columns, message):
     file = write(tmp_path / "t.parquet", pa.table(table))
     with pytest.raises(ValueError, match=message) as caught:
-        open_source(file, **columns)
+        open_source(file, ImagesConfig(**columns))
     assert "\n" not in str(caught.value)
     assert str(file) in str(caught.value)
 
