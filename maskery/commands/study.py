@@ -17,10 +17,10 @@ from ..train import train
 
 @dataclass(frozen=True)
 class Cell:
-    directory: Path
+    label: str  # of the model
     run: Run  # with the cell's seed
-    result: Path  # is written when the run has been measured
-    note: str  # which cell it is, printed before it is trained
+    directory: Path
+    note: str  # printed before the run is trained
 
     def train(self, world: World) -> None:
         """Train the run, or resume it. KeyboardInterrupt when a signal stopped it, and `Diverged`."""
@@ -37,13 +37,12 @@ def complete(
 ) -> bool:
     """Train and measure the cells that have no result yet, in order. False when a signal stopped it.
 
-    `cells` may do work of its own between two cells: measure a baseline, time a model.
+    `cells` may work between two cells: measure a baseline, time a model.
     """
     try:
         for cell in cells:
             raise_if_signalled()
-            if not cell.result.exists():
-                train_and_measure(cell)
+            train_and_measure(cell)
     except KeyboardInterrupt:
         return False
     return True
