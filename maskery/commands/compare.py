@@ -27,6 +27,7 @@ from ..terminal import Quiet, Terminal
 from ..text import duration
 from ..train import Diverged, train
 from ..weights import load
+from ..weights.teacher import build_objective
 from .compare_options import ComparisonPlan, Variant, parse_plan
 from .compare_record import FILE, PAGE, PICTURE, TIMING, ComparisonRecord, Facts, read_record, remove_comparison
 from .study import Cell, complete, forget_compiled_code
@@ -198,7 +199,7 @@ def initial_encoder(run: Run, data: ImageData, here: World) -> ViT:
     """Build the encoder as `train` has it before the first step."""
     run = resolved(run, data, here.device)
     torch.manual_seed(run.seed)
-    objective = METHODS[run.method](run.settings, run.vit())
+    objective = build_objective(METHODS[run.method], run.settings, run.vit())
     if run.init:
         load.start_from(objective, Path(run.init))
     return objective.encoder.to(here.device)

@@ -123,10 +123,10 @@ class ComparisonPlan:
             raise UsageError(f"{variant.label}: {_with_label(str(e), variant)}") from None
         except ValueError as e:
             raise ValueError(f"{variant.label}: {e}") from None
-        if objective and run.batch_size % objective.group:
+        if objective and run.batch_size % objective.micro_batch_multiple:
             raise ValueError(
                 f"{variant.label}: a batch size of {run.batch_size}; {variant.method} needs a multiple of "
-                f"{objective.group}"
+                f"{objective.micro_batch_multiple}"
             )
         run = replace(run, seed=seed)
         return self.budget.apply(run) if self.budget and not self.is_timed else run
