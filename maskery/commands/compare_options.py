@@ -203,7 +203,9 @@ def _folded(label: str) -> str:
     return label.replace("_", "-").lower()
 
 
-def _split_by_label(args: Sequence[str], labels: Mapping[str, str]) -> tuple[dict[str, list[list[str]]], list[list[str]]]:
+def _split_by_label(
+    args: Sequence[str], labels: Mapping[str, str]
+) -> tuple[dict[str, list[list[str]]], list[list[str]]]:
     """Split options into those of each label, as --settings.*, and those of all; each is kept with its values."""
     own: dict[str, list[list[str]]] = {label: [] for label in labels}
     common = []

@@ -75,9 +75,7 @@ class ComparisonRecord:
         usual = budget.amount if budget and self.plan.is_timed else statistics.fmean(means.values()) if means else None
         if usual is None:
             return None
-        return sum(
-            (len(self.plan.seeds) - len(values)) * means.get(label, usual) for label, values in seconds.items()
-        )
+        return sum((len(self.plan.seeds) - len(values)) * means.get(label, usual) for label, values in seconds.items())
 
     def write(self) -> None:
         """Write compare.json, compare.png and compare.html as far as the comparison is."""

@@ -296,9 +296,7 @@ def network(where: Path) -> ViTConfig:
     return load_encoder(where, lambda note: None).config
 
 
-def build_run(
-    command: Command, candidate: Candidate, vit: ViTConfig, labelled: Labelled
-) -> tuple[Run, Sequence[str]]:
+def build_run(command: Command, candidate: Candidate, vit: ViTConfig, labelled: Labelled) -> tuple[Run, Sequence[str]]:
     """Build the `Run` for one candidate and explain each setting chosen. Its seed is set later."""
     asked = command.options.run
     trained = images_of(Path(command.options.where))

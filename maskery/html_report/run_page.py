@@ -28,7 +28,9 @@ def run_page(found: RunDirectory, seen: Gallery | None, missing: Sequence[str] =
     main = next(iter(found.baselines.get("guesses", {})), "loss")
     evaluations = [*comparisons.tables(found.results)]
     evaluations += [
-        t for t in (comparisons.compared(found.compared), comparisons.before_after(found.before_after)) if t
+        t
+        for t in (comparisons.compare_table(found.compared), comparisons.before_and_after_table(found.before_after))
+        if t
     ]
     return render(
         "run.html",
@@ -85,7 +87,7 @@ def summary(found: RunDirectory, said: Sequence[Verdict], evaluations: Sequence[
         words.append(by_name["expected loss"].sentence)
     if "neighbours" in by_name and by_name["neighbours"] not in bad["act"]:
         words.append(by_name["neighbours"].sentence)
-    verdict = next((t.reading[0] for t in evaluations if t.reading), None)
+    verdict = next((t.conclusions[0] for t in evaluations if t.conclusions), None)
     if verdict:
         words.append(verdict[0].upper() + verdict[1:])
     elif found.metrics.lines:
