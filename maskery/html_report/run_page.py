@@ -26,12 +26,8 @@ def run_page(found: RunDirectory, seen: Gallery | None, missing: Sequence[str] =
     order = {"act": 0, "watch": 1, "good": 2}
     loss = diagnostics.losses(metrics, found.baselines)
     main = next(iter(found.baselines.get("guesses", {})), "loss")
-    evaluations = [*comparisons.tables(found.results)]
-    evaluations += [
-        t
-        for t in (comparisons.compare_table(found.compared), comparisons.before_and_after_table(found.before_after))
-        if t
-    ]
+    own = (comparisons.compare_table(found.compared), comparisons.before_and_after_table(found.before_after))
+    evaluations = [*comparisons.tables(found.results), *(table for table in own if table)]
     return render(
         "run.html",
         version=version,

@@ -146,7 +146,7 @@ def test_seed_and_out_in_values() -> None:
         (
             "mae,rc-mae",
             "{out}/rc-mae-seed{seed}",
-            "rc-mae-seed0 is not made before rc-mae-seed0; runs before it: mae-seed0",
+            "made before rc-mae-seed0; runs before it: mae-seed0",
         ),
         ("mae,rc-mae", "{out}/mae-seed1", "mae-seed1 is not made before"),
         ("mae,rc-mae", "{out}/made-seed0/checkpoints", "made-seed0 is not made before"),
