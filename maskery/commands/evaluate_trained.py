@@ -38,7 +38,7 @@ from ..tasks.measure import RESULT, measure
 from ..tasks.recipes import TASK_RECIPES
 from ..tasks.small_data import LabelledData
 from ..terminal import Quiet, Terminal
-from ..weights.load import images_of, load_encoder
+from ..weights.load import image_config, load_encoder
 from .study import Cell, complete
 
 Task = Literal["probe", "finetune", "segment", "detect", "vqa"]
@@ -299,7 +299,7 @@ def network(where: Path) -> ViTConfig:
 def build_run(command: Command, candidate: Candidate, vit: ViTConfig, labelled: Labelled) -> tuple[Run, Sequence[str]]:
     """Build the `Run` for one candidate and explain each setting chosen. Its seed is set later."""
     asked = command.options.run
-    trained = images_of(Path(command.options.where))
+    trained = image_config(Path(command.options.where))
     images = replace(asked.images, channels=vit.channels, mean=vit.mean, std=vit.std, labels=True)
     if trained:
         images = replace(images, bits=images.bits or trained.bits, pages=trained.pages)

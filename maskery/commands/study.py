@@ -11,7 +11,7 @@ import torch
 
 from ..config import Run
 from ..distributed import World
-from ..runs.directory import run_of
+from ..runs.directory import open_run
 from ..train import train
 
 
@@ -27,7 +27,7 @@ class Cell:
         forget_compiled_code(world)
         notes = [self.note]
         resume = (self.directory / "config.yaml").exists()
-        run = run_of(self.directory, notes.append) if resume else self.run
+        run = open_run(self.directory, notes.append).run if resume else self.run
         if train(run, self.directory, world, notes, resume=resume).signalled:
             raise KeyboardInterrupt
 

@@ -12,8 +12,9 @@ from PIL import Image
 
 from maskery.config import Run
 from maskery.evals.results import read
+from maskery.inference.classifier import load_classifier
+from maskery.runs.directory import open_run
 from maskery.tasks.classification.finetune import FinetuneConfig
-from maskery.tasks.classification.load import load_classifier
 from maskery.tasks.classification.probe import ProbeConfig
 from maskery.tasks.classification.recipe import finetune_recipe, probe_recipe
 from maskery.tasks.classification.report import classification_protocol
@@ -49,7 +50,7 @@ def test_a_head_is_never_chosen_by_held_out_images(tmp_path: Path) -> None:
     assert heads["1e-06"]["tune"] < 1
     assert heads["1e-06"]["held_out"] > 0
     assert result.numbers["top1"] == 0.0
-    assert load_classifier(tmp_path / "run").head == 1
+    assert open_run(tmp_path / "run").chosen_head == 1
     assert "of 2 learning rates, the one times 3 is reported: best on images kept out of training" in result.notes
     assert (result.counts["train"], result.counts["tune"], result.counts["held_out"]) == (32, 16, 24)
 
