@@ -11,7 +11,7 @@ import torch
 import maskery
 from maskery import checkpoint, sharding
 from maskery.checkpoint import CheckpointError, State
-from maskery.commands.evaluate_trained import supervise
+from maskery.commands.evaluate_trained import evaluate
 from maskery.distributed import World, world
 from maskery.methods import METHODS
 from maskery.optim import optimizer_of
@@ -65,14 +65,14 @@ def other_number_of_processes(out: Path, here: World) -> None:
     optimizer = optimizer_of(objective)
     loaded = checkpoint.restore(out / "alone", objective, optimizer, here)
     assert loaded is not None
-    checkpoint.save(out / "two", objective, optimizer, loaded.state, "seed: 0\n", 2, here)
+    checkpoint.save(out / "two", objective, optimizer, loaded.state, "seed: 0\n", here)
     said = ""
     try:
         if here.main:
-            checkpoint.save(out / "two", objective, optimizer, State(9, {}, 0, ""), "", 2, here)
+            checkpoint.save(out / "two", objective, optimizer, State(9, {}, 0, ""), "", here)
         else:
             with little_room():
-                checkpoint.save(out / "two", objective, optimizer, State(9, {}, 0, ""), "", 2, here)
+                checkpoint.save(out / "two", objective, optimizer, State(9, {}, 0, ""), "", here)
     except CheckpointError as e:
         said = str(e)
     words = here.gather(said)
@@ -82,7 +82,7 @@ def other_number_of_processes(out: Path, here: World) -> None:
     here.wait()
     said = ""
     try:
-        checkpoint.save(out / "blocked", objective, optimizer, State(9, {}, 0, ""), "", 2, here)
+        checkpoint.save(out / "blocked", objective, optimizer, State(9, {}, 0, ""), "", here)
     except CheckpointError as e:
         said = str(e)
     words = here.gather(said)
@@ -102,7 +102,7 @@ def room_on_one_of_two(out: Path, data: str, here: World) -> None:
 
 def probed(out: Path, data: str) -> None:
     """A probe that normalises by the whole batch, of a run that is there."""
-    supervise("probe", where=out / "mae-copies", data=data, out=out / "probed", **PROBE)
+    evaluate("probe", where=out / "mae-copies", data=data, out=out / "probed", **PROBE)
 
 
 def exchanges(out: Path, data: str, here: World) -> None:
