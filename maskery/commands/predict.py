@@ -24,13 +24,12 @@ from ..nn.linear_classifier import shares
 from ..options import UsageError
 from ..terminal import Terminal
 from ..text import to_bytes
-from .evaluate_frozen import READ
 from .robustness import read_for
 
 Rows = Sequence[Prediction]
 
 
-def predict(where: Path, data: str, out: Path, overwrite: bool = False, images: ImagesConfig = READ) -> Path:
+def predict(where: Path, data: str, out: Path, overwrite: bool = False, images: ImagesConfig = ImagesConfig()) -> Path:
     """A classifier's label and its probability for every image: name, label, probability.
 
     Where an image may have several labels, all from a probability of one half on, in a .csv like `cat|dog`, or `|`

@@ -121,7 +121,7 @@ class Ledger:
             label: {s: run for s, run in runs.items() if "diverged" not in run} for label, runs in made.items()
         }
         facts["table"] = leaderboard.table(facts["start"], results)
-        facts["reading"] = leaderboard.conclusions(facts["start"], results) or [_silence(facts)]
+        facts["reading"] = leaderboard.reading(facts["start"], results) or [_silence(facts)]
         lost = [run for run in facts["runs"] if "diverged" in run]
         facts["reading"] += [f"{run['label']}, seed {run['seed']}: {run['diverged']}" for run in lost]
         if len(facts["runs"]) != self.drawn:

@@ -23,7 +23,7 @@ from . import corruptions
 from .corruptions import BENCHMARK, EXTRA, SEVERITIES, corrupt
 from .errors import Errors
 from .imagenet_sets import imagenet_c, subset
-from .metrics import refuse_nan
+from .metrics import check_finite
 
 Classify = Callable[[Tensor], Tensor]  # images [b, C, h, w] in [0, 1] on the device -> logits [b, M]
 Progress = Callable[[int, int], None]
@@ -177,5 +177,5 @@ def _loader(data: Dataset[dict[str, Any]], workers: int) -> DataLoader[dict[str,
 @torch.no_grad()
 def _predicted(classify: Classify, view: Tensor, device: torch.device) -> Tensor:
     logits = classify(to_float(view, device))
-    refuse_nan(logits, "logits")
+    check_finite(logits, "logits")
     return logits.argmax(1).cpu()
