@@ -20,8 +20,8 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from .augment import Augment
 from .crops import UNIFORMS, Crop, cut, inside, larger
-from .decode.image import Unreadable
 from .decode.picture import Box, Picture, detail
+from .decode.unreadable import Unreadable
 from .images import Images
 from .order import positions
 from .resample import Packing, Stack, join, likely_bytes
@@ -140,7 +140,7 @@ class Draws(Dataset[dict[str, Any]]):
         for j, at in enumerate(drawn.tolist()):
             i, (picture, boxes) = self.one(at, self._cut, numbers[:, j], skipped)
             for batch, (box, flip) in zip(views, boxes, strict=True):
-                batch.add(*picture.part(box, self.size), flip)
+                batch.add(*picture.region(box, self.size), flip)
             read.append(i)
         item = {"views": [batch.done() for batch in views], "skipped": skipped}
         if self.augment:
@@ -291,7 +291,7 @@ class Centred(Dataset[dict[str, Any]]):
         """What of image i is needed, and the box in it that becomes the view."""
         image = self.images.open(i)
         outer, box = self.boxes(image.height, image.width)
-        region, place = image.at(detail([outer], self.larger)).part(outer, self.larger)
+        region, place = image.at(detail([outer], self.larger)).region(outer, self.larger)
         return region, inside(box, outer, place)
 
 

@@ -107,7 +107,7 @@ class MaskedDraws(Draws):
         for view, mask, at, u in zip(views, label, drawn.tolist(), uniforms(self.seed, 0, start, count), strict=True):
             _, (picture, box, flip, cut) = self.one(at, self._pair, u, skipped)
             h, w = cut.shape
-            view[:, :h, :w] = resized(*picture.part(box, (h, w)), flip, (h, w))
+            view[:, :h, :w] = resized(*picture.region(box, (h, w)), flip, (h, w))
             mask[:h, :w] = torch.from_numpy(cut[:, ::-1].copy() if flip else cut)
         return {"views": [views], "label": label, "skipped": skipped}
 
@@ -154,7 +154,7 @@ class Wholes(Dataset[dict[str, Any]]):
         mask = mask_of(self.images.source, i, (image.height, image.width), self.meaning)
         size = covering(image.height, image.width, self.size) if self.keep else self.size
         box = (0.0, 0.0, float(image.width), float(image.height))
-        view = resized(*image.at(detail([box], size)).part(box, size), False, size)
+        view = resized(*image.at(detail([box], size)).region(box, size), False, size)
         return Whole(i, view, torch.from_numpy(mask))
 
 

@@ -202,7 +202,7 @@ class ObjectDraws(Draws):
         """The part of image i that is seen [C, h', w'], where that is in the image, and whether it is flipped."""
         image = opened(self.images, i)
         shape, box, flip = self.jitter.place(image.height, image.width, self.size, u)
-        return resized(*image.at(detail([box], shape)).part(box, shape), flip, shape), box, flip
+        return resized(*image.at(detail([box], shape)).region(box, shape), flip, shape), box, flip
 
 
 class Fitted(Dataset[dict[str, Any]]):
@@ -236,7 +236,7 @@ class Fitted(Dataset[dict[str, Any]]):
         """[C, h', w']"""
         image = opened(self.images, i)
         shape, box, _ = WHOLE.place(image.height, image.width, self.size, NO_NUMBERS)
-        return resized(*image.at(detail([box], shape)).part(box, shape), False, shape)
+        return resized(*image.at(detail([box], shape)).region(box, shape), False, shape)
 
 
 def fitted(

@@ -17,8 +17,9 @@ from torch import Tensor
 from ..config import ImagesConfig
 from ..data.crops import centre, cut, inside, larger, to_float
 from ..data.decode import pixels
-from ..data.decode.image import Encoded, Unreadable, open_image, read_header
+from ..data.decode.image import Encoded, open_image, read_header
 from ..data.decode.picture import Picture, detail
+from ..data.decode.unreadable import Unreadable
 from ..data.resample import resized
 
 One: TypeAlias = str | Path | Image.Image | np.ndarray | Tensor
@@ -65,7 +66,7 @@ class Preparation:
         try:
             found = self._opened(name, image)
             outer, box = cut(found.height, found.width, self.size, self.share)
-            region, place = found.at(detail([outer], big)).part(outer, big)
+            region, place = found.at(detail([outer], big)).region(outer, big)
         except (Unreadable, OSError) as e:
             raise ValueError(f"{name}: {e}") from e
         return to_float(resized(region, inside(box, outer, place), False, self.size)[None], torch.device("cpu"))[0]

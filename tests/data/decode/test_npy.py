@@ -6,8 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from maskery.data.decode.image import Unreadable, decode, read_header
+from maskery.data.decode.image import decode, read_header
 from maskery.data.decode.npy import decode_npy, encode_npy
+from maskery.data.decode.unreadable import Unreadable
 
 
 @given(
