@@ -27,7 +27,8 @@ from .data.crops import to_float
 from .data.dataset import check_unreadable, open_data
 from .data.loader import Plan, batches
 from .distributed import ALONE, World, data_parallel
-from .evals.periodic import look
+from .evals.inference_options import InferenceOptions
+from .evals.periodic import PeriodicEvaluation
 from .health.monitor import HealthMonitor
 from .log import Log, Sums, environment, usage
 from .nn.vit import recompute_blocks
@@ -230,7 +231,8 @@ def train(
             sharding.gather(objective, shown)
         if log and shown:
             shown.to(device)
-            numbers = look(shown, data, run.watch, step, step / steps, out, precision, workers)
+            options = InferenceOptions(device, precision, workers)
+            numbers = PeriodicEvaluation(shown, data, run.watch, out, options).run(step, step / steps)
             if sharded:
                 shown.to("cpu")
             epoch = round(step * run.batch_size / n, 4)

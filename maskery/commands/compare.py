@@ -19,7 +19,8 @@ import torch
 from ..config import Run
 from ..data.dataset import ImageData, open_data
 from ..distributed import World, world
-from ..evals.encoder_metrics import Questions, course, seconds_per_step, standing
+from ..evals.encoder_metrics import LabelledImages, encoder_metrics, seconds_per_step, training_curve
+from ..evals.inference_options import InferenceOptions
 from ..evals.leaderboard import lines
 from ..methods import METHODS
 from ..nn.vit import ViT
@@ -62,7 +63,7 @@ def compare(args: Sequence[str] = (), **leaves: Any) -> Compared:
         runs = {(c.label, seed): plan.run(c, seed, base) for seed in plan.seeds for c in plan.contenders}
         first = runs[plan.contenders[0].label, plan.seeds[0]]
         data = open_data(first.data, replace(first.images, memory=0.0), first.size, Quiet())  # to measure with
-        asked = Questions.of(data)
+        asked = LabelledImages.of(data)
         ledger = Ledger(plan, runs, data, asked, here)
         if held and plan.overwrite:
             remove(plan.out, held)
@@ -79,7 +80,7 @@ def compare(args: Sequence[str] = (), **leaves: Any) -> Compared:
         facts, per_step, count = ledger.facts, ledger.facts["seconds_per_step"], 0
         try:
             for seed in plan.seeds:
-                if str(seed) not in facts["starts"] and isinstance(asked, Questions):
+                if str(seed) not in facts["starts"] and isinstance(asked, LabelledImages):
                     say(f"{facts['start']}, seed {seed}")
                     encoder = untrained(runs[plan.contenders[0].label, seed], data, here)
                     facts["starts"][str(seed)] = measured(encoder, data, asked)
@@ -121,7 +122,7 @@ def compare(args: Sequence[str] = (), **leaves: Any) -> Compared:
 
 
 def one(
-    plan: Plan, contender: Contender, run: Run, data: ImageData, asked: Questions | str, here: World, note: str
+    plan: Plan, contender: Contender, run: Run, data: ImageData, asked: LabelledImages | str, here: World, note: str
 ) -> None:
     """Train one run or go on with it, measure it, write its evals/compare.json. KeyboardInterrupt when stopped."""
     out, began = plan.directory(contender, run.seed), time.monotonic()
@@ -135,12 +136,12 @@ def one(
             result = train(run, out, here, [note])
         if result.signalled:
             raise KeyboardInterrupt
-        if isinstance(asked, Questions):
+        if isinstance(asked, LabelledImages):
             numbers = measured(load.load_encoder(out).to(here.device), data, asked)
     except Diverged as e:
         numbers["diverged"] = str(e)
         Terminal().say(f"{contender.label}, seed {run.seed}: {e}; the comparison goes on without this run")
-    took = course(out, run.batch_size)
+    took = training_curve(out, run.batch_size)
     facts = {
         "label": contender.label,
         "seed": run.seed,
@@ -187,7 +188,7 @@ def forget(here: World) -> None:
         torch.cuda.reset_peak_memory_stats(here.device)
 
 
-def measured(encoder: ViT, data: ImageData, asked: Questions) -> dict[str, float]:
+def measured(encoder: ViT, data: ImageData, asked: LabelledImages) -> dict[str, float]:
     workers = data.workers()
     with Terminal().bar("features") as tick:
-        return standing(encoder, data, asked, workers, tick)
+        return encoder_metrics(encoder, data, asked, InferenceOptions(workers=workers, progress=tick))

@@ -12,6 +12,7 @@ import torch
 from ..config import ImagesConfig
 from ..evals.candidates import open_images_for
 from ..evals.features import features
+from ..evals.inference_options import InferenceOptions
 from ..terminal import Terminal
 from ..weights.load import load_encoder
 
@@ -43,7 +44,7 @@ def embed(
     encoder.to("cuda" if torch.cuda.is_available() else "cpu")
     with terminal.bar("images") as tick:
         every = np.arange(len(opened.images))
-        found = features(encoder, opened.images, every, workers=opened.workers(), progress=tick)
+        found = features(encoder, opened.images, every, InferenceOptions(workers=opened.workers(), progress=tick))
     source, values = opened.images.source, getattr(found, tokens)
     numbers = opened.labels[found.indices] if opened.labels is not None else np.full(len(found.indices), -1)
     labels = [opened.classes[c] if c >= 0 else None for c in numbers]

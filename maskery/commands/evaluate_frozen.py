@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 import numpy as np
@@ -26,7 +26,7 @@ class KnnOptions:
     """Weighted nearest-neighbour accuracy (DINO's protocol): training images vote on held-out ones."""
 
     frozen: Annotated[FrozenOptions, tyro.conf.arg(name="")]
-    voting: Annotated[Voting, tyro.conf.arg(name="")] = Voting()
+    voting: Annotated[Voting, tyro.conf.arg(name="")] = field(default_factory=Voting)
 
 
 @dataclass(frozen=True)

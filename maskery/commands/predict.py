@@ -29,7 +29,10 @@ from .robustness import read_for
 Rows = Sequence[Prediction]
 
 
-def predict(where: Path, data: str, out: Path, overwrite: bool = False, images: ImagesConfig = ImagesConfig()) -> Path:
+READ = ImagesConfig()  # how images are read when no option says otherwise
+
+
+def predict(where: Path, data: str, out: Path, overwrite: bool = False, images: ImagesConfig = READ) -> Path:
     """A classifier's label and its probability for every image: name, label, probability.
 
     Where an image may have several labels, all from a probability of one half on, in a .csv like `cat|dog`, or `|`

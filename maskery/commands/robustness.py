@@ -23,9 +23,9 @@ from ..evals.robustness import robustness as errors_of
 from ..evals.splits import labelled, match_classes, reported
 from ..options import unknown
 from ..terminal import Terminal
-from .evaluate_frozen import READ
 
 ALL = (*BENCHMARK, *EXTRA)
+READ = ImagesConfig()
 
 
 class Classifier(Protocol):

@@ -20,7 +20,7 @@ from ..data.dataset import ImageData
 from ..data.sources.names import absolute
 from ..distributed import World
 from ..evals import leaderboard
-from ..evals.encoder_metrics import Questions
+from ..evals.encoder_metrics import LabelledImages
 from ..html_report import compare_page
 from ..log import environment
 from ..outputs import write_file
@@ -34,7 +34,7 @@ Facts = dict[str, Any]
 class Ledger:
     """The state of one comparison; `write` brings the files in its directory up to date."""
 
-    def __init__(self, plan: Plan, runs: Runs, data: ImageData, asked: Questions | str, here: World):
+    def __init__(self, plan: Plan, runs: Runs, data: ImageData, asked: LabelledImages | str, here: World):
         first = runs[plan.contenders[0].label, plan.seeds[0]]
         leaves = {c.label: _leaves(asdict(runs[c.label, plan.seeds[0]])) for c in plan.contenders}
         own = ("settings.", "method", "seed", "data", *(("epochs", "steps") if _timed(plan.budget) else ()))

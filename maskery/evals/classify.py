@@ -13,7 +13,7 @@ from torch import Tensor
 from ..data.crops import to_float
 from ..data.dataset import ImageData
 from ..data.loader import Skips, centred
-from .metrics import multilabel, check_finite, scores
+from .metrics import check_finite, multilabel, scores
 
 Classify = Callable[[Tensor], Tensor]  # images [B, C, h, w] in [0, 1] on the device -> logits [B, M], or [B, L, M]
 

@@ -13,7 +13,7 @@ from ..data.crops import to_float
 from ..data.images import Images
 from ..data.loader import Skips, centred
 from ..nn.vit import ViT
-from .inference_options import InferenceOptions
+from .inference_options import DEFAULTS, InferenceOptions
 
 
 @dataclass(frozen=True)
@@ -33,9 +33,7 @@ class Features:
 
 
 @torch.no_grad()
-def features(
-    encoder: ViT, images: Images, indices: np.ndarray, options: InferenceOptions = InferenceOptions()
-) -> Features:
+def features(encoder: ViT, images: Images, indices: np.ndarray, options: InferenceOptions = DEFAULTS) -> Features:
     """Class token and mean patch token after the last norm, on the encoder's device.
 
     ValueError when none of the images can be read.

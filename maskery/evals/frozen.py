@@ -48,7 +48,7 @@ class FrozenOptions:
     beside: tuple[str, ...] = ()  # what to compare with: random, start (what the run started from), other weights
     # random initialisations of --beside random; with --labels or --shots each draw has its own anyway
     seeds: int = 1
-    images: ImagesConfig = ImagesConfig()  # how the data is read
+    images: ImagesConfig = field(default_factory=ImagesConfig)  # how the data is read
 
     @property
     def token_names(self) -> tuple[str, ...]:
@@ -140,9 +140,7 @@ class FrozenEvaluation:
             data = reopen_for(encoder, candidate.where, data)
         shown, usually = (f"{c.channels} x {c.image_size[0]} x {c.image_size[1]}" for c in (config, usual))
         if shown != usually:
-            notes.append(
-                f"{candidate.label} is shown {shown} (channels x height x width), {self.own.label} {usually}"
-            )
+            notes.append(f"{candidate.label} is shown {shown} (channels x height x width), {self.own.label} {usually}")
         return data, shown
 
     def _features(

@@ -1,22 +1,23 @@
 """How a network is run over many images when it is evaluated."""
 
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import torch
 
 from ..terminal import Tick
 
+CPU = torch.device("cpu")
+
 
 @dataclass(frozen=True)
 class InferenceOptions:
-    device: torch.device = torch.device("cpu")
+    device: torch.device = CPU
     precision: torch.dtype = torch.float32
     workers: int = 0  # processes that read and decode
     batch_size: int | None = None  # None: what suits the device
     progress: Tick | None = None
 
-    def autocast(self) -> AbstractContextManager[None]:
+    def autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32)
 
     def batch(self, cuda: int, cpu: int) -> int:
@@ -26,3 +27,6 @@ class InferenceOptions:
     def tick(self, done: int, total: int) -> None:
         if self.progress:
             self.progress(done, total)
+
+
+DEFAULTS = InferenceOptions()

@@ -59,7 +59,7 @@ def probe(
     x, queries_x = (part.numpy() for part in standardise(bank.double(), queries.double(), correction=0))
     held, notes = held_tenth(y), []
     if len(held):
-        C = _best_C(LogisticProbe(classes, multilabel, iterations), x, y, held, grid)
+        C = _choose_c(LogisticProbe(classes, multilabel, iterations), x, y, held, grid)
         if C in (grid[0], grid[-1]):
             end = "smallest" if grid[0] == C else "largest"
             notes.append(f"C = {C:g} is the {end} that was tried, another one may be better")
@@ -72,9 +72,7 @@ def probe(
     return ProbeResult(model.logits(queries_x), C, tuple(notes))
 
 
-def _best_C(
-    model: "LogisticProbe", x: np.ndarray, y: np.ndarray, held: np.ndarray, grid: Sequence[float]
-) -> float:
+def _choose_c(model: "LogisticProbe", x: np.ndarray, y: np.ndarray, held: np.ndarray, grid: Sequence[float]) -> float:
     """The C of `grid` with the least loss on the rows `held`, when fitted to all others."""
     rest = np.setdiff1d(np.arange(len(y)), held)
     least, best, worse = math.inf, DEFAULT_C, 0
