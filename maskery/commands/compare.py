@@ -27,6 +27,7 @@ from ..nn.vit import ViT
 from ..options import UsageError, options
 from ..outputs import write_file
 from ..resolve import resolved
+from ..runs.directory import open_run
 from ..signals import interruptible
 from ..terminal import Quiet, Terminal
 from ..text import duration
@@ -130,7 +131,7 @@ def one(
     try:
         if (out / "config.yaml").exists():
             notes = [note]
-            known = load.run_of(out, notes.append)
+            known = open_run(out, notes.append).run
             result = train(known, out, here, notes, resume=True)
         else:
             result = train(run, out, here, [note])

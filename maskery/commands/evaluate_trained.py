@@ -24,13 +24,12 @@ from ..distributed import World, world
 from ..evals.candidates import Candidate, candidates_of
 from ..evals.comparison import Comparison, compare_results
 from ..evals.label_subset import Few
-from ..evals.results import END, Result, read, write_all
-from ..evals.results import write as write_result
+from ..evals.results import END, Result, read_result, write_result, write_results
 from ..evals.splits import overlap, reported
 from ..nn.vit import SIZES, Size, ViTConfig
 from ..options import UsageError, options, parse, value_of
 from ..outputs import write_file
-from ..runs.directory import is_run, run_of
+from ..runs.directory import is_run, open_run
 from ..signals import interruptible
 from ..tasks import TASKS
 from ..tasks.labels import LabelsConfig
@@ -39,7 +38,7 @@ from ..tasks.recipes import TASK_RECIPES
 from ..tasks.small_data import LabelledData
 from ..terminal import Quiet, Terminal
 from ..train import train
-from ..weights.load import images_of, load_encoder
+from ..weights.load import image_config, load_encoder
 from .compare import forget
 
 Kind = Literal["probe", "finetune", "segment", "detect", "vqa"]
@@ -164,7 +163,7 @@ def supervise(kind: Kind, args: Sequence[str] = (), **leaves: Any) -> Supervised
     for result in each:
         write_result(result, Path(asked.where))
     if asked.json:
-        write_all(each, asked.json) if len(each) > 1 else write_result(each[0], None, asked.json)
+        write_results(each, asked.json)
     for note in dict.fromkeys(note for result in each for note in result.notes):
         say(note)
     print("\n".join(["", *table.lines(), "", each[0].protocol, f"runs     {out}"]))
@@ -211,7 +210,7 @@ def run_of_candidate(
             f"{candidate.label}: a network {vit.dim} wide with {vit.depth} blocks and {vit.heads} heads; those of "
             "`maskery list models` can be trained"
         )
-    trained = images_of(Path(asked.where))
+    trained = image_config(Path(asked.where))
     images = replace(asked.images, channels=vit.channels, mean=vit.mean, std=vit.std, labels=True)
     if trained:
         images = replace(images, bits=images.bits or trained.bits, pages=trained.pages)
@@ -282,14 +281,14 @@ def one(run: Run, candidate: Candidate, member: Path, here: World, note: str) ->
         raise ValueError(f"{member}: holds another evaluation; --overwrite replaces it, --out takes another directory")
     done = member / "evals" / RESULT
     if done.exists():
-        return read(done) if here.main else None
+        return read_result(done) if here.main else None
     here.wait()
     if here.main:
         member.mkdir(parents=True, exist_ok=True)
         write_file(written, wanted.encode())
     notes = [note]
     if (member / "config.yaml").exists():
-        result = train(run_of(member, notes.append), member, here, notes, resume=True)
+        result = train(open_run(member, notes.append).run, member, here, notes, resume=True)
     else:
         result = train(run, member, here, notes)
     if result.signalled:

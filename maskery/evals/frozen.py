@@ -19,7 +19,7 @@ from ..data.sources.labels import annotated
 from ..nn.vit import ViT
 from ..terminal import Terminal
 from ..weights.load import load_encoder
-from ..weights.locate import asked_for
+from ..weights.locate import parse_where
 from .candidates import Candidate, candidates_of, open_images_for, reopen_for
 from .comparison import OF_THE_DATA, compare_results
 from .features import Features, features
@@ -27,7 +27,7 @@ from .inference_options import InferenceOptions
 from .knn import TOKENS
 from .label_subset import Few, draws
 from .metrics import check_finite
-from .results import Result, fingerprint, write, write_all
+from .results import Result, fingerprint, write_result, write_results
 from .splits import labelled, overlap, refuse_unseen, reported
 
 
@@ -94,13 +94,13 @@ class FrozenEvaluation:
 
     def run(self, metric: Metric) -> dict[str, float]:
         """Score every candidate, write and print the numbers; return those of WHERE."""
-        directory, results = Path(asked_for(str(self.options.where))[0]), {}
+        directory, results = parse_where(self.options.where).path, {}
         for candidate in self.candidates:
             results[candidate] = self._result(candidate, metric)
-            write(results[candidate], directory)  # at once: the next candidate may take long, or fail
+            write_result(results[candidate], directory)  # at once: the next candidate may take long, or fail
         every = list(results.values())
         if self.options.json:
-            write_all(every, self.options.json) if len(every) > 1 else write(every[0], None, self.options.json)
+            write_results(every, self.options.json)
         for note in dict.fromkeys(note for result in every for note in result.notes):
             self.terminal.say(note)
         print(*(compare_results(every).lines() if len(every) > 1 else _lines(every[0])), sep="\n")

@@ -23,7 +23,7 @@ from maskery.evals.features import features
 from maskery.evals.knn import Voting, knn_scores, labelled_token
 from maskery.evals.linear_probe import probe
 from maskery.evals.metrics import multilabel, scores
-from maskery.evals.results import END, RANDOM, START, read, read_all
+from maskery.evals.results import END, RANDOM, START, read_result, read_results
 from maskery.nn.vit import ViT, ViTConfig
 from maskery.terminal import Quiet
 from maskery.weights.load import load_encoder
@@ -105,7 +105,7 @@ def test_before_and_after(run: Path, scene_folder: Path, tmp_path: Path, capsys:
     kept, file = len(list((run / "evals").glob("knn-*.json"))), tmp_path / "both.json"
     args = ["eval", "knn", str(run), "--data", str(scene_folder), "--json", str(file), "--beside", "start"]
     assert main([*args, "--seeds", "3", "--seed", "4", "--images.workers", "0"]) == 0
-    random, end = read_all(file)
+    random, end = read_results(file)
     assert (random.of, random.drawn, end.of, end.drawn) == (RANDOM, True, END, False)
     assert random.seeds().keys() == {4, 5, 6}
     for seed, numbers in random.seeds().items():
@@ -141,7 +141,7 @@ def test_few_labels_and_random_weights_are_drawn_together(run: Path, scene_folde
     args = ["eval", "knn", str(run), "--data", str(scene_folder), "--json", str(file), "--no-overlap"]
     args += ["--beside", "random", "--shots", "2", "--k", "5", "--images.workers", "0"]
     assert main([*args, "--draws", "3"]) == 0
-    random, end = read_all(file)
+    random, end = read_results(file)
     assert random.seeds().keys() == end.seeds().keys() == {0, 1, 2}
     assert random.drawn
     assert end.drawn
@@ -150,9 +150,9 @@ def test_few_labels_and_random_weights_are_drawn_together(run: Path, scene_folde
     maskery.knn(
         where=run, data=scene_folder, json=tmp_path / "alone.json", k=5, shots=2, draws=1, seed=2, overlap=False
     )
-    assert read(tmp_path / "alone.json").numbers == end.seeds()[2]
+    assert read_result(tmp_path / "alone.json").numbers == end.seeds()[2]
     assert main([*args, "--draws", "2", "--seeds", "4"]) == 0
-    assert [len(result.seeds()) for result in read_all(file)] == [4, 4]
+    assert [len(result.seeds()) for result in read_results(file)] == [4, 4]
 
 
 def test_other_weights_are_shown_what_they_were_trained_on(
@@ -163,7 +163,7 @@ def test_other_weights_are_shown_what_they_were_trained_on(
     file, other = tmp_path / "both.json", str(tmp_path / "small")
     args = ["eval", "knn", str(run), "--data", str(scene_folder), "--json", str(file)]
     assert main([*args, "--beside", other]) == 0
-    end, small = read_all(file)
+    end, small = read_results(file)
     assert (end.of, small.of, end.shown, small.shown) == (END, other, "3 x 32 x 32", "1 x 16 x 24")
     note = f"{other} is shown 1 x 16 x 24 (channels x height x width), the run's end 3 x 32 x 32"
     assert note in small.notes
@@ -172,7 +172,7 @@ def test_other_weights_are_shown_what_they_were_trained_on(
     assert f"points above {END}" in said.out
     assert f"one number each, nothing was drawn: too few to tell) than {other}." in said.out
     maskery.knn(where=Path(other), data=str(scene_folder), json=tmp_path / "alone.json")
-    alone = read(tmp_path / "alone.json")
+    alone = read_result(tmp_path / "alone.json")
     assert (alone.numbers, alone.fingerprint) == (small.numbers, small.fingerprint)
 
 
@@ -183,7 +183,7 @@ def test_what_a_run_started_from_and_what_cannot_be_asked(
     maskery.pretrain(data=scene_folder, out=tmp_path / "second", steps=2, init=str(run), **tiny)
     args = ["eval", "knn", str(tmp_path / "second"), "--data", str(scene_folder), "--no-overlap"]
     assert main([*args, "--beside", "start", "--json", str(tmp_path / "s.json")]) == 0
-    start, end = read_all(tmp_path / "s.json")
+    start, end = read_results(tmp_path / "s.json")
     assert (start.of, start.weights, end.of) == (START, str(run), END)
     assert accuracies(load_encoder(run), scene_folder).items() <= start.numbers.items()
     for wrong, said in (
@@ -200,7 +200,7 @@ def test_what_a_run_started_from_and_what_cannot_be_asked(
 # ---------------------------------------------------------------------------------------------------- the quick probe
 def test_the_quick_probe(run: Path, scene_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     numbers = quick_probe(where=run, data=str(scene_folder), json=tmp_path / "q.json", tokens="class_token")
-    encoder, result = load_encoder(run), read(tmp_path / "q.json")
+    encoder, result = load_encoder(run), read_result(tmp_path / "q.json")
     data = open_data(str(scene_folder), ImagesConfig(), (32, 32), Quiet())
     assert data.labels is not None
     bank, queries = (features(encoder, data.images, which) for which in (data.train, data.held_out))
@@ -233,7 +233,7 @@ def test_the_labels_of_held_out_images_decide_nothing(run: Path, tmp_path: Path)
         image.rename(place / f"moved-{image.name}")
     for name, where in (("a", folder), ("b", other)):
         quick_probe(where=run, data=str(where), json=tmp_path / f"{name}.json", overlap=False)
-    a, b = (read(tmp_path / f"{name}.json") for name in "ab")
+    a, b = (read_result(tmp_path / f"{name}.json") for name in "ab")
     assert a.tables["C"] == b.tables["C"]
     assert a.numbers != b.numbers
     assert a.fingerprint != b.fingerprint
@@ -245,7 +245,7 @@ def test_the_quick_probe_compared_and_of_few_labels(
     file = tmp_path / "few.json"
     options = {"tokens": "mean_patch", "shots": 3, "draws": 3, "beside": ("random",), "overlap": False}
     quick_probe(where=run, data=str(scene_folder), json=file, **options)
-    random, end = read_all(file)
+    random, end = read_results(file)
     assert random.seeds().keys() == end.seeds().keys() == {0, 1, 2}
     assert end.counts["bank"] == 30
     assert end.tables["per_class"].keys() == end.tables["C"].keys() == {"0", "1", "2"}
@@ -264,11 +264,12 @@ def test_several_labels_an_image(run: Path, tmp_path: Path, capsys: pytest.Captu
     }
     pq.write_table(pa.table(table), tmp_path / "t.parquet")
     numbers = quick_probe(where=run, data=tmp_path / "t.parquet", json=tmp_path / "t.json", tokens="mean_patch")
-    result, data = read(tmp_path / "t.json"), open_data(str(tmp_path / "t.parquet"), ImagesConfig(), (32, 32), Quiet())
+    result = read_result(tmp_path / "t.json")
+    data = open_data(str(tmp_path / "t.parquet"), ImagesConfig(), (32, 32), Quiet())
     assert data.multi_hot is not None
-    said = data.multi_hot[:, 0] != 255
+    has_labels = data.multi_hot[:, 0] != 255
     encoder = load_encoder(run)
-    bank, queries = (features(encoder, data.images, x[said[x]]) for x in (data.train, data.held_out))
+    bank, queries = (features(encoder, data.images, x[has_labels[x]]) for x in (data.train, data.held_out))
     y, truth = (torch.from_numpy(data.multi_hot[x.indices].astype(np.int64)) for x in (bank, queries))
     expected, each = multilabel(probe(bank.mean_patch, y, queries.mean_patch, len(data.classes)).logits, truth)
     assert numbers == {

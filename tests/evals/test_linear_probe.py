@@ -1,4 +1,4 @@
-"""Linear probes: scikit-learn's numbers, known data, nothing learned from the queries; torch's solver at its optimum."""
+"""Linear probes: scikit-learn's numbers, known data, nothing learned from queries; torch's solver."""
 
 import numpy as np
 import pytest

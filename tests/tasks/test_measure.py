@@ -11,9 +11,10 @@ import torch
 from PIL import Image
 
 from maskery.config import Run
-from maskery.evals.results import read
+from maskery.evals.results import read_result
+from maskery.inference.classifier import load_classifier
+from maskery.runs.directory import open_run
 from maskery.tasks.classification.finetune import FinetuneConfig
-from maskery.tasks.classification.load import load_classifier
 from maskery.tasks.classification.probe import ProbeConfig
 from maskery.tasks.classification.recipe import finetune_recipe, probe_recipe
 from maskery.tasks.classification.report import classification_protocol
@@ -49,7 +50,7 @@ def test_a_head_is_never_chosen_by_held_out_images(tmp_path: Path) -> None:
     assert heads["1e-06"]["tune"] < 1
     assert heads["1e-06"]["held_out"] > 0
     assert result.numbers["top1"] == 0.0
-    assert load_classifier(tmp_path / "run").head == 1
+    assert open_run(tmp_path / "run").chosen_head == 1
     assert "of 2 learning rates, the one times 3 is reported: best on images kept out of training" in result.notes
     assert (result.counts["train"], result.counts["tune"], result.counts["held_out"]) == (32, 16, 24)
 
@@ -66,7 +67,7 @@ def tuned(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_numbers_are_those_of_the_answers(tuned: Path) -> None:
-    result, trained = read(tuned / "run" / "evals" / RESULT), load_classifier(tuned / "run")
+    result, trained = read_result(tuned / "run" / "evals" / RESULT), load_classifier(tuned / "run")
     right = []
     for label, name in enumerate(("blue", "red")):
         for file in sorted((tuned / "images" / "val" / name).glob("*.png"))[label == 0 :]:
@@ -144,4 +145,4 @@ def test_it_is_measured_again_from_its_files_alone(tuned: Path, tmp_path: Path) 
     shutil.copytree(tuned / "run", tmp_path / "run")
     shutil.rmtree(tmp_path / "run" / "evals")
     again = measure(tmp_path / "run", CPU, "a side", "its weights")
-    assert again.numbers == read(tuned / "run" / "evals" / RESULT).numbers
+    assert again.numbers == read_result(tuned / "run" / "evals" / RESULT).numbers

@@ -15,7 +15,7 @@ from maskery.data.dataset import open_data
 from maskery.evals.classify import answers
 from maskery.nn.vit import ViTConfig
 from maskery.tasks import TASKS
-from maskery.tasks.classification.objective import Classifier, judged
+from maskery.tasks.classification.objective import ClassificationObjective, judged
 from maskery.tasks.labels import LabelsConfig
 from maskery.terminal import Quiet
 from tests.test_train import assert_same_run, metrics, weights
@@ -30,10 +30,10 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }
 
 
-def built(kind: str, **settings: Any) -> Classifier:
+def built(kind: str, **settings: Any) -> ClassificationObjective:
     torch.manual_seed(0)
     task = TASKS[kind](TASKS[kind].Config(**{"eval_share": 1.0} | settings), VIT)
-    assert isinstance(task, Classifier)
+    assert isinstance(task, ClassificationObjective)
     return task.train()
 
 

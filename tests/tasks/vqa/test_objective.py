@@ -29,7 +29,8 @@ from maskery.evals.vqa import Truth
 from maskery.microbatch import slice_batch
 from maskery.nn.text import PAD, START, UNKNOWN, Words, words_of
 from maskery.nn.vit import ViTConfig
-from maskery.tasks.classification.load import load_task
+from maskery.runs.directory import open_run
+from maskery.tasks.checkpoint import load_objective
 from maskery.tasks.labels import LabelsConfig
 from maskery.tasks.small_data import LabelledData
 from maskery.tasks.vqa.objective import Vqa, VqaConfig
@@ -144,7 +145,7 @@ def test_pages_and_pictures(learned: Path) -> None:
 def test_a_trained_one_answers_new_questions_and_is_no_classifier(
     learned: Path, squares: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    task = load_task(learned / "end-seed0")
+    task = load_objective(open_run(learned / "end-seed0"))
     image = torch.from_numpy(np.asarray(Image.open(squares / "val" / "square_val_000000000003.png")) / 255.0)
     with torch.no_grad():
         ((colour, side),) = task.answer(image.permute(2, 0, 1)[None].float(), [["What color is it?", "where?"]])
