@@ -14,7 +14,7 @@ from torch import Tensor
 import maskery
 from maskery import checkpoint, sharding
 from maskery.checkpoint import State
-from maskery.commands.evaluate_trained import supervise
+from maskery.commands.evaluate_trained import evaluate
 from maskery.methods import METHODS
 from maskery.optim import optimizer_of
 from maskery.runs.directory import open_run
@@ -212,7 +212,7 @@ def test_alone_nothing_can_be_shared_out(scene_folder: Path, tmp_path: Path) -> 
 def test_a_probe_normalises_by_the_whole_batch_wherever_its_images_are(
     runs: Path, scene_folder: Path, tmp_path: Path
 ) -> None:
-    supervise("probe", where=runs / "mae-copies", data=scene_folder, out=tmp_path, **PROBE)
+    evaluate("probe", where=runs / "mae-copies", data=scene_folder, out=tmp_path, **PROBE)
     (name,) = (p.name for p in (runs / "probed").iterdir())
     assert json.loads((runs / "probed" / name / "environment.json").read_text())["processes"] == 2
     one, two = open_run(tmp_path / name).tensors(), open_run(runs / "probed" / name).tensors()

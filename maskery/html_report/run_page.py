@@ -28,10 +28,8 @@ def run_page(found: RunDirectory, seen: Gallery | None, missing: Sequence[str] =
     loss = diagnostics.losses(metrics, found.baselines)
     main = next(iter(found.baselines.get("guesses", {})), "loss")
     results, unreadable = read_files(found.evaluations)
-    evaluations = [*comparisons.tables(results)]
-    evaluations += [
-        t for t in (comparisons.compared(found.comparison), comparisons.before_after(found.before_after)) if t
-    ]
+    own = (comparisons.compare_table(found.comparison), comparisons.before_and_after_table(found.before_after))
+    evaluations = [*comparisons.tables(results), *(table for table in own if table)]
     return render(
         "run.html",
         version=version,
@@ -87,7 +85,7 @@ def summary(found: RunDirectory, said: Sequence[Verdict], evaluations: Sequence[
         words.append(by_name["expected loss"].sentence)
     if "neighbours" in by_name and by_name["neighbours"] not in bad["act"]:
         words.append(by_name["neighbours"].sentence)
-    verdict = next((t.reading[0] for t in evaluations if t.reading), None)
+    verdict = next((t.conclusions[0] for t in evaluations if t.conclusions), None)
     if verdict:
         words.append(verdict[0].upper() + verdict[1:])
     elif found.metrics.lines:

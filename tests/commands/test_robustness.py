@@ -61,7 +61,7 @@ def expected_errors(
 ) -> Errors:
     """Errors by the parts, with the classifier's columns in the order of the data's classes."""
     order = [own.classes.index(name) for name in evaluation.data.classes]
-    classifier = ImageClassifier(lambda x: own.classify(x)[:, order], own.classes, own.size, fraction)
+    classifier = ImageClassifier(lambda x: own.classify(x)[:, order], own.classes, own.size, crop_fraction)
     return corruption_errors(classifier, images, evaluation.indices, NAMES, 0, DEFAULTS)
 
 
