@@ -1,12 +1,9 @@
 """`maskery compare` as a whole: tiny real comparisons, and the files they write."""
 
 import json
-import os
 import shutil
 import signal
 import statistics
-import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +13,7 @@ import yaml
 import maskery
 from maskery.cli import STOPPED, main
 from maskery.options import options
+from tests.interrupting import signal_when
 from tests.test_train import TINY, metrics
 
 WATCH = {"log_every": 2, "looks": 2, "pictures": 1, "held_out": 8, "knn_bank": 500, "knn_queries": 500}
@@ -146,20 +144,13 @@ def test_a_signal_stops_with_a_checkpoint_and_the_same_command_goes_on(
     }[moment]
     file = out / "mae-seed0" / file
 
-    def watch() -> None:
-        limit = time.monotonic() + 60
-        while time.monotonic() < limit and not (file.exists() and file.read_text().count(word) >= count):
-            time.sleep(0.002)
-        os.kill(os.getpid(), signal.SIGTERM)
-
     def too_late(number: int, frame: object) -> None:
         pass
 
-    before, watcher = signal.signal(signal.SIGTERM, too_late), threading.Thread(target=watch)
+    before = signal.signal(signal.SIGTERM, too_late)
     try:
-        watcher.start()
-        assert main(args) == STOPPED
-        watcher.join()
+        with signal_when(file, word, count):
+            assert main(args) == STOPPED
         assert signal.getsignal(signal.SIGTERM) == too_late  # everything is put back
     finally:
         signal.signal(signal.SIGTERM, before)

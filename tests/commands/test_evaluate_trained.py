@@ -1,11 +1,8 @@
 """`maskery eval probe` and `eval finetune` as a whole: tiny real runs, side by side, interrupted, and refused."""
 
 import json
-import os
 import shutil
 import signal
-import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +15,14 @@ from safetensors.torch import load_file
 
 import maskery
 from maskery.cli import MISUSED, STOPPED, main
-from maskery.commands.evaluate_trained import Command, TaskStudyResult, evaluate
+from maskery.commands.evaluate_trained import TaskStudyResult, evaluate
 from maskery.data.sources.open import open_source
 from maskery.evals.results import END, RANDOM, START, fingerprint, read, read_all
 from maskery.nn.vit import SIZES, ViT, ViTConfig
 from maskery.options import options
 from maskery.weights.load import load_encoder
 from tests.exported import to_timm
+from tests.interrupting import signal_when
 from tests.tasks.images import noise, several, two_colours
 from tests.test_train import TINY, assert_same_run, metrics, weights
 
@@ -199,12 +197,6 @@ def test_one_label_a_class_is_enough(places: Path, colours: Path, tmp_path: Path
         assert (made.results[0].counts["train"], made.results[0].counts["tune"]) == (2, 0)
 
 
-def test_where_runs_of_few_labels_lie(places: Path, colours: Path) -> None:
-    for args, name in ((["--shots", "5"], "finetune-5-shots"), (["--labels", "1%"], "finetune-1percent")):
-        given = ["--where", str(places / "second"), "--data", str(colours), *args]
-        assert Command.parse("finetune", given).out == places / "second" / "evals" / name
-
-
 # ----------------------------------------------------------------------------------------------------- what it finds
 def test_what_is_easy_is_learned_and_what_cannot_be_is_not(places: Path, colours: Path, tmp_path: Path) -> None:
     leaves = {"where": places / "other", "batch_size": 16, "steps": 20, "overlap": False}
@@ -256,16 +248,8 @@ def test_a_signal_stops_and_the_same_command_ends_as_an_unbroken_one(
     stopped, folder = tmp_path / "stopped", "end-seed0"
     lines = stopped / folder / "metrics.jsonl"
 
-    def interrupt() -> None:
-        limit = time.monotonic() + 60
-        while time.monotonic() < limit and not (lines.exists() and lines.read_text().count('"loss"') >= 3):
-            time.sleep(0.002)
-        os.kill(os.getpid(), number)
-
-    watcher = threading.Thread(target=interrupt)
-    watcher.start()
-    assert main(command(kind, leaves | {"out": stopped})) == STOPPED
-    watcher.join()
+    with signal_when(lines, '"loss"', 3, number):
+        assert main(command(kind, leaves | {"out": stopped})) == STOPPED
     assert "stopped by a signal; the same command goes on" in capsys.readouterr().err
     assert 3 <= max(line["step"] for line in metrics(stopped / folder)) < 12
     assert main(command(kind, leaves | {"out": stopped})) == 0
