@@ -3,6 +3,7 @@
 The numbers of every run are in its own evals/compare.json, written once; the record is put together from these.
 """
 
+import contextlib
 import json
 import shutil
 import statistics
@@ -57,12 +58,9 @@ class ComparisonRecord:
         """Read the numbers of the finished runs by label and seed."""
         found: dict[str, dict[int, Facts]] = {variant.label: {} for variant in self.plan.variants}
         for variant, seed in self.plan.order():
-            try:
-                found[variant.label][seed] = json.loads(
-                    (self.directory(variant.label, seed) / "evals" / FILE).read_text()
-                )
-            except (OSError, ValueError):
-                continue  # not finished
+            file = self.directory(variant.label, seed) / "evals" / FILE
+            with contextlib.suppress(OSError, ValueError):  # not finished
+                found[variant.label][seed] = json.loads(file.read_text())
         return found
 
     def seconds_left(self) -> float | None:

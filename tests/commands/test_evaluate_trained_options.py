@@ -7,6 +7,7 @@ import pytest
 from maskery.commands.evaluate_trained_options import HIDDEN, TaskCommand
 from maskery.config import Run
 from maskery.options import UsageError
+from maskery.tasks import TASKS
 
 
 def parse(*args: str) -> TaskCommand:
@@ -24,11 +25,9 @@ def test_runs_lie_in_the_run_that_is_evaluated(args: list[str], name: str, tmp_p
 
 
 def test_options_replace_what_a_recipe_says() -> None:
-    recipe = Run(parse("--where", "w", "--out", "o").options.run.settings, steps=100, batch_size=64)
-    command = parse(
-        "--where", "w", "--out", "o", "--epochs", "3", "--settings.mixup", "0.5", "--seed", "4", "--seeds", "2"
-    )
-    run = command.apply_to(recipe)
+    args = ["--epochs", "3", "--settings.mixup", "0.5", "--seed", "4", "--seeds", "2"]
+    command = parse("--where", "w", "--out", "o", *args)
+    run = command.apply_to(Run(TASKS["finetune"].Config(), steps=100, batch_size=64))
     assert (run.epochs, run.steps, run.batch_size, run.settings.mixup) == (3, None, 64, 0.5)
     assert command.seeds == range(4, 6)
 
