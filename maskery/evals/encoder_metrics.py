@@ -21,14 +21,14 @@ LEAST_RATE = 0.05  # images per second are logged rounded to a tenth
 
 
 @dataclass(frozen=True)
-class LabelledImages:
+class ProbeImages:
     """Images that encoders are measured on, the same for all."""
 
     bank: np.ndarray  # training images with labels
     queries: np.ndarray  # held-out images with labels
 
     @classmethod
-    def of(cls, data: ImageData) -> "LabelledImages | str":
+    def of(cls, data: ImageData) -> "ProbeImages | str":
         """Choose the images; a sentence when there are none."""
         if data.labels is None:
             return "the images have no labels"
@@ -40,9 +40,7 @@ class LabelledImages:
         return cls(spread(bank, BANK), spread(queries, QUERIES))
 
 
-def encoder_metrics(
-    encoder: ViT, data: ImageData, images: LabelledImages, options: InferenceOptions
-) -> dict[str, float]:
+def encoder_metrics(encoder: ViT, data: ImageData, images: ProbeImages, options: InferenceOptions) -> dict[str, float]:
     """Accuracies on held-out images: kNN and linear probe, on the mean patch token and on the class token."""
     assert data.labels is not None
     bank, queries = (features(encoder, data.images, part, options) for part in (images.bank, images.queries))

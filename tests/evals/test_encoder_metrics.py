@@ -9,7 +9,7 @@ import torch
 
 from maskery.config import ImagesConfig
 from maskery.data.dataset import ImageData, open_data
-from maskery.evals.encoder_metrics import LabelledImages, encoder_metrics, seconds_per_step, training_curve
+from maskery.evals.encoder_metrics import ProbeImages, encoder_metrics, seconds_per_step, training_curve
 from maskery.evals.features import features
 from maskery.evals.inference_options import InferenceOptions
 from maskery.evals.knn import knn_accuracies
@@ -59,26 +59,26 @@ def data(scene_folder: Path) -> ImageData:
 
 
 def test_the_same_images_are_asked_for_and_only_those_with_labels(data: ImageData, scene_folder: Path) -> None:
-    images = LabelledImages.of(data)
-    assert isinstance(images, LabelledImages)
+    images = ProbeImages.of(data)
+    assert isinstance(images, ProbeImages)
     assert images.bank.tolist() == data.train.tolist()
     assert images.queries.tolist() == data.held_out.tolist()
     assert data.labels is not None
     data.labels[data.train[3]] = -1
-    fewer = LabelledImages.of(data)
-    assert isinstance(fewer, LabelledImages)
+    fewer = ProbeImages.of(data)
+    assert isinstance(fewer, ProbeImages)
     assert set(images.bank) - set(fewer.bank) == {data.train[3]}
     data.labels[data.held_out] = -1
-    assert LabelledImages.of(data) == "no image with a label is held out (--images.holdout)"
+    assert ProbeImages.of(data) == "no image with a label is held out (--images.holdout)"
     without = open_data(str(scene_folder), ImagesConfig(memory=0.0, labels=False), (32, 32), Quiet())
-    assert LabelledImages.of(without) == "the images have no labels"
+    assert ProbeImages.of(without) == "the images have no labels"
 
 
 def test_four_accuracies(data: ImageData) -> None:
     """Each is of its own token, learned from the bank and images of the queries."""
     torch.manual_seed(0)
     encoder = ViT(ViTConfig(48, 2, 3, 8, (32, 32)))
-    images = LabelledImages(data.train, data.train[::4])
+    images = ProbeImages(data.train, data.train[::4])
     numbers = encoder_metrics(encoder, data, images, InferenceOptions())
     bank, queries = features(encoder, data.images, images.bank), features(encoder, data.images, images.queries)
     assert data.labels is not None
