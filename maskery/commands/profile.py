@@ -148,7 +148,7 @@ def measured(run: Run, out: Path, here: World, timed: int) -> dict[str, Any]:
         "memory_total_gb": total / 1e9,
         "workers": workers,
         "images_per_second_per_worker": alone,
-        "kept_in_memory": bool(data.images.kept),
+        "kept_in_memory": bool(data.images.memory),
         "packed": data.images.source.full_sizes is not None,
         "batch_size": run.batch_size,
         "micro_batch": run.micro_batch,
