@@ -14,7 +14,7 @@ from torch import Tensor
 from ..data.crops import to_float
 from ..data.dataset import ImageData
 from ..data.loader import Skips
-from ..data.questions import wholly
+from ..data.question_targets import wholly
 from ..data.sources.vqa_v2 import VqaSource
 
 AT_ONCE = {"cuda": 256}  # images; 64 elsewhere

@@ -17,7 +17,7 @@ from torch import Tensor
 from ..data.crops import to_float
 from ..data.dataset import ImageData
 from ..data.loader import Skips
-from ..data.objects import fitted
+from ..data.object_targets import fitted
 from ..data.sources.coco import CocoSource
 from ..data.sources.rle import MISSING, encode_mask, run_lengths
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from ..data.crops import to_float
 from ..data.dataset import ImageData
 from ..data.loader import Skips
-from ..data.masked import wholes
+from ..data.mask_targets import wholes
 from ..data.masks import VOID, Meaning
 from .metrics import refuse_nan
 

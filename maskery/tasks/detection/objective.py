@@ -23,7 +23,7 @@ from ...data.crops import Crop, centre
 from ...data.dataset import ImageData
 from ...data.decode.unreadable import Unreadable
 from ...data.loader import Plan
-from ...data.objects import NOTHING, Jitter, ObjectDraws, Targets, opened, view_of
+from ...data.object_targets import NOTHING, Jitter, ObjectDraws, Targets, opened, view_of
 from ...data.sources.coco import CocoSource
 from ...evals.detect import SCORE, Seen, average_precision, detected, pasted
 from ...nn.vit import ViT, ViTConfig, drop_paths

@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from ...data.dataset import ImageData
-from ...data.objects import NOTHING, Targets, View
+from ...data.object_targets import NOTHING, Targets, View
 from ...data.sources.coco import CocoSource
 from ...data.sources.rle import mask_api
 from ..labels import reported_split, split_validation, subset_of_images

@@ -30,7 +30,7 @@ from ...data.dataset import ImageData
 from ...data.decode.unreadable import Unreadable
 from ...data.distortion import distorted
 from ...data.loader import Plan
-from ...data.masked import MaskedDraws, Scaling
+from ...data.mask_targets import MaskedDraws, Scaling
 from ...data.masks import VOID, Meaning, mask_of, nearest
 from ...evals.segment import Inference, numbers, segmented
 from ...nn.all_mlp import AllMLP

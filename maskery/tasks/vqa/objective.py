@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from ...data.crops import Crop
 from ...data.dataset import ImageData
 from ...data.loader import Plan
-from ...data.questions import NOBODY, Asked, QuestionDraws
+from ...data.question_targets import NOBODY, Asked, QuestionDraws
 from ...data.sources.vqa_v2 import VqaSource
 from ...evals.answers import Answers, answers
 from ...evals.vqa import Truth, accuracies

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ...data.dataset import ImageData
-from ...data.questions import NOBODY, Table
+from ...data.question_targets import NOBODY, Table
 from ...data.sources.vqa_v2 import VqaSource
 from ...evals.vqa import Truth, normalised, plain
 from ...nn.text import Pieces, Tokens, Words, words_of

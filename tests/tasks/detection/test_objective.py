@@ -18,7 +18,7 @@ import maskery
 from maskery.cli import main
 from maskery.config import ImagesConfig, Run
 from maskery.data.dataset import open_data
-from maskery.data.objects import Targets
+from maskery.data.object_targets import Targets
 from maskery.demo.coco import write_coco
 from maskery.microbatch import part
 from maskery.nn.vit import ViTConfig

@@ -22,7 +22,7 @@ import maskery
 from maskery.cli import main
 from maskery.config import ImagesConfig, Run
 from maskery.data.dataset import open_data
-from maskery.data.questions import NOBODY
+from maskery.data.question_targets import NOBODY
 from maskery.data.sources.vqa_v2 import VqaSource
 from maskery.demo.vqa import write_files, write_vqa
 from maskery.evals.vqa import Truth

@@ -14,7 +14,7 @@ from PIL import Image
 from maskery.config import ImagesConfig
 from maskery.data.images import Images
 from maskery.data.loader import Plan, batches
-from maskery.data.questions import NOBODY, Asked, QuestionDraws, Table, Whole, wholly
+from maskery.data.question_targets import NOBODY, Asked, QuestionDraws, Table, Whole, wholly
 from maskery.data.sources.open import open_source
 from maskery.data.sources.source import split_indices
 from maskery.data.sources.vqa_v2 import UNANSWERED, VqaSource, splits_of

@@ -15,7 +15,7 @@ from PIL import Image
 from maskery.config import ImagesConfig
 from maskery.data.images import Images
 from maskery.data.loader import UNIFORMS, Plan, batches
-from maskery.data.masked import MaskedDraws, Scaling, covering, wholes
+from maskery.data.mask_targets import MaskedDraws, Scaling, covering, wholes
 from maskery.data.masks import VOID, Meaning, nearest
 from maskery.data.sources.open import open_source
 

@@ -11,7 +11,7 @@ from PIL import Image
 from maskery.config import ImagesConfig
 from maskery.data.images import Images
 from maskery.data.loader import Plan, batches, uniforms
-from maskery.data.objects import NO_NUMBERS, NOTHING, WHOLE, Jitter, ObjectDraws, Targets, fitted, view_of
+from maskery.data.object_targets import NO_NUMBERS, NOTHING, WHOLE, Jitter, ObjectDraws, Targets, fitted, view_of
 from maskery.data.sources.open import open_source
 from maskery.demo.coco import write_coco
 from maskery.microbatch import part
