@@ -104,7 +104,7 @@ def stepping(job: Job, device: torch.device) -> Callable[[], None]:
         return step_of(model, lambda model: loss(model, images), device)
     objective = built(job.name, case).to(device).train()
     model = compiled(objective, job)
-    take = step_of(model, lambda model: model(objective.draw({"image": images}, 0.5), 0.5)["loss"], device)
+    take = step_of(model, lambda model: model(objective.sample({"image": images}, 0.5), 0.5)["loss"], device)
 
     def step() -> None:
         if job.compile == "reduce-overhead":

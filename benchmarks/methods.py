@@ -21,6 +21,7 @@ from maskery.methods import METHODS
 from maskery.nn.vit import SIZES, ViTConfig
 from maskery.objective import Objective
 from maskery.recipes import DECODERS
+from maskery.weights.teacher import build_objective
 
 from .count import per_image
 from .step import Case, environment, seconds, step_of
@@ -45,7 +46,7 @@ def built(name: str, case: Case) -> Objective:
     settings: dict[str, Any] = {"decoder": DECODERS[case.model]}
     if name == "cmt-mae":
         settings["teacher"] = f"random:{TEACHERS[case.model][0]}"
-    return METHODS[name](METHODS[name].Config(**settings), vit_of(case))
+    return build_objective(METHODS[name], METHODS[name].Config(**settings), vit_of(case))
 
 
 def predicted(case: Case) -> dict[str, float]:
@@ -61,7 +62,7 @@ def stepping(name: str, case: Case, device: torch.device) -> Any:
     objective = built(name, case).to(device).train()
     model: Any = torch.compile(objective, dynamic=False) if device.type == "cuda" else objective
     images = torch.rand(case.batch, 3, case.pixels, case.pixels, device=device)
-    take = step_of(model, lambda net: net(objective.draw({"image": images}, 0.5), 0.5)["loss"], device)
+    take = step_of(model, lambda net: net(objective.sample({"image": images}, 0.5), 0.5)["loss"], device)
 
     def step() -> None:
         take()

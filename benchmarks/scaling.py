@@ -65,7 +65,7 @@ def step_of(model: Any, net: Any, images: torch.Tensor, ask: Callable[[bool], bo
     def step() -> None:
         with torch.autocast(images.device.type, torch.bfloat16, enabled=cuda):
             with torch.no_grad():
-                batch = net.draw({"image": images}, 0.0)
+                batch = net.sample({"image": images}, 0.0)
             loss = model(batch, 0.0)["loss"]
         loss.backward()
         optimizer.step()

@@ -85,7 +85,7 @@ def compare(case: Case, device: torch.device, rounds: int, compiled: bool) -> di
     """Images per second of ours and of every peer that is installed, and the ratio of each round (ours / theirs)."""
     images = torch.rand(case.batch, 3, case.pixels, case.pixels, device=device)
     net = ours(case).to(device).train()
-    took: dict[str, Any] = {"maskery": (net, lambda model, x: model(net.draw({"image": x}, 0.0), 0.0)["loss"])}
+    took: dict[str, Any] = {"maskery": (net, lambda model, x: model(net.sample({"image": x}, 0.0), 0.0)["loss"])}
     took |= {name: peer for name in PEERS if (peer := installed(name, case))}
     sizes = {name: parameters(module) for name, (module, _) in took.items()}
     assert all(abs(n / sizes["maskery"] - 1) < 0.005 for n in sizes.values()), f"not the same network: {sizes}"

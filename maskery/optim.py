@@ -1,4 +1,4 @@
-"""Optimisers and which parameters they treat how."""
+"""Optimisers, and parameter groups with their weight decay and learning-rate multiplier."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,16 +12,16 @@ from .lars import LARS
 USUAL = OptimConfig()
 
 
-def decays(name: str, parameter: Tensor) -> bool:
-    """Whether weight decay acts on a parameter: not on 1-D tensors and biases, as in MAE's reference.
+def has_weight_decay(name: str, parameter: Tensor) -> bool:
+    """Whether weight decay applies to a parameter: not to biases and 1-D tensors, as in MAE's reference code.
 
-    Class and mask tokens are three-dimensional and therefore decayed, there and here.
+    Class and mask tokens are three-dimensional and therefore decayed, in both.
     """
     return not (parameter.ndim <= 1 or name.endswith(".bias"))
 
 
-def layer_rate(name: str, depth: int, factor: float) -> float:
-    """1 for what is no block of the encoder, one factor of layer decay more for each towards the patch embedding."""
+def layer_decay_multiplier(name: str, depth: int, factor: float) -> float:
+    """Learning-rate multiplier under layer decay: `factor ** layers_above`; 1 outside the encoder."""
     part = name.split(".")
     if part[0] != "encoder" or part[1] == "norm":
         return 1.0
@@ -32,11 +32,11 @@ def layer_rate(name: str, depth: int, factor: float) -> float:
 def optimizer_of(
     module: nn.Module,
     config: OptimConfig = USUAL,
-    decays: Callable[[str, Tensor], bool] = decays,
-    scale: Callable[[str], float] = lambda name: 1.0,
+    decays: Callable[[str, Tensor], bool] = has_weight_decay,
+    lr_multiplier: Callable[[str], float] = lambda name: 1.0,
 ) -> torch.optim.Optimizer:
-    """The optimiser of the trainable parameters. Before every step the loop gives each group its "scale" times lr."""
-    groups = grouped(module, config.weight_decay, decays, scale)
+    """Build the optimiser; before every step the loop sets the lr of each group to "scale" * lr."""
+    groups = grouped(module, config.weight_decay, decays, lr_multiplier)
     if config.name == "lars":
         return LARS(groups, momentum=config.momentum)
     if config.name == "sgd":
@@ -47,15 +47,15 @@ def optimizer_of(
 def grouped(
     module: nn.Module,
     weight_decay: float,
-    decays: Callable[[str, Tensor], bool] = decays,
-    scale: Callable[[str], float] = lambda name: 1.0,
+    decays: Callable[[str, Tensor], bool] = has_weight_decay,
+    lr_multiplier: Callable[[str], float] = lambda name: 1.0,
 ) -> list[dict[str, Any]]:
-    """The trainable parameters in groups of the same weight decay and learning rate: decayed first, fastest first."""
-    found: dict[tuple[bool, float], list[nn.Parameter]] = {}
+    """Group trainable parameters by weight decay and learning-rate multiplier: decayed first, largest first."""
+    groups: dict[tuple[bool, float], list[nn.Parameter]] = {}
     for name, p in module.named_parameters():
         if p.requires_grad:
-            found.setdefault((decays(name, p), scale(name)), []).append(p)
+            groups.setdefault((decays(name, p), lr_multiplier(name)), []).append(p)
     return [
-        {"params": found[decayed, s], "weight_decay": weight_decay if decayed else 0.0, "scale": s}
-        for decayed, s in sorted(found, reverse=True)
+        {"params": groups[decayed, s], "weight_decay": weight_decay if decayed else 0.0, "scale": s}
+        for decayed, s in sorted(groups, reverse=True)
     ]

@@ -37,7 +37,7 @@ def over(world: World, objective: Objective, precision: torch.dtype, compiled: b
             block.compile(dynamic=False)
         fully_shard(block, mesh=mesh, mp_policy=travels)
     fully_shard(objective, mesh=mesh)
-    register_fsdp_forward_method(objective, "draw")  # a teacher may look while masks are drawn
+    register_fsdp_forward_method(objective, "sample")  # a teacher may look while masks are drawn
     objective.to(world.device)
 
 

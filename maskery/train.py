@@ -42,6 +42,7 @@ from .signals import signals
 from .terminal import Quiet, Terminal
 from .trackers import tracker
 from .weights import load
+from .weights.teacher import build_objective
 
 
 class Diverged(RuntimeError):
@@ -89,7 +90,7 @@ def train(
     plan = Plan(run.batch_size, world.rank, world.size)
     data = open_data(run.data, run.images, run.size, terminal, world)
     run = resolved(run, data, device)
-    settings, data = OBJECTIVES[run.method].prepared(run.settings, data)
+    settings, data = OBJECTIVES[run.method].prepare(run.settings, data)
     run = replace(run, settings=settings)
     n, steps = len(data.train), run.total_steps(len(data.train))
     held = "a split of the data" if data.images.source.splits is not None else "by a hash of the name"
@@ -103,7 +104,7 @@ def train(
 
     # ------------------------------------------------------------------------------------------------- method
     torch.manual_seed(run.seed)
-    objective = OBJECTIVES[run.method](run.settings, run.vit())
+    objective = build_objective(OBJECTIVES[run.method], run.settings, run.vit())
     checkpoints = out / "checkpoints"
     if run.init and not (resume and checkpoint.complete(checkpoints)):
         say(load.start_from(objective, Path(run.init)))
@@ -112,9 +113,9 @@ def train(
         recompute_blocks(objective)
     for note in objective.notes:
         say(note)
-    compiled = run.compile == "on" and not objective.eager
-    if run.compile == "on" and objective.eager:
-        say(f"not compiled: {objective.eager}")
+    compiled = run.compile == "on" and not objective.no_compile_reason
+    if run.compile == "on" and objective.no_compile_reason:
+        say(f"not compiled: {objective.no_compile_reason}")
     sizes = microbatch.sizes(plan.share, objective)
     precision = torch.bfloat16 if run.precision == "bf16" else torch.float32
     shown: Objective | None = objective  # what is looked at: a whole network, and where there is none, a copy
@@ -128,7 +129,7 @@ def train(
             model = torch.compile(model, dynamic=False)
         if world.size > 1:
             model = data_parallel(model, device)
-    optimizer = optimizer_of(objective, run.optim, objective.decays, objective.lr_scale)
+    optimizer = optimizer_of(objective, run.optim, objective.has_weight_decay, objective.lr_multiplier)
     parameters = sum(p.numel() for p in objective.encoder.parameters()) / 1e6
     say(
         f"{run.method}, {run.model}/{run.patch_size} at {run.size[0]} x {run.size[1]} ({parameters:.1f} M parameters), "
@@ -139,7 +140,7 @@ def train(
 
     def drawn(images: Mapping[str, Tensor], t: float) -> Batch:
         with torch.no_grad(), torch.autocast(device.type, precision, enabled=precision != torch.float32):
-            return objective.draw(dict(images), t)
+            return objective.sample(dict(images), t)
 
     def backward(batch: Batch, t: float, start: int, size: int, exchange: bool = True) -> Losses:
         """Forward and backward of the micro-batch that begins at image `start`.
@@ -147,7 +148,7 @@ def train(
         Processes exchange gradients only in the last one. Shared out, they do in every one: whole gradients are what
         there is no room for.
         """
-        part = microbatch.part(batch, start, size)
+        part = microbatch.slice_batch(batch, start, size)
         quiet = isinstance(model, DistributedDataParallel) and not (exchange and start + size == plan.share)
         with model.no_sync() if quiet else contextlib.nullcontext():
             with torch.autocast(device.type, precision, enabled=precision != torch.float32):
@@ -176,11 +177,11 @@ def train(
 
     if sharded and run.micro_batch == "auto":
         micro = plan.share  # nobody can step back from an attempt while others wait for their part of a layer
-    elif run.micro_batch == "auto" or (resume and objective.whole):
+    elif run.micro_batch == "auto" or (resume and objective.needs_whole_batch):
         micro = microbatch.largest_that_fits(sizes, attempt, world.any, forget)
         run = replace(run, micro_batch=micro)  # resuming does not search again
     else:
-        micro = microbatch.asked_for(run.micro_batch, plan.share, objective)
+        micro = microbatch.size_up_to(run.micro_batch, plan.share, objective)
     if micro < plan.share:
         say(f"micro-batches of {micro} images: {plan.share // micro} of them make a process's share of a batch")
 
@@ -252,7 +253,7 @@ def train(
     crops = list({id(crop): crop for crop in views.values()}.values())  # views that share a crop object are cut once
     place = {name: [crop is c for c in crops].index(True) for name, crop in views.items()}
     workers = data.workers(world.local_size)
-    draws = objective.draws(data, crops, run.size, run.seed, plan, device)
+    draws = objective.train_dataset(data, crops, run.size, run.seed, plan, device)
     loader = batches(draws, step, steps, workers)
     looks = {round(steps * k / run.watch.looks) for k in range(run.watch.looks + 1)} if run.watch.looks else set()
     saved, aside, waited, clock, since = time.monotonic(), 0.0, 0.0, time.perf_counter(), step

@@ -30,7 +30,7 @@ def test_operations_are_counted_right(name: str) -> None:
     objective = built(name, case).train()
     batch = {"image": torch.rand(case.batch, 3, case.pixels, case.pixels)}
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:  # others are not counted on a CPU
-        objective(objective.draw(batch, 0.5), 0.5)["loss"].backward()
+        objective(objective.sample(batch, 0.5), 0.5)["loss"].backward()
     mae = per_image(vit_of(case), DECODERS[case.model])["mae"]
     assert counter.get_total_flops() / case.batch == pytest.approx(predicted(case)[name] * mae, rel=0.025)
 

@@ -18,6 +18,7 @@ from maskery.tasks.detection.objective import Detect
 from maskery.tasks.labels import LabelsConfig
 from maskery.tasks.segmentation.objective import Segment
 from maskery.tasks.vqa.objective import Vqa
+from maskery.weights.teacher import build_objective
 
 VIT = ViTConfig(48, 2, 3, 8, (32, 32))
 HEADS = {"mlp": {"head": "mlp"}, "linear": {"head": "linear"}, "frozen": {"head": "linear", "freeze": True}}
@@ -39,7 +40,7 @@ def built(name: str) -> Objective:
     if method.labelled:
         small["labels"] = LabelsConfig(classes='["moon", "ring", "star"]')
     known = {f.name for f in fields(method.Config)}
-    return method(method.Config(**{k: v for k, v in small.items() if k in known}), VIT).train()
+    return build_objective(method, method.Config(**{k: v for k, v in small.items() if k in known}), VIT).train()
 
 
 def batch_of(objective: Objective, seed: int = 0) -> Batch:
@@ -49,7 +50,7 @@ def batch_of(objective: Objective, seed: int = 0) -> Batch:
         label = {"label": torch.randint(-1, 3, (4, 32, 32)).short()}
     images = {name: torch.rand(4, 3, 32, 32) for name in objective.views(Crop())}
     if isinstance(objective, Detect):
-        label = {"label": targets.grid(4, images["image"], objective.with_masks)}
+        label = {"label": targets.grid_of_squares(images["image"], objective.with_masks)}
         label["label"].classes[:, ::2] = 2
     if isinstance(objective, Vqa):
         asked = objective.blank(4)
@@ -83,11 +84,11 @@ def test_blocks_of_a_tuned_encoder_learn_slower_the_deeper_they_lie(name: str) -
     for parameter, p in objective.named_parameters():
         if parameter.startswith("encoder."):
             expected = next(n for part, n in power.items() if parameter.startswith(f"encoder.{part}"))
-            assert name == "probe" or objective.lr_scale(parameter) == pytest.approx(factor**expected), parameter
+            assert name == "probe" or objective.lr_multiplier(parameter) == pytest.approx(factor**expected), parameter
             plain = p.ndim > 1 and not (factor < 1 and parameter.endswith(("cls_token", "pos_embed")))
-            assert objective.decays(parameter, p) == plain, parameter
+            assert objective.has_weight_decay(parameter, p) == plain, parameter
         elif name != "probe":  # whose heads have rates of their own
-            assert objective.lr_scale(parameter) == 1, parameter
+            assert objective.lr_multiplier(parameter) == 1, parameter
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -107,7 +108,7 @@ def test_forward_changes_no_state(name: str) -> None:
 @pytest.mark.parametrize("name", CASES)
 def test_what_was_drawn_before_is_not_drawn_again(name: str) -> None:
     objective = built(name)
-    drawn = objective.draw(batch_of(objective), 0.1)
+    drawn = objective.sample(batch_of(objective), 0.1)
     torch.manual_seed(1)
     first = objective(drawn, 0.5)["loss"]
     torch.manual_seed(2)
@@ -121,16 +122,16 @@ def test_what_was_drawn_before_is_not_drawn_again(name: str) -> None:
 @pytest.mark.parametrize("name", [*OBJECTIVES, "segment/frozen"])  # the other heads are parts of these
 def test_compiles_as_one_graph_or_is_none(name: str) -> None:
     objective = built(name)
-    drawn = objective.draw(batch_of(objective), 0.1)
+    drawn = objective.sample(batch_of(objective), 0.1)
     torch._dynamo.reset()
     compiled = torch.compile(objective, fullgraph=True, backend="aot_eager")
-    if objective.eager:  # who says that it is no graph is asked, too
+    if objective.no_compile_reason:  # who says that it is no graph is asked, too
         with pytest.raises(torch._dynamo.exc.TorchDynamoException):
             compiled(drawn, 0.1)
         return
     torch.testing.assert_close(compiled(drawn, 0.1)["loss"], objective(drawn, 0.1)["loss"])
     count = torch._dynamo.utils.counters["stats"]["unique_graphs"]
-    compiled(objective.draw(batch_of(objective, 3), 0.2), 0.2)  # another batch, another time: the same graph
+    compiled(objective.sample(batch_of(objective, 3), 0.2), 0.2)  # another batch, another time: the same graph
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == count
 
 
@@ -138,7 +139,7 @@ def test_compiles_as_one_graph_or_is_none(name: str) -> None:
 def test_pictures_are_images_in_range(name: str) -> None:
     objective = built(name).eval()
     with torch.no_grad():
-        columns = objective.picture(objective.draw(batch_of(objective), 0.1))
+        columns = objective.picture(objective.sample(batch_of(objective), 0.1))
     assert len(columns) >= 2
     for images in columns.values():
         assert images.shape == (4, 3, 32, 32)
@@ -152,7 +153,7 @@ FROZEN = ("probe", "segment/frozen", "detect/frozen", "vqa/frozen", "vqa/blind")
 @pytest.mark.parametrize("name", [name for name in CASES if name not in FROZEN])
 def test_recomputing_keeps_less_and_changes_nothing(name: str) -> None:
     objective, kept, losses, gradients = built(name), [], [], []
-    drawn = objective.draw(batch_of(objective), 0.1)
+    drawn = objective.sample(batch_of(objective), 0.1)
     own = {p.untyped_storage().data_ptr() for p in objective.parameters()}
     torch._dynamo.reset()
     steps: list[Any] = [objective, objective]

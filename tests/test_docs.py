@@ -113,7 +113,7 @@ def test_the_added_method_by_hand(simmim: Path) -> None:
     exec(blocks("adding-a-method.md", "python")[0], {})  # adds the line to METHODS
     method = test_contract.built("simmim")
     torch.manual_seed(0)
-    batch = method.draw({"image": torch.rand(2, 3, 32, 32)}, 0.0)
+    batch = method.sample({"image": torch.rand(2, 3, 32, 32)}, 0.0)
     m, image = batch["mask"].hidden, batch["image"]
     assert m.sum(1).tolist() == [10, 10]  # of 16, at 0.6
     x = (image - method.encoder.mean) / method.encoder.std

@@ -17,6 +17,7 @@ from maskery.nn.masking import Mask
 from maskery.nn.vit import ViTConfig
 from maskery.objective import Batch, Objective
 from maskery.optim import optimizer_of
+from maskery.weights.teacher import build_objective
 from tests.test_train import TINY, metrics
 
 pytestmark = [
@@ -43,7 +44,7 @@ def test_a_step_never_waits_for_the_device(name: str, compiled: bool) -> None:
     device = torch.device("cuda")
     teacher = {"teacher": "random:test_vit"} if name == "cmt-mae" else {}
     config = METHODS[name].Config(decoder=DecoderSize(64, 1, 4), **teacher)
-    objective = METHODS[name](config, ViTConfig(128, 2, 4, 8, (32, 32)))
+    objective = build_objective(METHODS[name], config, ViTConfig(128, 2, 4, 8, (32, 32)))
     objective = objective.to(device).train()
     model = torch.compile(objective, dynamic=False) if compiled else objective
     optimizer = optimizer_of(objective)
@@ -51,7 +52,7 @@ def test_a_step_never_waits_for_the_device(name: str, compiled: bool) -> None:
 
     def step(seed: int) -> None:
         torch.manual_seed(seed)
-        batch = objective.draw({"image": to_float(pixels, device)}, 0.0)
+        batch = objective.sample({"image": to_float(pixels, device)}, 0.0)
         with torch.autocast("cuda", torch.bfloat16):
             loss = model(batch, seed / 10)["loss"]
         loss.backward()
@@ -75,8 +76,8 @@ def built(name: str, device: str) -> tuple[Objective, Batch]:
     torch.manual_seed(0)
     teacher = {"teacher": "random:test_vit"} if name == "cmt-mae" else {}
     config = METHODS[name].Config(decoder=DecoderSize(64, 2, 4), **teacher)
-    objective = METHODS[name](config, ViTConfig(128, 2, 4, 8, (32, 32))).train()
-    batch = objective.draw({"image": torch.rand(8, 3, 32, 32)}, 0.3)
+    objective = build_objective(METHODS[name], config, ViTConfig(128, 2, 4, 8, (32, 32))).train()
+    batch = objective.sample({"image": torch.rand(8, 3, 32, 32)}, 0.3)
     return objective.to(device), {key: moved(value, device) for key, value in batch.items()}
 
 

@@ -17,6 +17,7 @@ from maskery.methods.mae import MAE, MAEConfig
 from maskery.nn.decoder import DecoderSize
 from maskery.nn.vit import ViT, ViTConfig
 from maskery.objective import Batch, Losses, Objective
+from maskery.weights.teacher import build_objective
 
 from .test_train import TINY, assert_same_run, metrics, weights
 
@@ -37,13 +38,13 @@ def built(name: str, **settings: Any) -> Objective:
     torch.manual_seed(0)
     teacher = {"teacher": "random:test_vit"} if name == "cmt-mae" else {}
     config = METHODS[name].Config(decoder=DecoderSize(32, 1, 4), **teacher, **settings)
-    return METHODS[name](config, VIT).train()
+    return build_objective(METHODS[name], config, VIT).train()
 
 
 def drawn(objective: Objective, images: int) -> Batch:
     torch.manual_seed(1)
     with torch.no_grad():
-        return objective.draw({name: torch.rand(images, 3, 32, 32) for name in objective.views(Crop())}, 0.2)
+        return objective.sample({name: torch.rand(images, 3, 32, 32) for name in objective.views(Crop())}, 0.2)
 
 
 def gradients(objective: Objective, batch: Batch, images: int, size: int) -> tuple[float, dict[str, Tensor]]:
@@ -51,7 +52,7 @@ def gradients(objective: Objective, batch: Batch, images: int, size: int) -> tup
     objective.zero_grad()
     total = 0.0
     for start in range(0, images, size):
-        loss = objective(microbatch.part(batch, start, size), 0.2)["loss"] * (size / images)
+        loss = objective(microbatch.slice_batch(batch, start, size), 0.2)["loss"] * (size / images)
         loss.backward()
         total += float(loss.detach())
     return total, {name: p.grad.clone() for name, p in objective.named_parameters() if p.grad is not None}
@@ -62,7 +63,7 @@ def test_loss_and_gradients_are_those_of_the_whole_batch(name: str, settings: di
     objective = built(name, **settings)
     batch = drawn(objective, 12)
     loss, whole = gradients(objective, batch, 12, 12)
-    for size in (n for n in (6, 4, 2) if n % objective.group == 0):
+    for size in (n for n in (6, 4, 2) if n % objective.micro_batch_multiple == 0):
         same, cut = gradients(objective, batch, 12, size)
         assert same == pytest.approx(loss, rel=1e-6)
         assert cut.keys() == whole.keys()
@@ -84,7 +85,7 @@ class Choice:
 def test_everything_with_tensors_inside_is_cut() -> None:
     x = torch.arange(6.0)
     batch = {"image": x[:, None], "pair": Pair(x, -x), "choice": Choice(x, 0.5), "deep": {"list": [x]}, "alpha": x[0]}
-    part = microbatch.part(batch, 2, 3)
+    part = microbatch.slice_batch(batch, 2, 3)
     assert part["image"].tolist() == [[2], [3], [4]]
     assert isinstance(part["pair"], Pair)
     assert part["pair"].other.tolist() == [-2, -3, -4]
@@ -96,9 +97,9 @@ def test_everything_with_tensors_inside_is_cut() -> None:
 
 def test_what_cannot_be_cut_is_named() -> None:
     with pytest.raises(ValueError, match=r"'table' in a batch of 6 images has the shape \[4, 2\]"):
-        microbatch.part({"image": torch.zeros(6, 1), "table": torch.zeros(4, 2)}, 0, 3)
+        microbatch.slice_batch({"image": torch.zeros(6, 1), "table": torch.zeros(4, 2)}, 0, 3)
     with pytest.raises(ValueError, match="'crop' in a batch is a list_iterator"):
-        microbatch.part({"image": torch.zeros(6, 1), "crop": iter([1])}, 0, 3)
+        microbatch.slice_batch({"image": torch.zeros(6, 1), "crop": iter([1])}, 0, 3)
 
 
 def test_sizes_that_are_tried() -> None:
@@ -110,18 +111,18 @@ def test_sizes_that_are_tried() -> None:
 
 
 def test_a_number_is_a_limit() -> None:
-    assert microbatch.asked_for(1000, 96, built("mae")) == 96
-    assert microbatch.asked_for(40, 96, built("mae")) == 32
+    assert microbatch.size_up_to(1000, 96, built("mae")) == 96
+    assert microbatch.size_up_to(40, 96, built("mae")) == 32
     with pytest.raises(ValueError, match=r"--micro-batch 3: no number .* divides .* 96 images .* multiple of 4"):
-        microbatch.asked_for(3, 96, built("mixed-ae"))
+        microbatch.size_up_to(3, 96, built("mixed-ae"))
 
 
 def test_a_loss_over_the_whole_batch_is_never_cut() -> None:
     objective = built("msa", align="mean", align_loss="infonce")
     assert microbatch.sizes(16, objective) == [16]
-    assert microbatch.asked_for(16, 16, objective) == 16
+    assert microbatch.size_up_to(16, 16, objective) == 16
     with pytest.raises(ValueError, match=r"--micro-batch 8 is less than .* 16 images, and this .* compares all"):
-        microbatch.asked_for(8, 16, objective)
+        microbatch.size_up_to(8, 16, objective)
 
 
 class Full(torch.autograd.Function):
@@ -155,8 +156,8 @@ class Tight(Objective):
     def views(self, crop: Crop) -> dict[str, Crop]:
         return {"image": crop}
 
-    def draw(self, batch: Batch, t: float) -> Batch:
-        return self.inner.draw(batch, t)
+    def sample(self, batch: Batch, t: float) -> Batch:
+        return self.inner.sample(batch, t)
 
     def forward(self, batch: Batch, t: float) -> Losses:
         if not torch.is_grad_enabled():

@@ -20,7 +20,7 @@ from ..config import Run
 from ..data.dataset import ImageData, open_data
 from ..distributed import World, world
 from ..evals.encoder_metrics import Questions, course, seconds_per_step, standing
-from ..evals.paired import lines
+from ..evals.leaderboard import lines
 from ..methods import METHODS
 from ..nn.vit import ViT
 from ..options import UsageError, options
@@ -31,6 +31,7 @@ from ..terminal import Quiet, Terminal
 from ..text import duration
 from ..train import Diverged, train
 from ..weights import load
+from ..weights.teacher import build_objective
 from .contenders import Contender, Plan, understood
 from .pretrain import base_for
 from .study import FILE, PAGE, SCRATCH, Facts, Ledger, held_in, remove
@@ -173,7 +174,7 @@ def untrained(run: Run, data: ImageData, here: World) -> ViT:
     """The encoder as the loop has it before the first step."""
     run = resolved(run, data, here.device)
     torch.manual_seed(run.seed)
-    objective = METHODS[run.method](run.settings, run.vit())
+    objective = build_objective(METHODS[run.method], run.settings, run.vit())
     if run.init:
         load.start_from(objective, Path(run.init))
     return objective.encoder.to(here.device)

@@ -87,10 +87,10 @@ class Plan:
             raise UsageError(f"{contender.label}: {_in_own_words(str(e), contender)}") from None
         except ValueError as e:
             raise ValueError(f"{contender.label}: {e}") from None
-        if objective and run.batch_size % objective.group:
+        if objective and run.batch_size % objective.micro_batch_multiple:
             raise ValueError(
                 f"{contender.label}: a batch size of {run.batch_size}; {contender.method} needs a multiple of "
-                f"{objective.group}"
+                f"{objective.micro_batch_multiple}"
             )
         run = replace(run, seed=seed)
         return self.budget.of(run, 1.0) if self.budget and self.budget.kind == "epochs" else run

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import torch
 
 from ..config import ImagesConfig
-from ..evals.candidates import open_for
+from ..evals.candidates import open_images_for
 from ..evals.features import features
 from ..terminal import Terminal
 from ..weights.load import load_encoder
@@ -39,7 +39,7 @@ def embed(
     if out.exists() and not overwrite:
         raise ValueError(f"{out}: exists already; --overwrite replaces it")
     encoder, terminal = load_encoder(where), Terminal()
-    opened = open_for(encoder, where, data, images, terminal)
+    opened = open_images_for(encoder, where, data, images, terminal)
     encoder.to("cuda" if torch.cuda.is_available() else "cpu")
     with terminal.bar("images") as tick:
         every = np.arange(len(opened.images))

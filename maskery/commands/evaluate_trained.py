@@ -1,7 +1,7 @@
-"""`maskery eval probe`, `finetune`, `segment`, `detect`, `vqa`: train on labels, measure, side by side.
+"""`maskery eval probe`, `finetune`, `segment`, `detect`, `vqa`: train on labels, measure, compare.
 
-Seed by seed, all sides of a seed before the next one. OUT/<side>-seed<seed>/ is an ordinary run directory; its result
-is in its evals/, written once. Called again, what is finished is taken as it is and what was interrupted goes on.
+Seed by seed, all candidates of a seed before the next one. OUT/<candidate>-seed<seed>/ is an ordinary run directory;
+its result is in its evals/, written once. Called again, finished runs are taken as they are and interrupted ones go on.
 """
 
 import shutil
@@ -21,8 +21,8 @@ from ..data.images import Images
 from ..data.sources.open import open_source
 from ..data.sources.source import split_indices
 from ..distributed import World, world
-from ..evals.candidates import Side, sides
-from ..evals.comparison import SideBySide, side_by_side
+from ..evals.candidates import Candidate, candidates_of
+from ..evals.comparison import Comparison, compare_results
 from ..evals.label_subset import Few
 from ..evals.results import END, Result, read, write_all
 from ..evals.results import write as write_result
@@ -77,8 +77,8 @@ class Supervise(Run):
 class Supervised:
     out: Path
     stopped: bool  # by a signal; the same call goes on
-    results: tuple[Result, ...] = ()  # one a side
-    table: SideBySide | None = None
+    results: tuple[Result, ...] = ()  # one a candidate
+    table: Comparison | None = None
 
 
 def probe(args: Sequence[str] = (), **leaves: Any) -> Supervised:
@@ -107,7 +107,7 @@ def vqa(args: Sequence[str] = (), **leaves: Any) -> Supervised:
 
 
 def supervise(kind: Kind, args: Sequence[str] = (), **leaves: Any) -> Supervised:
-    """Train and measure every side with every seed, print the table. What is finished already is taken as it is."""
+    """Train and measure every candidate with every seed, print the table. Finished runs are taken as they are."""
     args = [*args, *options(leaves)]
     images = ImagesConfig(masks=kind == "segment", objects=kind == "detect", questions=kind == "vqa")
     asked = understood(kind, args, Supervise(settings=TASKS[kind].Config(), images=images))
@@ -117,32 +117,32 @@ def supervise(kind: Kind, args: Sequence[str] = (), **leaves: Any) -> Supervised
         if not here.main:
             say = Quiet().say
         # ------------------------------------------------------------------------ check everything, then touch OUT
-        found = sides(Path(asked.where), asked.beside)
+        found = candidates_of(Path(asked.where), asked.beside)
         like = network(Path(asked.where))
-        runs: dict[Side, Run] = {}
+        runs: dict[Candidate, Run] = {}
         if asked.images.masks:
             say("reading all masks once: which classes there are, and whether masks fit their images")
         known = labelled_images(kind, asked)
-        for side in found:
-            runs[side], reasons = run_of_side(kind, args, asked, side, like, known)
-            for reason in reasons if side.label == END or len(found) == 1 else ():
+        for candidate in found:
+            runs[candidate], reasons = run_of_candidate(kind, args, asked, candidate, like, known)
+            for reason in reasons if candidate.label == END or len(found) == 1 else ():
                 say(reason)
         if asked.overwrite and here.main:
             remove(out)
         here.wait()
 
-        # ------------------------------------------------------------------------ seed by seed, all sides
+        # ------------------------------------------------------------------------ seed by seed, all candidates
         notes: list[str] = []
         try:
             for seed in range(asked.seed, asked.seed + asked.seeds):
-                for side in found:
-                    run = seeded(runs[side], seed, few)
-                    member = out / f"{side.folder}-seed{seed}"
+                for candidate in found:
+                    run = seeded(runs[candidate], seed, few)
+                    member = out / f"{candidate.folder}-seed{seed}"
                     forget(here)
                     raise_if_signalled()
-                    found_now = one(run, side, member, here, f"{kind} of {side.label}, seed {seed}")
+                    found_now = one(run, candidate, member, here, f"{kind} of {candidate.label}, seed {seed}")
                     if found_now:
-                        results[side, seed] = found_now
+                        results[candidate, seed] = found_now
         except KeyboardInterrupt:
             say("stopped by a signal; the same command goes on")
             return Supervised(out, True)
@@ -153,13 +153,14 @@ def supervise(kind: Kind, args: Sequence[str] = (), **leaves: Any) -> Supervised
 
     # ---------------------------------------------------------------------------- what it says
     each = []
-    for side in found:
-        of_side = {r.seed: r for (s, _), r in results.items() if s == side}
-        first = next(iter(of_side.values()))
+    for candidate in found:
+        by_seed = {r.seed: r for (c, _), r in results.items() if c == candidate}
+        first = next(iter(by_seed.values()))
         facts = {f.name: getattr(first, f.name) for f in fields(Result) if f.name not in ("numbers", "seed", "by_seed")}
-        noted = tuple(dict.fromkeys([*(n for r in of_side.values() for n in r.notes), *notes]))
-        each.append(Result.repeated({s: r.numbers for s, r in of_side.items()}, **facts | {"notes": noted, "made": ""}))
-    table = side_by_side(each)
+        noted = tuple(dict.fromkeys([*(n for r in by_seed.values() for n in r.notes), *notes]))
+        facts |= {"notes": noted, "made": ""}
+        each.append(Result.repeated({s: r.numbers for s, r in by_seed.items()}, **facts))
+    table = compare_results(each)
     for result in each:
         write_result(result, Path(asked.where))
     if asked.json:
@@ -198,17 +199,17 @@ def network(where: Path) -> ViTConfig:
     return load_encoder(where, lambda note: None).config
 
 
-def run_of_side(
-    kind: Kind, args: Sequence[str], asked: Supervise, side: Side, like: ViTConfig, known: "Known"
+def run_of_candidate(
+    kind: Kind, args: Sequence[str], asked: Supervise, candidate: Candidate, like: ViTConfig, known: "Known"
 ) -> tuple[Run, Sequence[str]]:
-    """The run of one side, with any seed, and why it is as it is. ValueError, UsageError: it cannot be."""
-    vit = network(side.where) if side.where is not None else like
+    """The run of one candidate, with any seed, and why it is as it is. ValueError, UsageError: it cannot be."""
+    vit = network(candidate.where) if candidate.where is not None else like
     size = Size(vit.dim, vit.depth, vit.heads)
     model = next((name for name, known in SIZES.items() if known == size), None)
     if model is None:
         raise ValueError(
-            f"{side.label}: a network {vit.dim} wide with {vit.depth} blocks and {vit.heads} heads; those of `maskery "
-            "list models` can be trained"
+            f"{candidate.label}: a network {vit.dim} wide with {vit.depth} blocks and {vit.heads} heads; those of "
+            "`maskery list models` can be trained"
         )
     trained = images_of(Path(asked.where))
     images = replace(asked.images, channels=vit.channels, mean=vit.mean, std=vit.std, labels=True)
@@ -221,7 +222,7 @@ def run_of_side(
         model=model,
         patch_size=vit.patch_size,
         image_size=asked.image_size if given else vit.image_size,
-        init=str(side.where) if side.where is not None else None,
+        init=str(candidate.where) if candidate.where is not None else None,
         images=images,
         save=asked.save,
     )
@@ -257,7 +258,7 @@ def labelled_images(kind: Kind, asked: Supervise) -> Known:
     images = Images(source, channels=3, bits=8, pages=asked.images.pages, min_side=1)  # of which none is decoded
     opened = ImageData(images, *split_indices(source, asked.images.holdout), asked.images, ())
     settings = replace(asked.settings, labels=LabelsConfig(asked.labels, asked.shots, asked.seed))
-    settings, data = TASKS[kind].prepared(settings, opened)
+    settings, data = TASKS[kind].prepare(settings, opened)
     n = len(data.train)
     spare = n > 1 if data.labels is None else n > len(np.unique(data.labels[data.train]))
     return Known(n, settings.labels.several, spare, settings)
@@ -271,7 +272,7 @@ def seeded(run: Run, seed: int, few: Few | None) -> Run:
     return replace(run, seed=seed, settings=replace(run.settings, labels=labels))
 
 
-def one(run: Run, side: Side, member: Path, here: World, note: str) -> Result | None:
+def one(run: Run, candidate: Candidate, member: Path, here: World, note: str) -> Result | None:
     """Train and measure one run, go on with it, or take its result; None beside the main process.
 
     KeyboardInterrupt when a signal stopped it. ValueError when the directory holds another evaluation.
@@ -293,7 +294,7 @@ def one(run: Run, side: Side, member: Path, here: World, note: str) -> Result | 
         result = train(run, member, here, notes)
     if result.signalled:
         raise KeyboardInterrupt
-    found = measure(member, here.device, side.label, str(side.where or "random")) if here.main else None
+    found = measure(member, here.device, candidate.label, str(candidate.where or "random")) if here.main else None
     here.wait()
     return found
 

@@ -20,6 +20,7 @@ from ..options import UsageError, options, parse, unknown, value_of
 from ..trackers import tracker
 from ..train import Result, train
 from ..weights.load import run_from, run_of
+from ..weights.teacher import build_objective
 
 
 @dataclass(frozen=True)
@@ -159,7 +160,7 @@ def _check(run: Run, build: bool) -> Objective | None:
     if not build:
         return None
     with torch.device("meta"):  # built without memory: sizes, patches, mask ratio
-        return METHODS[run.method](run.settings, vit)
+        return build_objective(METHODS[run.method], run.settings, vit)
 
 
 def _refuse(out: Path, overwrite: bool) -> None:

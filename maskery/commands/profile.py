@@ -32,6 +32,7 @@ from ..resolve import resolved
 from ..terminal import Quiet, Terminal
 from ..train import train
 from ..weights.load import run_from
+from ..weights.teacher import build_objective
 from .pretrain import Pretrain, base_for, filled
 
 PARTS = ("data wait", "crop", "draw", "forward", "backward", "optimiser", "after_step")
@@ -176,18 +177,18 @@ def matrix_product(device: torch.device, dtype: torch.dtype, n: int | None = Non
 
 def flop_per_image(run: Run, device: torch.device) -> float:
     """Floating point operations of a step for one image: matrix products and attention, forward and backward."""
-    objective = OBJECTIVES[run.method](run.settings, run.vit()).to(device).train()
-    image = torch.rand(objective.group, objective.encoder.config.channels, *run.size, device=device)
+    objective = build_objective(OBJECTIVES[run.method], run.settings, run.vit()).to(device).train()
+    image = torch.rand(objective.micro_batch_multiple, objective.encoder.config.channels, *run.size, device=device)
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:  # the other kernels are not counted
-        batch = objective.draw(dict.fromkeys(objective.views(run.crop), image), 0.0)
+        batch = objective.sample(dict.fromkeys(objective.views(run.crop), image), 0.0)
         objective(batch, 0.0)["loss"].backward()
-    return counter.get_total_flops() / objective.group
+    return counter.get_total_flops() / objective.micro_batch_multiple
 
 
 def images_per_second(run: Run, data: ImageData, device: torch.device, seconds: float) -> float:
     """What one loader process makes of these images, on one thread as it has it."""
     with torch.device("meta"):
-        views = OBJECTIVES[run.method](run.settings, run.vit()).views(run.crop)
+        views = build_objective(OBJECTIVES[run.method], run.settings, run.vit()).views(run.crop)
     crops = list({id(crop): crop for crop in views.values()}.values())
     plan, threads = Plan(min(run.batch_size, 32), 0, 1), torch.get_num_threads()
     torch.set_num_threads(1)

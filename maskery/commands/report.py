@@ -6,7 +6,7 @@ import torch
 
 from ..config import ImagesConfig
 from ..data.dataset import open_data
-from ..evals.candidates import Side, encoder_of
+from ..evals.candidates import Candidate
 from ..evals.results import RANDOM, START
 from ..html_report.gallery import Gallery, gallery
 from ..html_report.run_page import run_page
@@ -88,7 +88,8 @@ def see(found: RunDirectory, data: str, images: int, terminal: Terminal) -> tupl
     except (ValueError, OSError) as e:
         return None, [f"{what}the checkpoint cannot be used: {e}"]
     try:
-        start = encoder_of(Side(START, Path(run.init)) if run.init else Side(RANDOM, None), run.vit(), run.seed)
+        candidate = Candidate(START, Path(run.init)) if run.init else Candidate(RANDOM, None)
+        start = candidate.load(run.vit(), run.seed)
         start = start if start.config.image_size == encoder.config.image_size else None
     except (ValueError, OSError, ImportError) as e:
         start, missing = None, [*missing, f"What it was before the first step: {e}"]

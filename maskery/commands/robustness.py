@@ -11,8 +11,8 @@ from torch import Tensor
 
 from ..config import ImagesConfig
 from ..data.dataset import ImageData, open_data, spread
-from ..evals.candidates import reopened
-from ..evals.comparison import side_by_side
+from ..evals.candidates import reopen
+from ..evals.comparison import compare_results
 from ..evals.corruptions import BENCHMARK, EXTRA, SEVERITIES, check
 from ..evals.errors import Errors, lines
 from ..evals.imagenet_sets import imagenet_c as folders_of
@@ -154,7 +154,7 @@ def tried(
     for note in dict.fromkeys(note for result in found for note in result.notes):
         terminal.say(note)
     for kind in dict.fromkeys(result.evaluation for result in found) if len(every) > 1 else ():
-        print(*side_by_side([r for r in found if r.evaluation == kind]).lines(), sep="\n")
+        print(*compare_results([r for r in found if r.evaluation == kind]).lines(), sep="\n")
     return dict(found[0].numbers)
 
 
@@ -163,7 +163,7 @@ def _tried(
 ) -> list[tuple[Errors, Result]]:
     """One result of the user's images and the published sets of one folder each, and one of ImageNet-C."""
     device, wanted = trials.device, read_for(classifier, trials.opened.config)
-    opened = reopened(trials.opened, wanted, classifier.size)
+    opened = reopen(trials.opened, wanted, classifier.size)
     known = match_classes(classifier.classes, opened.classes)
     order = np.concatenate([known, np.setdiff1d(np.arange(len(classifier.classes)), known)])  # the data's come first
     with terminal.bar(f"{label}: corruptions") as tick:

@@ -19,7 +19,7 @@ from ..config import Run
 from ..data.dataset import ImageData
 from ..data.sources.names import absolute
 from ..distributed import World
-from ..evals import paired
+from ..evals import leaderboard
 from ..evals.encoder_metrics import Questions
 from ..html_report import compare_page
 from ..log import environment
@@ -120,8 +120,8 @@ class Ledger:
         results = {facts["start"]: {int(s): numbers for s, numbers in facts["starts"].items()}} | {
             label: {s: run for s, run in runs.items() if "diverged" not in run} for label, runs in made.items()
         }
-        facts["table"] = paired.rows(facts["start"], results)
-        facts["reading"] = paired.reading(facts["start"], results) or [_silence(facts)]
+        facts["table"] = leaderboard.table(facts["start"], results)
+        facts["reading"] = leaderboard.conclusions(facts["start"], results) or [_silence(facts)]
         lost = [run for run in facts["runs"] if "diverged" in run]
         facts["reading"] += [f"{run['label']}, seed {run['seed']}: {run['diverged']}" for run in lost]
         if len(facts["runs"]) != self.drawn:

@@ -1,7 +1,7 @@
-"""What stands beside what in an evaluation: the run's end, what it started from, random weights, any others.
+"""Encoders an evaluation compares: the trained run, its initialisation, a random one, others.
 
-WHERE is what is evaluated; `--beside` names the others: random, start (what the run at WHERE began with), or weights as
-`places.py` reads them.
+WHERE names the one that is evaluated; `--beside` names the others: `random`, `start` (what the run at WHERE started
+from), or weights.
 """
 
 from collections.abc import Sequence
@@ -22,71 +22,74 @@ from .results import END, RANDOM, START
 
 
 @dataclass(frozen=True)
-class Side:
-    label: str  # RANDOM, START, END, or the place
-    where: Path | None  # None: random weights, another draw for every seed
+class Candidate:
+    label: str  # RANDOM, START, END, or where the weights are
+    where: Path | None  # None: random weights, others for every seed
 
     @property
     def folder(self) -> str:
-        """A name for what belongs to this side."""
+        """Directory name for the candidate's own runs."""
         short = {RANDOM: "random", START: "start", END: "end"}
         return short.get(self.label) or "".join(c if c.isalnum() or c in "-_." else "-" for c in self.label).strip("-.")
 
+    def load(self, like: ViTConfig, seed: int) -> ViT:
+        """Load the encoder in eval mode on the CPU, or draw random weights for a network like `like`."""
+        if self.where is not None:
+            return load_encoder(self.where)
+        with torch.device("cpu"), torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)
+            return ViT(like).eval()
 
-def sides(where: Path, beside: Sequence[str]) -> tuple[Side, ...]:
-    """WHERE and what it is to be compared with, what came before first. ValueError: start of what is no run, twice.
 
-    A run that started from nothing started from random weights. A checkpoint is not called the run's end.
+def candidates_of(where: Path, beside: Sequence[str]) -> tuple[Candidate, ...]:
+    """List WHERE and what `--beside` names, random weights and initialisation first.
+
+    A run without `init` started from random weights. Weights inside a run (a checkpoint) are not called the run's end.
+    ValueError when `start` is asked of something that is no run, and for the same weights twice.
     """
     place = Path(asked_for(str(where))[0])
-    found = [Side(END if (place / "checkpoints").is_dir() and is_run(place) else str(where), where)]
-    for word in beside:
-        if word == "start":
-            if not is_run(place):
-                raise ValueError(f"--beside start: {where} is no run, so nobody knows what it started from")
-            began = run_of(place).init
-            found.append(Side(START, Path(began)) if began else Side(RANDOM, None))
-        else:
-            found.append(Side(RANDOM, None) if word == "random" else Side(word, Path(word)))
-    order = [side for label in (RANDOM, START) for side in found if side.label == label]
-    kept = list(dict.fromkeys([*order, *found]))
-    folders = [side.folder for side in kept]
-    alike = [side.label for side in kept if folders.count(side.folder) > 1]
-    alike += [word for word in beside if Path(word) == where]
-    if alike:
-        raise ValueError(f"--beside names the same twice: {', '.join(alike)}")
-    return tuple(kept)
+    trained = Candidate(END if (place / "checkpoints").is_dir() and is_run(place) else str(where), where)
+    listed = [trained, *(_candidate(word, where, place) for word in beside)]
+    before = [candidate for label in (RANDOM, START) for candidate in listed if candidate.label == label]
+    unique = tuple(dict.fromkeys([*before, *listed]))
+    folders = [candidate.folder for candidate in unique]
+    repeated = [candidate.label for candidate in unique if folders.count(candidate.folder) > 1]
+    repeated += [word for word in beside if Path(word) == where]
+    if repeated:
+        raise ValueError(f"--beside names the same twice: {', '.join(repeated)}")
+    return unique
 
 
-def encoder_of(side: Side, like: ViTConfig, seed: int) -> ViT:
-    """The encoder of a side in eval mode, on the CPU; `like` says what network random weights are for."""
-    if side.where is not None:
-        return load_encoder(side.where)
-    with torch.device("cpu"), torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
-        return ViT(like).eval()
+def _candidate(word: str, where: Path, place: Path) -> Candidate:
+    """Read one word of `--beside`."""
+    if word != "start":
+        return Candidate(RANDOM, None) if word == "random" else Candidate(word, Path(word))
+    if not is_run(place):
+        raise ValueError(f"--beside start: {where} is not a run, so what it started from is not known")
+    init = run_of(place).init
+    return Candidate(START, Path(init)) if init else Candidate(RANDOM, None)
 
 
-def open_for(encoder: ViT, where: Path, data: str, images: ImagesConfig, report: Reporter) -> ImageData:
-    """Images as the encoder from `where` wants them, each to be decoded once."""
+def open_images_for(encoder: ViT, where: Path, data: str, images: ImagesConfig, report: Reporter) -> ImageData:
+    """Open images as the encoder from `where` was trained on them, each to be decoded once."""
     config, trained = encoder.config, images_of(where)
-    asked = replace(images, channels=config.channels, mean=config.mean, std=config.std, memory=0)
+    images = replace(images, channels=config.channels, mean=config.mean, std=config.std, memory=0)
     if trained:
-        asked = replace(asked, bits=asked.bits or trained.bits, pages=trained.pages)
-    return open_data(data, asked, config.image_size, report)
+        images = replace(images, bits=images.bits or trained.bits, pages=trained.pages)
+    return open_data(data, images, config.image_size, report)
 
 
-def seen_by(encoder: ViT, where: Path, opened: ImageData) -> ImageData:
-    """The same images as the encoder from another place wants them."""
+def reopen_for(encoder: ViT, where: Path, opened: ImageData) -> ImageData:
+    """Decode the same images as the encoder from another place was trained on them."""
     config, trained = encoder.config, images_of(where)
-    asked = replace(opened.config, channels=config.channels, mean=config.mean, std=config.std)
+    images = replace(opened.config, channels=config.channels, mean=config.mean, std=config.std)
     if trained:
-        asked = replace(asked, bits=trained.bits or asked.bits, pages=trained.pages)
-    return reopened(opened, asked, config.image_size)
+        images = replace(images, bits=trained.bits or images.bits, pages=trained.pages)
+    return reopen(opened, images, config.image_size)
 
 
-def reopened(opened: ImageData, config: ImagesConfig, size: tuple[int, int]) -> ImageData:
-    """The same images, decoded in another way."""
+def reopen(opened: ImageData, config: ImagesConfig, size: tuple[int, int]) -> ImageData:
+    """Decode the same images in another way, for a network's input `size`."""
     assert config.channels
     assert config.bits
     images = Images(

@@ -1,171 +1,178 @@
-"""Before and after: evaluations of several weights side by side, and whether pretraining paid off.
+"""Results of several candidates compared, and whether pretraining paid off.
 
-Differences are paired: between results of the same seed. Their 95 % interval says whether they are more than noise.
-A number that nothing was drawn for, like kNN accuracy of fixed weights, stands beside every seed of the others: the
-spread of such differences is that of the others. Between two such numbers there is no spread. A run has one end, random
-initialisations are drawn: their spread explains a difference that one more of them could have.
+Differences are paired by seed; their 95 % interval says whether they are more than noise. Numbers of fixed weights that
+depend on no seed (like kNN accuracy) are paired with every seed of the others. Between two such numbers there is no
+spread. A run has one end, while random initialisations are drawn: their spread has to explain one more of them.
 """
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from .paired import exceeds, paired, points
+from .paired import BySeed, Spread, is_significant, paired_difference, percent, points, spread_of
 from .results import END, RANDOM, START, Result
 
-LESS_IS_BETTER = ("clean_error", "mean_error", "mean_error_extra", "mce", "relative_mce", "calibration_error")
-# Of the data, not of the weights.
-CONTEXT = ("largest_class", "classes_with_images", "reachable", "prior", "prior_by_type", "prior_by_question")
-EVERY = None  # in place of a seed: a number that nothing was drawn for
+LOWER_IS_BETTER = ("clean_error", "mean_error", "mean_error_extra", "mce", "relative_mce", "calibration_error")
+# Properties of the images and labels, whatever the weights.
+OF_THE_DATA = ("largest_class", "classes_with_images", "reachable", "prior", "prior_by_type", "prior_by_question")
 VERDICTS = {
     "better": "Pretraining paid off",
     "no better": "Pretraining did not pay off",
     "not shown": "That pretraining paid off is not shown",
     "cannot be told": "Whether pretraining paid off cannot be told",
 }
-Sides = dict[str, dict[Any, Mapping[str, float]]]  # which weights -> seed, or EVERY -> numbers
 
 
 @dataclass(frozen=True)
-class SideBySide:
-    rows: tuple[dict[str, Any], ...]  # label; {"mean", "std", "seeds"} by number; "above": other -> number -> the same
-    reading: tuple[str, ...]  # sentences; the first says whether pretraining paid off
+class Row:
+    label: str
+    numbers: Mapping[str, Spread]
+    above: Mapping[str, Mapping[str, Spread]]  # baseline -> number -> paired difference
+
+
+@dataclass(frozen=True)
+class Comparison:
+    rows: tuple[Row, ...]
+    conclusions: tuple[str, ...]  # sentences; the first says whether pretraining paid off
     measure: str  # the number they are about
 
+    @property
+    def names(self) -> list[str]:
+        """Names of the numbers."""
+        return list(self.rows[0].numbers)
+
+    @property
+    def baselines(self) -> list[str]:
+        """Labels of the candidates that others are compared with."""
+        return list(dict.fromkeys(baseline for row in self.rows for baseline in row.above))
+
     def lines(self) -> list[str]:
-        """The table for a console: numbers in percent, +- their standard deviation over seeds, then differences."""
-        names = [name for name in self.rows[0] if name not in ("label", "above")]
-        width = max(map(len, names)) + 2
-        cells = [max(16, len(row["label"]) + 2) for row in self.rows]
+        """Format for a console: numbers in percent, ± their standard deviation over seeds, then differences."""
+        width = max(map(len, self.names)) + 2
+        widths = [max(16, len(row.label) + 2) for row in self.rows]
 
-        def line(first: str, words: Iterable[str]) -> str:
-            return (f"{first:{width}}" + "".join(f"{w:>{c}}" for w, c in zip(words, cells, strict=True))).rstrip()
+        def line(first: str, cells: Iterable[str]) -> str:
+            cells = (f"{cell:>{w}}" for cell, w in zip(cells, widths, strict=True))
+            return (f"{first.replace('_', ' '):{width}}" + "".join(cells)).rstrip()
 
-        said = [line("", (row["label"] for row in self.rows))]
-        said += [line(n.replace("_", " "), (_percent(row.get(n)) for row in self.rows)) for n in names]
-        for other in dict.fromkeys(other for row in self.rows for other in row["above"]):
-            said += ["", f"points above {other}"]
-            for name in names:
-                found = (row["above"].get(other, {}).get(name) for row in self.rows)
-                said.append(line(name.replace("_", " "), (points(d) if d else "" for d in found)))
-        return [*said, "", *self.reading]
+        text = [f"{'':{width}}" + "".join(f"{row.label:>{w}}" for row, w in zip(self.rows, widths, strict=True))]
+        text += [line(name, (percent(row.numbers.get(name)) for row in self.rows)) for name in self.names]
+        for baseline in self.baselines:
+            text += ["", f"points above {baseline}"]
+            for name in self.names:
+                differences = (row.above.get(baseline, {}).get(name) for row in self.rows)
+                text.append(line(name, (points(d) if d else "" for d in differences)))
+        return [*text, "", *self.conclusions]
 
 
-def side_by_side(results: Sequence[Result], measure: str | None = None) -> SideBySide:
-    """One row a set of weights, RANDOM and START first, in the order given otherwise.
+def compare_results(results: Sequence[Result], measure: str | None = None) -> Comparison:
+    """Compare results of one evaluation: one row a candidate, RANDOM and START first, else in the order given.
 
-    Differences are those to RANDOM and START; where there is neither, to the first. `measure` is the number that
-    decides; None: the first. ValueError for results that cannot be compared: of another evaluation, protocol or data,
-    or the same weights and seed twice.
+    Baselines are RANDOM and START; where there is neither, the first candidate. `measure` is the number that decides;
+    None: the first. ValueError for results that cannot be compared: of another evaluation, protocol or data, or the
+    same weights and seed twice.
     """
-    sides = _gathered(results)
-    names = [n for n in results[0].numbers if n not in CONTEXT]
+    candidates = _by_candidate(results)
+    names = [name for name in results[0].numbers if name not in OF_THE_DATA]
     measure = measure or names[0]
     if measure not in names:
         raise ValueError(f"there is no number {measure!r} in these results; there are: {', '.join(names)}")
-    rows, before = [], [other for other in (RANDOM, START) if other in sides] or [next(iter(sides))]
-    for label, runs in sides.items():
-        row: dict[str, Any] = {"label": label}
-        for name in names:
-            spread = paired(runs, {seed: {name: 0.0} for seed in runs}, name)
-            if spread:
-                row[name] = spread
-        others = [other for other in before if other != label and label != RANDOM]
-        row["above"] = {o: {n: d for n in names if (d := _paired(runs, sides[o], n))} for o in others}
-        rows.append(row)
-    return SideBySide(tuple(rows), tuple(_reading(sides, measure)), measure)
+    baselines = [label for label in (RANDOM, START) if label in candidates] or [next(iter(candidates))]
+    rows = []
+    for label, runs in candidates.items():
+        numbers = {name: value for name in names if (value := spread_of(runs, name))}
+        above = {
+            baseline: {n: d for n in names if (d := paired_difference(runs, candidates[baseline], n))}
+            for baseline in baselines
+            if baseline != label and label != RANDOM
+        }
+        rows.append(Row(label, numbers, above))
+    return Comparison(tuple(rows), tuple(_conclusions(candidates, measure)), measure)
 
 
-def _gathered(results: Sequence[Result]) -> Sides:
+def _by_candidate(results: Sequence[Result]) -> dict[str, BySeed]:
+    """Group results by label and seed. ValueError for what does not belong together."""
     if not results:
         raise ValueError("there are no results to compare")
-    first = results[0]
-    sides: Sides = {}
+    grouped: dict[str, dict[int | None, Mapping[str, float]]] = {}
     for result in results:
-        for what in ("evaluation", "protocol", "fingerprint"):
-            own, other = getattr(first, what), getattr(result, what)
-            if own != other:
-                named = "images or labels" if what == "fingerprint" else what
-                raise ValueError(
-                    f"results cannot be compared, their {named} differ: {own!r} ({first.of}, {first.weights}) and "
-                    f"{other!r} ({result.of}, {result.weights})"
-                )
-        runs = sides.setdefault(result.of, {})
-        found = result.seeds() if result.drawn else {EVERY: result.numbers}
-        if runs and (EVERY in runs) == result.drawn:
-            raise ValueError(f"results of {result.of} both with seeds and of none: {result.weights}")
-        for seed, numbers in found.items():
+        _check_comparable(results[0], result)
+        runs = grouped.setdefault(result.of, {})
+        if runs and (None in runs) == result.drawn:
+            raise ValueError(f"results of {result.of} both with seeds and without: {result.weights}")
+        for seed, numbers in result.seeds().items() if result.drawn else [(None, result.numbers)]:
             if seed in runs:
-                which = "" if seed is EVERY else f" with seed {seed}"
+                which = "" if seed is None else f" with seed {seed}"
                 raise ValueError(f"two results of {result.of}{which}: {result.weights}")
             runs[seed] = numbers
-    order = [label for label in (RANDOM, START) if label in sides]
-    return {label: sides[label] for label in dict.fromkeys([*order, *sides])}
+    first = [label for label in (RANDOM, START) if label in grouped]
+    return {label: grouped[label] for label in dict.fromkeys([*first, *grouped])}
 
 
-def _reading(sides: Sides, measure: str) -> list[str]:
-    """The run's end against what it started from (or random weights), then against everything else."""
-    if END not in sides or len(sides) == 1:
+def _check_comparable(first: Result, other: Result) -> None:
+    for name in ("evaluation", "protocol", "fingerprint"):
+        expected, actual = getattr(first, name), getattr(other, name)
+        if expected != actual:
+            word = "images or labels" if name == "fingerprint" else name
+            raise ValueError(
+                f"results cannot be compared, their {word} differ: {expected!r} ({first.of}, {first.weights}) and "
+                f"{actual!r} ({other.of}, {other.weights})"
+            )
+
+
+def _conclusions(candidates: Mapping[str, BySeed], measure: str) -> list[str]:
+    """Compare the run's end with what it started from (or random weights), then with all others."""
+    if END not in candidates or len(candidates) == 1:
         return []
-    before = START if START in sides else RANDOM if RANDOM in sides else None
-    said = []
-    if before:
-        found, words = _judged(sides, before, measure)
-        said.append(f"{VERDICTS[found]}: by {measure.replace('_', ' ')}, {END} is {words} {before}.")
-    for other in sides:
-        if other in (END, before):
-            continue
-        found, words = _judged(sides, other, measure)
-        said.append(
-            f"{END[0].upper()}{END[1:]} is {words} {other}" + (", so it is no better." if found == "no better" else ".")
-        )
-    return said
+    start = START if START in candidates else RANDOM if RANDOM in candidates else None
+    text = []
+    if start:
+        verdict, words = _judge(candidates, start, measure)
+        text.append(f"{VERDICTS[verdict]}: by {measure.replace('_', ' ')}, {END} is {words} {start}.")
+    for baseline in candidates:
+        if baseline not in (END, start):
+            verdict, words = _judge(candidates, baseline, measure)
+            no_better = ", so it is no better" if verdict == "no better" else ""
+            text.append(f"{END[0].upper()}{END[1:]} is {words} {baseline}{no_better}.")
+    return text
 
 
-def _paired(runs: Mapping[Any, Mapping[str, float]], others: Mapping[Any, Mapping[str, float]], name: str) -> Any:
-    """Of the same seed; a number that nothing was drawn for stands beside every seed of the others."""
-    seeds = [seed for seed in (*runs, *others) if seed is not EVERY] or [EVERY]
-    runs, others = (dict.fromkeys(seeds, side[EVERY]) if EVERY in side else side for side in (runs, others))
-    return paired(runs, others, name)
-
-
-def _better_by(runs: Mapping[Any, Mapping[str, float]], others: Mapping[Any, Mapping[str, float]], name: str) -> Any:
-    """The paired difference, turned so that more is better."""
-    found = _paired(runs, others, name)
-    less = name in LESS_IS_BETTER or name.startswith("error_")
-    return found | {"mean": -found["mean"]} if found and less else found
-
-
-def _judged(sides: Sides, other: str, name: str) -> tuple[str, str]:
-    """(one of VERDICTS, words that go between "the run's end is" and the other side)."""
-    difference = _better_by(sides[END], sides[other], name)
+def _judge(candidates: Mapping[str, BySeed], baseline: str, measure: str) -> tuple[str, str]:
+    """Return (a key of VERDICTS, words that go between "the run's end is" and the baseline's label)."""
+    difference = paired_difference(candidates[END], candidates[baseline], measure)
     if not difference:
-        return "cannot be told", "not to be compared (no seed that both have) with"
-    n, drawn = difference["seeds"], [label for label in (END, other) if EVERY not in sides[label]]
-    over = f"{n} seed{'s' if n > 1 else ''}" if drawn else "one number each, nothing was drawn"
-    over += f" of {drawn[0]}" if len(drawn) == 1 else ""
-    told = exceeds(difference)
-    if told and (len(drawn) == 1 or other == RANDOM):  # one end beside n draws: it has to exceed one more of them,
-        told = exceeds({**difference, "std": difference["std"] * math.sqrt(n + 1)})  # not only their mean
-    size = points({**difference, "mean": abs(difference["mean"])}).removeprefix("+")
-    side = "better" if difference["mean"] > 0 else "worse"
-    if difference["mean"] == 0:
-        return "cannot be told" if told is None else "no better", f"exactly as good ({over}) as"
-    if told is None:
-        return "cannot be told", f"{size} points {side} ({over}: too few to tell) than"
-    if told:
-        words = f"{size} points {side} (more than the spread over {over} explains) than"
-        return "better" if side == "better" else "no better", words
-    words = f"{size} points {side} (within the spread over {over}: not told apart) than"
-    return "not shown" if side == "better" else "no better", words
+        return "cannot be told", "not comparable (no seed in common) with"
+    gain = -difference["mean"] if _lower_is_better(measure) else difference["mean"]
+    seeded = [label for label in (END, baseline) if None not in candidates[label]]
+    basis = _basis(difference["seeds"], seeded)
+    significant = _significant(difference, one_more=len(seeded) == 1 or baseline == RANDOM)
+    if gain == 0:
+        return "cannot be told" if significant is None else "no better", f"exactly as good ({basis}) as"
+    direction = "better" if gain > 0 else "worse"
+    size = points({**difference, "mean": abs(gain)}).removeprefix("+")
+    if significant is None:
+        return "cannot be told", f"{size} points {direction} ({basis}: too few to tell) than"
+    if significant:
+        words = f"{size} points {direction} (more than the spread over {basis} explains) than"
+        return "better" if gain > 0 else "no better", words
+    words = f"{size} points {direction} (within the spread over {basis}: not told apart) than"
+    return "not shown" if gain > 0 else "no better", words
 
 
-def _percent(spread: Mapping[str, Any] | None) -> str:
-    if not spread:
-        return "-"
-    return (
-        f"{100 * spread['mean']:.1f} %"
-        if spread["std"] is None
-        else f"{100 * spread['mean']:.1f} ± {100 * spread['std']:.1f}"
-    )
+def _basis(n: int, seeded: Sequence[str]) -> str:
+    """Say what a difference is a mean over."""
+    if not seeded:
+        return "one number each, nothing was drawn"
+    return f"{n} seed{'s' if n > 1 else ''}" + (f" of {seeded[0]}" if len(seeded) == 1 else "")
+
+
+def _significant(difference: Spread, one_more: bool) -> bool | None:
+    """Test the mean difference; with `one_more` it has to exceed one more draw too, not only the mean of n."""
+    significant, std = is_significant(difference), difference["std"]
+    if not (significant and one_more and std is not None):
+        return significant
+    return is_significant({**difference, "std": std * math.sqrt(difference["seeds"] + 1)})
+
+
+def _lower_is_better(name: str) -> bool:
+    return name in LOWER_IS_BETTER or name.startswith("error_")

@@ -1,8 +1,8 @@
 """What an evaluation asks, of which weights and about which images, and how the answers are written.
 
-The same images are asked about on every side, and the same ones vote or are learned from. What is drawn under a seed is
-drawn from that seed: the labelled images of --labels and --shots, and random weights. Weights that are fixed, when
-nothing else is drawn either, are asked once.
+The same images are asked about for every candidate, and the same ones vote or are learned from. What is drawn under a
+seed is drawn from that seed: the labelled images of --labels and --shots, and random weights. Fixed weights are asked
+once when nothing else is drawn.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -21,8 +21,8 @@ from ..nn.vit import ViT
 from ..terminal import Terminal
 from ..weights.load import load_encoder
 from ..weights.locate import asked_for
-from .candidates import Side, encoder_of, open_for, seen_by, sides
-from .comparison import CONTEXT, side_by_side
+from .candidates import Candidate, candidates_of, open_images_for, reopen_for
+from .comparison import OF_THE_DATA, compare_results
 from .features import Features, features
 from .label_subset import Few
 from .label_subset import draws as few_draws
@@ -39,8 +39,8 @@ Measure = Callable[[Features, Features], Measured]  # of training and held-out i
 class Asked:
     where: Path
     data: str
-    every: tuple[Side, ...]
-    encoders: Mapping[Side, ViT]  # of the fixed sides
+    every: tuple[Candidate, ...]
+    encoders: Mapping[Candidate, ViT]  # of the fixed sides
     opened: ImageData  # as the encoder of WHERE wants it
     train: np.ndarray  # training images with labels
     held_out: np.ndarray  # likewise
@@ -50,8 +50,8 @@ class Asked:
     device: torch.device
 
     @property
-    def own(self) -> Side:
-        return next(side for side in self.every if side.where == self.where)
+    def own(self) -> Candidate:
+        return next(candidate for candidate in self.every if candidate.where == self.where)
 
 
 def ask(
@@ -66,16 +66,17 @@ def ask(
     images: ImagesConfig,
 ) -> Asked:
     """Open all weights and the data. ValueError in one line for what cannot be asked."""
-    every, terminal = sides(where, beside), Terminal()
-    random = any(side.where is None for side in every)
+    every, terminal = candidates_of(where, beside), Terminal()
+    random = any(candidate.where is None for candidate in every)
     for name, value in (("draws", draws), ("seeds", seeds)):
         if value < 1:
             raise ValueError(f"{name} is {value}: at least 1")
     if seeds > 1 and not random:
         raise ValueError(f"seeds is {seeds}: so many random initialisations, but none is compared (--beside random)")
     repeats = range(seed, seed + (max(draws, seeds) if few else seeds))
-    encoders = {side: load_encoder(side.where) for side in every if side.where is not None}
-    opened = open_for(next(e for side, e in encoders.items() if side.where == where), where, data, images, terminal)
+    encoders = {candidate: load_encoder(candidate.where) for candidate in every if candidate.where is not None}
+    own = next(encoder for candidate, encoder in encoders.items() if candidate.where == where)
+    opened = open_images_for(own, where, data, images, terminal)
     source, train = opened.images.source, opened.train
     held_out, _ = reported(source, opened.held_out)
     if opened.labels is None and opened.multi_hot is None:
@@ -110,30 +111,32 @@ def ask(
 
 
 def answered(asked: Asked, measure: Measure, evaluation: str, protocol: str, json: Path | None) -> dict[str, float]:
-    """Measure every side, write and print the numbers; returns those of WHERE."""
+    """Measure every candidate, write and print the numbers; returns those of WHERE."""
     protocol += f", {asked.few}" if asked.few else ""
     place, terminal, results = Path(asked_for(str(asked.where))[0]), Terminal(), {}
-    for side in asked.every:
-        results[side] = _result(asked, side, measure, evaluation, protocol, terminal)
-        write(results[side], place)  # at once: the next side may take long, or fail
+    for candidate in asked.every:
+        results[candidate] = _result(asked, candidate, measure, evaluation, protocol, terminal)
+        write(results[candidate], place)  # at once: the next candidate may take long, or fail
     found = list(results.values())
     if json:
         write_all(found, json) if len(found) > 1 else write(found[0], None, json)
     for note in dict.fromkeys(note for result in found for note in result.notes):
         terminal.say(note)
-    for line in side_by_side(found).lines() if len(found) > 1 else _lines(found[0]):
+    for line in compare_results(found).lines() if len(found) > 1 else _lines(found[0]):
         print(line)
     return dict(results[asked.own].numbers)
 
 
-def _result(asked: Asked, side: Side, measure: Measure, evaluation: str, protocol: str, terminal: Terminal) -> Result:
+def _result(
+    asked: Asked, candidate: Candidate, measure: Measure, evaluation: str, protocol: str, terminal: Terminal
+) -> Result:
     like, opened, notes = asked.encoders[asked.own].config, asked.opened, list(asked.notes)
-    fixed = asked.encoders.get(side)
+    fixed = asked.encoders.get(candidate)
     config = fixed.config if fixed else like
-    if fixed and side.where and side != asked.own:
-        opened = seen_by(fixed, side.where, opened)
+    if fixed and candidate.where and candidate != asked.own:
+        opened = reopen_for(fixed, candidate.where, opened)
     shown, usual = (f"{c.channels} x {c.image_size[0]} x {c.image_size[1]}" for c in (config, like))
-    notes += [f"{side.label} is shown {shown} (channels x height x width), {asked.own.label} {usual}"] * (
+    notes += [f"{candidate.label} is shown {shown} (channels x height x width), {asked.own.label} {usual}"] * (
         shown != usual
     )
     seeds = list(asked.training)[: None if asked.few or not fixed else 1]
@@ -141,10 +144,10 @@ def _result(asked: Asked, side: Side, measure: Measure, evaluation: str, protoco
     for seed in seeds:
         who = asked.training[seed]
         if bank is None or held_out is None or not fixed:
-            encoder = (fixed or encoder_of(side, like, seed)).to(asked.device)
+            encoder = (fixed or candidate.load(like, seed)).to(asked.device)
             needed = np.unique(np.concatenate([asked.training[s] for s in seeds])) if fixed else who
             bank, held_out = (
-                _features(encoder, opened, which, f"{side.label}: {what}", asked.data, terminal, notes)
+                _features(encoder, opened, which, f"{candidate.label}: {what}", asked.data, terminal, notes)
                 for what, which in (("training images", needed), ("held-out images", asked.held_out))
             )
         by_seed[seed], found, said = measure(_part(bank, who), held_out)
@@ -158,8 +161,8 @@ def _result(asked: Asked, side: Side, measure: Measure, evaluation: str, protoco
         protocol=protocol,
         data=asked.data,
         fingerprint=fingerprint(opened.images.source, asked.train, asked.held_out),
-        weights=str(side.where or f"random, like {asked.where}"),
-        of=side.label,
+        weights=str(candidate.where or f"random, like {asked.where}"),
+        of=candidate.label,
         drawn=bool(asked.few) or not fixed,
         counts={
             "bank": min(map(len, asked.training.values())),
@@ -194,10 +197,10 @@ def _part(found: Features, who: np.ndarray) -> Features:
 
 
 def _lines(result: Result) -> list[str]:
-    """The numbers of one side for a console."""
+    """The numbers of one candidate for a console."""
     said = []
     for name, value in result.numbers.items():
         each = [found[name] for found in result.by_seed.values()]
-        spread = f" ± {stdev(each):.2%}" if len(each) > 1 and name not in CONTEXT else ""
+        spread = f" ± {stdev(each):.2%}" if len(each) > 1 and name not in OF_THE_DATA else ""
         said.append(f"{name.replace('_', ' '):25} {value:6.2%}{spread}")
     return [*said, f"{result.counts['bank']:,} training and {result.counts['queries']:,} held-out images"]

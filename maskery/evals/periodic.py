@@ -54,9 +54,9 @@ def look(
         for part in centred(data.images, spread(data.held_out, watch.held_out), size, 64, workers, device):
             if part["images"] is None:
                 continue
-            image = whole_groups(to_float(part["images"], device), objective.group)
+            image = whole_groups(to_float(part["images"], device), objective.micro_batch_multiple)
             with torch.autocast(device.type, precision, enabled=precision != torch.float32):
-                batch = objective.draw(dict.fromkeys(names, image), t)
+                batch = objective.sample(dict.fromkeys(names, image), t)
                 losses = objective(batch, t)
             totals.update({f"held_out_{name}": float(value) * len(image) for name, value in losses.items()})
             guessed.update(scale(objective, image, batch, len(image)) if first else {})
@@ -72,9 +72,9 @@ def look(
         part = next(iter(centred(data.images, shown, size, len(shown), device=device)))
         if part["images"] is not None:
             torch.manual_seed(MASK_SEED)
-            image = whole_groups(to_float(part["images"], device), objective.group)
-            beside = objective.truth(data, part["indices"][: len(image)])
-            batch = objective.draw(dict.fromkeys(names, image) | beside, t)
+            image = whole_groups(to_float(part["images"], device), objective.micro_batch_multiple)
+            beside = objective.picture_targets(data, part["indices"][: len(image)])
+            batch = objective.sample(dict.fromkeys(names, image) | beside, t)
             which = "held-out images" if len(data.held_out) else "training images (nothing is held out)"
             title = f"step {step}: {which}, always the same images and draws"
             samples = out / "samples"
@@ -82,7 +82,7 @@ def look(
             strip(objective.picture(batch), samples / f"step-{step:08d}.png", title)
 
     if objective.labelled:
-        numbers |= objective.measure(data, watch.held_out, precision, workers)
+        numbers |= objective.validate(data, watch.held_out, precision, workers)
     else:
         numbers |= of_features(objective, data, watch, precision, workers)
     objective.train(was_training)
@@ -91,7 +91,7 @@ def look(
 
 def scale(objective: Objective, image: Tensor, batch: Batch, count: int) -> dict[tuple[str, ...], float]:
     """What guesses would lose on a batch, and what its images are like, times `count`."""
-    guesses, x = objective.guesses(batch), objective.encoder.normalise(image)
+    guesses, x = objective.trivial_baselines(batch), objective.encoder.normalise(image)
     found = {("guesses", loss, words): v for loss, by in guesses.items() for words, v in by.items()}
     facts = image_facts(x, objective.encoder.config.patch_size)
     return {keys: value * count for keys, value in (found | {(name,): v for name, v in facts.items()}).items()}

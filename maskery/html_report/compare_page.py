@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from ..evals.paired import HEAD, MEASURES, cell, points
+from ..evals.leaderboard import HEADS, MEASURES, Rows, cell, differences
+from ..evals.paired import points
 from ..html.charts import Chart, Curve, chart
 from ..html.page import picture as embedded
 from ..html.page import render
@@ -74,9 +75,9 @@ def page(facts: Mapping[str, Any], out: Path) -> str:
         budget=facts["budget"] or "as many epochs as the settings say",
         so_far="" if facts["finished"] else f"So far: {done} of {wanted} runs.",
         colours={label: i % len(COLOURS) for i, label in enumerate(labels)},
-        heads=["epochs", "training time", "images/s", *(HEAD[name] for name in measures)],
+        heads=["epochs", "training time", "images/s", *(HEADS[name] for name in measures)],
         rows=[_row(row, facts["table"], measures) for row in facts["table"]],
-        differences=_differences(facts["table"], facts["start"], labels[0]),
+        differences=_differences(facts["start"], facts["table"]),
         charts=charts,
         note="" if charts and note.startswith("no picture") else note,  # compare.png's, which these curves do not need
         strips=strips,
@@ -140,15 +141,11 @@ def _row(
     return row["label"], cells
 
 
-def _differences(
-    table: Sequence[Mapping[str, Any]], start: str, first: str
-) -> list[tuple[str, list[str], list[tuple[str, list[str]]]]]:
+def _differences(start: str, table: Rows) -> list[tuple[str, list[str], list[tuple[str, list[str]]]]]:
     """(above what, heads, rows of points)."""
     made = []
-    for key, other in (("above_start", start), ("above_first", first)):
-        some = [row for row in table if row.get(key)]
-        measures = [name for name in MEASURES if any(name in row[key] for row in some)]
-        if some:
-            rows = [(row["label"], [points(row[key].get(name)) for name in measures]) for row in some]
-            made.append((other, [HEAD[name] for name in measures], rows))
+    for baseline, above in differences(start, table):
+        measures = [name for name in MEASURES if any(name in by_measure for by_measure in above.values())]
+        rows = [(label, [points(by_measure.get(name)) for name in measures]) for label, by_measure in above.items()]
+        made.append((baseline, [HEADS[name] for name in measures], rows))
     return made

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..evals.comparison import side_by_side
-from ..evals.paired import points
+from ..evals.comparison import compare_results
+from ..evals.paired import percent, points
 from ..evals.results import Result
 
 NAMES = {
@@ -60,25 +60,14 @@ def _table(results: list[Result]) -> Table:
     first = results[0]
     title = NAMES.get(first.evaluation, first.evaluation)
     try:
-        sides = side_by_side(results)
+        comparison = compare_results(results)
     except ValueError as e:
         rows = tuple((r.of, *(f"{v:.4g}" for v in r.numbers.values())) for r in results)
         return Table(title, f"{first.protocol}. {e}", ("", *(n.replace("_", " ") for n in first.numbers)), rows, ())
-    names = [n for n in sides.rows[0] if n not in ("label", "above")]
-    others = list(dict.fromkeys(other for row in sides.rows for other in row["above"]))
-    heads = ("", *(row["label"] for row in sides.rows), *(f"above {other}" for other in others))
-    rows = []
-    for name in names:
-        gained = [
-            next((points(row["above"][o].get(name)) for row in sides.rows[::-1] if o in row["above"]), "-")
-            for o in others
-        ]
-        rows.append((name.replace("_", " "), *(_percent(row.get(name)) for row in sides.rows), *gained))
-    return Table(title, f"{first.protocol}.", heads, tuple(rows), sides.reading)
-
-
-def _percent(spread: Mapping[str, Any] | None) -> str:
-    if not spread:
-        return "-"
-    std = "" if spread["std"] is None else f" ± {100 * spread['std']:.1f}"
-    return f"{100 * spread['mean']:.1f}{std or ' %'}"
+    rows, baselines = comparison.rows, comparison.baselines
+    heads = ("", *(row.label for row in rows), *(f"above {baseline}" for baseline in baselines))
+    cells = []
+    for name in comparison.names:
+        above = [next((points(row.above[b].get(name)) for row in rows[::-1] if b in row.above), "-") for b in baselines]
+        cells.append((name.replace("_", " "), *(percent(row.numbers.get(name)) for row in rows), *above))
+    return Table(title, f"{first.protocol}.", heads, tuple(cells), comparison.conclusions)

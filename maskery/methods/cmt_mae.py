@@ -38,7 +38,7 @@ from torch import Tensor
 
 from ..data.crops import Crop
 from ..nn import masking
-from ..nn.baselines import ONE_DIRECTION, Guesses
+from ..nn.baselines import ONE_DIRECTION, Baselines
 from ..nn.decoder import Decoder, DecoderSize
 from ..nn.frozen import Frozen
 from ..nn.teacher import Ema
@@ -79,14 +79,14 @@ class CMTMAE(Objective):
     Config = CMTMAEConfig
     encoders = ("encoder.", "momentum.net.")
 
-    def __init__(self, config: CMTMAEConfig, vit: ViTConfig):
+    def __init__(self, config: CMTMAEConfig, vit: ViTConfig, teacher: Frozen | None = None):
         super().__init__()
         self.config = config
         masking.visible_count(vit.num_patches, config.mask_ratio)
-        ever = {config.alpha_at(0.0), config.alpha_at(1.0)}  # alpha is between these
-        teacher = Frozen(config.teacher, config.teacher_weights, vit) if max(ever) > 0 else None  # draws no numbers
+        if self.teacher_source(config) and teacher is None:
+            raise ValueError("alpha is above 0: a teacher is needed (maskery.weights.teacher.build_objective loads it)")
         self.widths = {"teacher": teacher.dim} if teacher else {}  # outputs of each head
-        self.widths |= {"student": vit.dim} if min(ever) < 1 else {}
+        self.widths |= {"student": vit.dim} if min(config.alpha_at(0.0), config.alpha_at(1.0)) < 1 else {}
         self.notes = (teacher.note,) if teacher else ()
 
         self.encoder = ViT(vit)  # theta
@@ -94,11 +94,16 @@ class CMTMAE(Objective):
         self.momentum = Ema(self.encoder) if "student" in self.widths else None  # xi
         self.teacher = teacher
 
+    @classmethod
+    def teacher_source(cls, settings: CMTMAEConfig) -> tuple[str, str | None] | None:
+        alpha_is_zero = max(settings.alpha_at(0.0), settings.alpha_at(1.0)) == 0  # alpha stays between these
+        return None if alpha_is_zero else (settings.teacher, settings.teacher_weights)
+
     def views(self, crop: Crop) -> dict[str, Crop]:
         return {"image": crop}
 
     @torch.no_grad()
-    def draw(self, batch: Batch, t: float) -> Batch:
+    def sample(self, batch: Batch, t: float) -> Batch:
         image = batch["image"]
         alpha = torch.full((), self.config.alpha_at(t), device=image.device)  # a float would recompile at every t
         drawn, A_c = {"alpha": alpha}, torch.zeros((), device=image.device)
@@ -127,7 +132,7 @@ class CMTMAE(Objective):
         return high if self.config.direction == "mask_high" else -high
 
     def forward(self, batch: Batch, t: float) -> Losses:
-        batch = batch if "mask" in batch else self.draw(batch, t)
+        batch = batch if "mask" in batch else self.sample(batch, t)
         m, alpha, x = batch["mask"], batch["alpha"], self.encoder.normalise(batch["image"])
         loss_on, z = self.config.loss_on, self.encoder.encode(x, m)
         places = {"masked": masking.hidden_places(m), "visible": m.keep}.get(loss_on)  # None: all
@@ -151,7 +156,7 @@ class CMTMAE(Objective):
         if self.momentum is not None:
             self.momentum.update(self.encoder, cosine(self.config.momentum, 1.0, t))
 
-    def guesses(self, batch: Batch) -> Guesses:
+    def trivial_baselines(self, batch: Batch) -> Baselines:
         """One direction for all patches: their targets' mean. The momentum student's move, so only the teacher's."""
         if self.teacher is None:
             return {}

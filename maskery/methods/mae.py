@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ..data.crops import Crop
 from ..nn import masking
-from ..nn.baselines import Guesses, pixel_guesses
+from ..nn.baselines import Baselines, pixel_guesses
 from ..nn.decoder import Decoder, DecoderSize
 from ..nn.masking import Mask
 from ..nn.targets import pixels
@@ -48,14 +48,14 @@ class MAE(Objective):
     def views(self, crop: Crop) -> dict[str, Crop]:
         return {"image": crop}
 
-    def draw(self, batch: Batch, t: float) -> Batch:
+    def sample(self, batch: Batch, t: float) -> Batch:
         image = batch["image"]
         rows, columns = self.encoder.grid(image)
         scores = masking.random_scores(len(image), rows * columns, image.device)
         return batch | {"mask": masking.hide_highest(scores, self.config.mask_ratio)}
 
     def forward(self, batch: Batch, t: float) -> Losses:
-        batch = batch if "mask" in batch else self.draw(batch, t)
+        batch = batch if "mask" in batch else self.sample(batch, t)
         m, x = batch["mask"], self.encoder.normalise(batch["image"])
 
         x_hat = self.predict(x, m, hidden_only=True)
@@ -67,7 +67,7 @@ class MAE(Objective):
         z = self.encoder.encode(x, m)
         return self.decoder(z, m, self.encoder.grid(x), hidden_only=hidden_only).float()
 
-    def guesses(self, batch: Batch) -> Guesses:
+    def trivial_baselines(self, batch: Batch) -> Baselines:
         x, p = self.encoder.normalise(batch["image"]), self.encoder.config.patch_size
         return {"loss": pixel_guesses(x, batch["mask"].hidden, p, self.config.norm_pix)}
 

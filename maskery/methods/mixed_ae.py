@@ -37,7 +37,7 @@ from torch import Tensor, nn
 
 from ..data.crops import Crop
 from ..nn import homologous, masking
-from ..nn.baselines import Guesses, pixel_guesses
+from ..nn.baselines import Baselines, pixel_guesses
 from ..nn.decoder import Decoder, DecoderSize
 from ..nn.masking import Mask
 from ..nn.targets import patchify, pixels, unpatchify
@@ -64,7 +64,7 @@ class MixedAE(Objective):
 
     def __init__(self, config: MixedAEConfig, vit: ViTConfig):
         super().__init__()
-        self.config, self.group, n = config, config.group, vit.num_patches
+        self.config, self.micro_batch_multiple, n = config, config.group, vit.num_patches
         check_group(config.group, n)
         if config.top_k is not None and not 1 <= config.top_k <= n:
             raise ValueError(f"top_k {config.top_k} is not one of 1 to {n}, the number of patches")
@@ -85,7 +85,7 @@ class MixedAE(Objective):
     def views(self, crop: Crop) -> dict[str, Crop]:
         return {"image": crop}
 
-    def draw(self, batch: Batch, t: float) -> Batch:
+    def sample(self, batch: Batch, t: float) -> Batch:
         """Adds "mask", what an image is decoded from, and "places" [B, R K], what its group's sequences have of it."""
         image, G = batch["image"], self.config.group
         rows, columns = self.encoder.grid(image)
@@ -99,7 +99,7 @@ class MixedAE(Objective):
         return batch | {"mask": mask, "places": homologous.given(dealt.keep, b)}
 
     def forward(self, batch: Batch, t: float) -> Losses:
-        batch = batch if "mask" in batch else self.draw(batch, t)
+        batch = batch if "mask" in batch else self.sample(batch, t)
         m, x, G = batch["mask"], self.encoder.normalise(batch["image"]), self.config.group
 
         shares: list[Tensor] = []
@@ -134,7 +134,7 @@ class MixedAE(Objective):
         (rows, columns), n = self.encoder.grid(x), self.encoder.config.num_patches
         return max(1, (self.config.top_k or n // self.config.group) * rows * columns // n)
 
-    def guesses(self, batch: Batch) -> Guesses:
+    def trivial_baselines(self, batch: Batch) -> Baselines:
         x, p = self.encoder.normalise(batch["image"]), self.encoder.config.patch_size
         return {"reconstruction": pixel_guesses(x, batch["mask"].hidden, p, self.config.norm_pix)}
 

@@ -38,7 +38,7 @@ from torch import Tensor
 from ..data.crops import Crop
 from ..data.photometric import Strong
 from ..nn import masking
-from ..nn.baselines import Guesses, pixel_guesses
+from ..nn.baselines import Baselines, pixel_guesses
 from ..nn.decoder import Decoder, DecoderSize
 from ..nn.masking import Mask, take
 from ..nn.targets import pixels
@@ -99,12 +99,12 @@ class MSA(Objective):
         self.feature_decoder = Decoder(vit, features, vit.dim)  # h
         self.teacher = Ema(self.encoder) if config.teacher == "ema" else None  # xi
         self.notes = tuple(notes(config, vit.channels))
-        self.whole = config.align_loss == "infonce" and config.align != "dense"
+        self.needs_whole_batch = config.align_loss == "infonce" and config.align != "dense"
 
     def views(self, crop: Crop) -> dict[str, Crop]:
         return {"image": crop}
 
-    def draw(self, batch: Batch, t: float) -> Batch:
+    def sample(self, batch: Batch, t: float) -> Batch:
         image, p = batch["image"], self.encoder.config.patch_size
         rows, columns = self.encoder.grid(image)
         scores = masking.random_scores(len(image), rows * columns, image.device)  # first, so that masks are MAE's
@@ -116,7 +116,7 @@ class MSA(Objective):
         return batch | drawn
 
     def forward(self, batch: Batch, t: float) -> Losses:
-        batch = batch if "mask" in batch else self.draw(batch, t)
+        batch = batch if "mask" in batch else self.sample(batch, t)
         theta, g, h, xi, m = self.encoder, self.decoder, self.feature_decoder, self.xi, batch["mask"]
         x, x_s = theta.normalise(self.student_sees(batch)), xi.normalise(self.teacher_sees(batch))
 
@@ -170,7 +170,7 @@ class MSA(Objective):
         if self.teacher is not None:
             self.teacher.update(self.encoder, cosine(self.config.momentum, 1.0, t))
 
-    def guesses(self, batch: Batch) -> Guesses:
+    def trivial_baselines(self, batch: Batch) -> Baselines:
         x, p = self.encoder.normalise(self.student_sees(batch)), self.encoder.config.patch_size
         return {"reconstruction": pixel_guesses(x, batch["mask"].hidden, p, self.config.norm_pix)}
 

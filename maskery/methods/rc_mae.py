@@ -28,7 +28,7 @@ from torch import Tensor
 
 from ..data.crops import Crop
 from ..nn import masking
-from ..nn.baselines import Guesses, pixel_guesses
+from ..nn.baselines import Baselines, pixel_guesses
 from ..nn.decoder import DecoderSize
 from ..nn.targets import pixels
 from ..nn.teacher import Ema, distance
@@ -73,16 +73,16 @@ class RCMAE(Objective):
     def views(self, crop: Crop) -> dict[str, Crop]:
         return {"image": crop}
 
-    def draw(self, batch: Batch, t: float) -> Batch:
-        drawn = self.student.draw(batch, t)
+    def sample(self, batch: Batch, t: float) -> Batch:
+        drawn = self.student.sample(batch, t)
         if self.config.teacher_mask == "same":
             return drawn | {"teacher_mask": drawn["mask"]}
-        m, m_xi = drawn["mask"], self.student.draw(batch, t)["mask"]
+        m, m_xi = drawn["mask"], self.student.sample(batch, t)["mask"]
         both = (m.hidden * m_xi.hidden).sum().clamp_min(1) / len(m.hidden)  # of an image on average: what is divided by
         return drawn | {"teacher_mask": m_xi, "both_hidden": both}  # stays the same when micro-batches are cut
 
     def forward(self, batch: Batch, t: float) -> Losses:
-        batch = batch if "mask" in batch else self.draw(batch, t)
+        batch = batch if "mask" in batch else self.sample(batch, t)
         theta, xi, gamma = self.student, self.teacher.net, self.config.gamma
         m, m_xi = batch["mask"], batch["teacher_mask"]
         x = theta.encoder.normalise(batch["image"])
@@ -109,7 +109,7 @@ class RCMAE(Objective):
         start = self.config.momentum
         self.teacher.update(self.student, cosine(start, 1.0, t) if self.config.momentum_schedule == "cosine" else start)
 
-    def guesses(self, batch: Batch) -> Guesses:
+    def trivial_baselines(self, batch: Batch) -> Baselines:
         x, p = self.student.encoder.normalise(batch["image"]), self.student.encoder.config.patch_size
         return {"reconstruction": pixel_guesses(x, batch["mask"].hidden, p, self.config.norm_pix)}
 

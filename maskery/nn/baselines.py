@@ -17,7 +17,7 @@ SIGMAS = (0.5, 1.0, 2.0, 8.0)  # of the interpolation in patches: the narrowest 
 SEES = 1e-3  # share of the weights that has to lie on visible pixels for that
 FLAT = 0.02  # a patch of normalised pixels (their std is about 1) that varies less shows nothing: about 1 of 255 levels
 
-Guesses = dict[str, dict[str, float]]  # name of a loss -> guess in words -> what it would lose
+Baselines = dict[str, dict[str, float]]  # name of a loss -> guess in words -> what it would lose
 
 
 def pixel_guesses(x: Tensor, hidden: Tensor, p: int, norm_pix: bool) -> dict[str, float]:

@@ -33,7 +33,7 @@ def measure(where: Path, device: torch.device, of: str, weights: str) -> Result:
     report = REPORTS[run.method]
     task = load_task(where, run).to(device)
     opened = open_data(run.data, replace(run.images, memory=0.0), run.size, Quiet())
-    _, data = task.prepared(run.settings, opened)
+    _, data = task.prepare(run.settings, opened)
     precision = torch.bfloat16 if run.precision == "bf16" else torch.float32
     evals = where / "evals"
     evals.mkdir(exist_ok=True)

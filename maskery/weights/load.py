@@ -83,7 +83,7 @@ def start_from(objective: Objective, where: Path) -> str:
 
     fits = {name: t for name, t in given.items() if name in own and own[name].shape == t.shape}
     objective.load_state_dict(fits, strict=False)
-    there = {name for name in own if name in fits or name.startswith(objective.brought)}
+    there = {name for name in own if name in fits or name.startswith(objective.pretrained_prefixes)}
     rest = dict.fromkeys(_part(name, there) for name in own if name not in there)
     rest = [f"{name} ({odd[name]})" if odd.get(name) else name for name in rest]
     if weights.facts.eps != 1e-6:

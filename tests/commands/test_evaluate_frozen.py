@@ -18,7 +18,7 @@ from maskery.commands.evaluate_frozen import quick_probe
 from maskery.config import ImagesConfig
 from maskery.data.dataset import open_data
 from maskery.demo import scenes
-from maskery.evals.candidates import Side, encoder_of
+from maskery.evals.candidates import Candidate
 from maskery.evals.features import features
 from maskery.evals.knn import knn as vote
 from maskery.evals.metrics import multilabel, scores
@@ -109,7 +109,7 @@ def test_before_and_after(run: Path, scene_folder: Path, tmp_path: Path, capsys:
     assert (random.of, random.drawn, end.of, end.drawn) == (RANDOM, True, END, False)
     assert random.seeds().keys() == {4, 5, 6}
     for seed, numbers in random.seeds().items():
-        expected = accuracies(encoder_of(Side(RANDOM, None), load_encoder(run).config, seed), scene_folder)
+        expected = accuracies(Candidate(RANDOM, None).load(load_encoder(run).config, seed), scene_folder)
         assert expected.items() <= numbers.items()
     assert accuracies(load_encoder(run), scene_folder).items() <= end.numbers.items()
     assert end.by_seed == {}

@@ -14,7 +14,7 @@ from maskery.data.loader import Plan, batches, uniforms
 from maskery.data.object_targets import NO_NUMBERS, NOTHING, WHOLE, Jitter, ObjectDraws, Targets, fitted, view_of
 from maskery.data.sources.open import open_source
 from maskery.demo.coco import write_coco
-from maskery.microbatch import part
+from maskery.microbatch import slice_batch
 
 MEAN = (0.5, 0.5, 0.5)
 
@@ -125,7 +125,7 @@ def test_a_sample_depends_on_its_position_alone(rectangles: Path) -> None:
 
 def test_micro_batches_are_cut_from_targets(rectangles: Path) -> None:
     item = draws(rectangles, Jitter())[0]
-    cut = part({"image": item["views"][0], "y": item["label"]}, 2, 3)["y"]
+    cut = slice_batch({"image": item["views"][0], "y": item["label"]}, 2, 3)["y"]
     assert len(cut) == 3
     assert torch.equal(cut.boxes, item["label"].boxes[2:5])
     assert torch.equal(cut.masks(0, (64, 48)), item["label"].masks(2, (64, 48)))

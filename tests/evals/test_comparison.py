@@ -1,4 +1,4 @@
-"""Side by side: paired differences, honest sentences, nothing mixed."""
+"""Results compared: paired differences, honest sentences, nothing mixed."""
 
 import re
 from dataclasses import replace
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from maskery.evals.comparison import side_by_side
+from maskery.evals.comparison import compare_results
 from maskery.evals.results import END, RANDOM, START, Result
 
 FACTS = Result("probe", {"top1": 0.5}, "quick", "photos", "abc", "run")
@@ -17,16 +17,16 @@ def results(of: str, *values: float, name: str = "top1") -> list[Result]:
 
 
 def test_rows_and_differences() -> None:
-    found = side_by_side(
+    comparison = compare_results(
         [*results(END, 0.6, 0.7, 0.8), *results("other.safetensors", 0.5), *results(RANDOM, 0.2, 0.25, 0.3)]
     )
-    assert [row["label"] for row in found.rows] == [RANDOM, END, "other.safetensors"]
-    row = found.rows[1]
-    assert row["top1"] == {"mean": pytest.approx(0.7), "std": pytest.approx(0.1), "seeds": 3}
-    assert row["above"][RANDOM]["top1"] == {"mean": pytest.approx(0.45), "std": pytest.approx(0.05), "seeds": 3}
-    assert "largest_class" not in row
-    assert found.rows[0]["above"] == {}
-    assert found.lines()[:5] == [
+    assert [row.label for row in comparison.rows] == [RANDOM, END, "other.safetensors"]
+    row = comparison.rows[1]
+    assert row.numbers["top1"] == {"mean": pytest.approx(0.7), "std": pytest.approx(0.1), "seeds": 3}
+    assert row.above[RANDOM]["top1"] == {"mean": pytest.approx(0.45), "std": pytest.approx(0.05), "seeds": 3}
+    assert "largest_class" not in row.numbers
+    assert comparison.rows[0].above == {}
+    assert comparison.lines()[:5] == [
         "        random initialisation   the run's end  other.safetensors",
         "top1               25.0 ± 5.0     70.0 ± 10.0             50.0 %",
         "",
@@ -36,23 +36,23 @@ def test_rows_and_differences() -> None:
 
 
 def test_it_paid_off() -> None:
-    said = side_by_side([*results(RANDOM, 0.2, 0.25, 0.3), *results(END, 0.6, 0.7, 0.8)]).reading
-    assert said == (
+    conclusions = compare_results([*results(RANDOM, 0.2, 0.25, 0.3), *results(END, 0.6, 0.7, 0.8)]).conclusions
+    assert conclusions == (
         "Pretraining paid off: by top1, the run's end is 45.0 ± 5.0 points better (more than the spread over 3 seeds "
         "explains) than random initialisation.",
     )
 
 
 def test_it_did_not_pay_off() -> None:
-    worse = side_by_side([*results(RANDOM, 0.6, 0.7, 0.8), *results(END, 0.2, 0.25, 0.3)]).reading[0]
+    worse = compare_results([*results(RANDOM, 0.6, 0.7, 0.8), *results(END, 0.2, 0.25, 0.3)]).conclusions[0]
     assert worse.startswith("Pretraining did not pay off: by top1, the run's end is 45.0 ± 5.0 points worse (more than")
-    within = side_by_side([*results(RANDOM, 0.6, 0.5, 0.9), *results(END, 0.5, 0.6, 0.7)]).reading[0]
+    within = compare_results([*results(RANDOM, 0.6, 0.5, 0.9), *results(END, 0.5, 0.6, 0.7)]).conclusions[0]
     assert within.startswith("Pretraining did not pay off: by top1, the run's end is 6.7 ± 15.3 points worse (within")
-    shown = side_by_side([*results(RANDOM, 0.5, 0.6, 0.7), *results(END, 0.6, 0.5, 0.9)]).reading[0]
+    shown = compare_results([*results(RANDOM, 0.5, 0.6, 0.7), *results(END, 0.6, 0.5, 0.9)]).conclusions[0]
     assert shown.startswith(
         "That pretraining paid off is not shown: by top1, the run's end is 6.7 ± 15.3 points better"
     )
-    same = side_by_side([*results(RANDOM, 0.5, 0.6, 0.7), *results(END, 0.5, 0.6, 0.7)]).reading[0]
+    same = compare_results([*results(RANDOM, 0.5, 0.6, 0.7), *results(END, 0.5, 0.6, 0.7)]).conclusions[0]
     assert (
         same
         == "Pretraining did not pay off: by top1, the run's end is exactly as good (3 seeds) as random initialisation."
@@ -60,39 +60,42 @@ def test_it_did_not_pay_off() -> None:
 
 
 def test_too_few_seeds_to_tell() -> None:
-    one = side_by_side([*results(RANDOM, 0.5), *results(END, 0.9)]).reading[0]
+    one = compare_results([*results(RANDOM, 0.5), *results(END, 0.9)]).conclusions[0]
     assert one.startswith(
         "Whether pretraining paid off cannot be told: by top1, the run's end is 40.0 points better (1 seed: too few"
     )
-    none = side_by_side([*results(RANDOM, 0.5), replace(FACTS, seed=7)]).reading[0]
+    none = compare_results([*results(RANDOM, 0.5), replace(FACTS, seed=7)]).conclusions[0]
     assert "cannot be told" in none
-    assert "no seed that both have" in none
+    assert "no seed in common" in none
 
 
 def test_a_run_that_started_from_weights_is_measured_by_them() -> None:
-    found = side_by_side(
+    comparison = compare_results(
         [*results(END, 0.70, 0.71, 0.72), *results(RANDOM, 0.2, 0.25, 0.15), *results(START, 0.71, 0.70, 0.73)]
     )
-    assert [row["label"] for row in found.rows] == [RANDOM, START, END]
-    assert found.rows[2]["above"].keys() == {RANDOM, START}
-    assert found.rows[1]["above"].keys() == {RANDOM}
-    assert found.reading[0].startswith("Pretraining did not pay off: by top1, the run's end is")
-    assert found.reading[0].endswith("than what the run started from.")
-    assert "51.0 ± 5.6 points better" in found.reading[1]
-    assert found.reading[1].endswith("than random initialisation.")
+    assert [row.label for row in comparison.rows] == [RANDOM, START, END]
+    assert comparison.rows[2].above.keys() == {RANDOM, START}
+    assert comparison.rows[1].above.keys() == {RANDOM}
+    assert comparison.conclusions[0].startswith("Pretraining did not pay off: by top1, the run's end is")
+    assert comparison.conclusions[0].endswith("than what the run started from.")
+    assert "51.0 ± 5.6 points better" in comparison.conclusions[1]
+    assert comparison.conclusions[1].endswith("than random initialisation.")
 
 
 def test_other_weights_that_are_better_are_named() -> None:
-    said = side_by_side(
+    conclusions = compare_results(
         [*results(RANDOM, 0.1, 0.2, 0.3), *results(END, 0.5, 0.6, 0.7), *results("vit_base.augreg", 0.80, 0.90, 0.99)]
-    ).reading[1]
-    assert "points worse (more than the spread over 3 seeds explains) than vit_base.augreg, so it is no better." in said
+    ).conclusions[1]
+    words = "points worse (more than the spread over 3 seeds explains) than vit_base.augreg, so it is no better."
+    assert words in conclusions
 
 
 def test_of_errors_less_is_better() -> None:
-    found = side_by_side([*results(RANDOM, 0.9, 0.8, 0.85, name="mce"), *results(END, 0.5, 0.4, 0.45, name="mce")])
-    assert found.reading[0].startswith("Pretraining paid off: by mce, the run's end is 40.0 ± 0.0 points better")
-    assert found.rows[1]["above"][RANDOM]["mce"]["mean"] == pytest.approx(-0.4)  # the table does not turn signs
+    before, after = results(RANDOM, 0.9, 0.8, 0.85, name="mce"), results(END, 0.5, 0.4, 0.45, name="mce")
+    comparison = compare_results([*before, *after])
+    expected = "Pretraining paid off: by mce, the run's end is 40.0 ± 0.0 points better"
+    assert comparison.conclusions[0].startswith(expected)
+    assert comparison.rows[1].above[RANDOM]["mce"]["mean"] == pytest.approx(-0.4)  # the table does not turn signs
 
 
 def test_repeated_results_count_each_seed() -> None:
@@ -101,7 +104,7 @@ def test_repeated_results_count_each_seed() -> None:
         Result.repeated({s: {"top1": v + 0.1 * s} for s in range(3)}, of=of, **facts)
         for of, v in ((RANDOM, 0.1), (END, 0.4))
     ]
-    assert side_by_side(both).rows[1]["above"][RANDOM]["top1"]["seeds"] == 3
+    assert compare_results(both).rows[1].above[RANDOM]["top1"]["seeds"] == 3
 
 
 def fixed(of: str, value: float) -> Result:
@@ -109,83 +112,83 @@ def fixed(of: str, value: float) -> Result:
 
 
 def test_a_number_without_seeds_stands_beside_every_seed() -> None:
-    found = side_by_side([fixed(END, 0.8), *results(RANDOM, 0.20, 0.25, 0.30)])
-    assert found.rows[1]["top1"] == {"mean": 0.8, "std": None, "seeds": 1}
-    assert found.rows[1]["above"][RANDOM]["top1"] == {
+    comparison = compare_results([fixed(END, 0.8), *results(RANDOM, 0.20, 0.25, 0.30)])
+    assert comparison.rows[1].numbers["top1"] == {"mean": 0.8, "std": None, "seeds": 1}
+    assert comparison.rows[1].above[RANDOM]["top1"] == {
         "mean": pytest.approx(0.55),
         "std": pytest.approx(0.05),
         "seeds": 3,
     }
-    assert found.reading == (
+    assert comparison.conclusions == (
         "Pretraining paid off: by top1, the run's end is 55.0 ± 5.0 points better (more than the spread over 3 seeds "
         "of random initialisation explains) than random initialisation.",
     )
-    turned = side_by_side([fixed(RANDOM, 0.1), *results(END, 0.7, 0.8, 0.9)])
-    assert turned.rows[1]["above"][RANDOM]["top1"]["seeds"] == 3
-    assert "3 seeds of the run's end explains" in turned.reading[0]
+    turned = compare_results([fixed(RANDOM, 0.1), *results(END, 0.7, 0.8, 0.9)])
+    assert turned.rows[1].above[RANDOM]["top1"]["seeds"] == 3
+    assert "3 seeds of the run's end explains" in turned.conclusions[0]
 
 
 def test_between_two_numbers_without_seeds_there_is_no_spread() -> None:
-    found = side_by_side([fixed(START, 0.5), fixed(END, 0.6), *results(RANDOM, 0.1, 0.11, 0.12)])
-    assert found.rows[2]["above"][START]["top1"] == {"mean": pytest.approx(0.1), "std": None, "seeds": 1}
-    assert found.reading[0] == (
+    comparison = compare_results([fixed(START, 0.5), fixed(END, 0.6), *results(RANDOM, 0.1, 0.11, 0.12)])
+    assert comparison.rows[2].above[START]["top1"] == {"mean": pytest.approx(0.1), "std": None, "seeds": 1}
+    assert comparison.conclusions[0] == (
         "Whether pretraining paid off cannot be told: by top1, the run's end is 10.0 points better (one number each, "
         "nothing was drawn: too few to tell) than what the run started from."
     )
-    assert "49.0 ± 1.0 points better (more than the spread over 3 seeds of random" in found.reading[1]
+    assert "49.0 ± 1.0 points better (more than the spread over 3 seeds of random" in comparison.conclusions[1]
 
 
 def test_the_runs_one_end_has_to_exceed_one_more_random_initialisation() -> None:
     """At 3 seeds: 4.303 * sqrt(1 + 1/3) = 4.97 standard deviations, where their mean's own error would give 2.48."""
     for end, told in ((0.25 + 0.05 * 4.9, False), (0.25 + 0.05 * 5.1, True), (0.25 - 0.05 * 4.9, False)):
-        said = side_by_side([fixed(END, end), *results(RANDOM, 0.20, 0.25, 0.30)]).reading[0]
+        conclusions = compare_results([fixed(END, end), *results(RANDOM, 0.20, 0.25, 0.30)]).conclusions[0]
         verdict = "paid off: " if told else "paid off is not shown: " if end > 0.25 else "did not pay off: "
-        assert verdict in said, end
+        assert verdict in conclusions, end
 
 
 def test_that_holds_too_where_labels_are_drawn_and_not_for_weights_that_are_fixed() -> None:
     """A difference of four standard deviations at 3 seeds."""
     before, after = (0.20, 0.25, 0.30), (0.35, 0.45, 0.55)
-    random = side_by_side([*results(RANDOM, *before), *results(END, *after)]).reading[0]
+    random = compare_results([*results(RANDOM, *before), *results(END, *after)]).conclusions[0]
     assert random.startswith("That pretraining paid off is not shown: by top1, the run's end is 20.0 ± 5.0 points")
-    start = side_by_side([*results(START, *before), *results(END, *after)]).reading[0]
+    start = compare_results([*results(START, *before), *results(END, *after)]).conclusions[0]
     assert start.startswith("Pretraining paid off: by top1, the run's end is 20.0 ± 5.0 points better")
 
 
 def test_differences_are_to_the_first_where_nothing_came_before() -> None:
-    found = side_by_side([*results("a.pth", 0.5, 0.6), *results("b.pth", 0.7, 0.9)])
-    assert [row["above"].keys() for row in found.rows] == [set(), {"a.pth"}]
-    assert found.rows[1]["above"]["a.pth"]["top1"]["mean"] == pytest.approx(0.25)
-    assert found.reading == ()
+    comparison = compare_results([*results("a.pth", 0.5, 0.6), *results("b.pth", 0.7, 0.9)])
+    assert [row.above.keys() for row in comparison.rows] == [set(), {"a.pth"}]
+    assert comparison.rows[1].above["a.pth"]["top1"]["mean"] == pytest.approx(0.25)
+    assert comparison.conclusions == ()
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "conclusions"),
     [
         ({"fingerprint": "xyz"}, "their images or labels differ: 'abc'"),
         ({"protocol": "MAE's"}, "their protocol differ: 'quick'"),
         ({"evaluation": "knn"}, "their evaluation differ: 'probe'"),
     ],
 )
-def test_nothing_is_mixed(change: dict[str, str], said: str) -> None:
-    with pytest.raises(ValueError, match=said):
-        side_by_side([FACTS, replace(FACTS, of=RANDOM, **change)])
+def test_nothing_is_mixed(change: dict[str, str], conclusions: str) -> None:
+    with pytest.raises(ValueError, match=conclusions):
+        compare_results([FACTS, replace(FACTS, of=RANDOM, **change)])
 
 
 def test_what_cannot_be_compared() -> None:
     with pytest.raises(ValueError, match="two results of the run's end with seed 0"):
-        side_by_side([FACTS, FACTS])
+        compare_results([FACTS, FACTS])
     with pytest.raises(ValueError, match=r"two results of the run's end: run"):
-        side_by_side([fixed(END, 0.5), fixed(END, 0.5)])
-    with pytest.raises(ValueError, match="results of the run's end both with seeds and of none: run"):
-        side_by_side([fixed(END, 0.5), FACTS])
-    with pytest.raises(ValueError, match="results of the run's end both with seeds and of none: run"):
-        side_by_side([FACTS, fixed(END, 0.5)])
+        compare_results([fixed(END, 0.5), fixed(END, 0.5)])
+    with pytest.raises(ValueError, match="results of the run's end both with seeds and without: run"):
+        compare_results([fixed(END, 0.5), FACTS])
+    with pytest.raises(ValueError, match="results of the run's end both with seeds and without: run"):
+        compare_results([FACTS, fixed(END, 0.5)])
     with pytest.raises(ValueError, match="no results"):
-        side_by_side([])
+        compare_results([])
     with pytest.raises(ValueError, match="no number 'map' in these results; there are: top1"):
-        side_by_side([FACTS], "map")
-    assert side_by_side([FACTS]).reading == ()
+        compare_results([FACTS], "map")
+    assert compare_results([FACTS]).conclusions == ()
 
 
 def test_the_page_prints_what_it_says(
@@ -196,6 +199,6 @@ def test_the_page_prints_what_it_says(
         re.findall(rf"^```{kind}\n(.*?)^```$", page, re.DOTALL | re.MULTILINE) for kind in ("python", "text")
     )
     monkeypatch.chdir(tmp_path)
-    own = next(block for block in code if "side_by_side" in block)
+    own = next(block for block in code if "compare_results" in block)
     exec(compile(own, "evaluations.md", "exec"), {})
     assert capsys.readouterr().out == shown[0]

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from maskery.evals.paired import rows
+from maskery.evals.leaderboard import table
 from maskery.html_report.compare_page import COLOURS, _curve, curves, page, picture
 
 START = "random initialisation"
@@ -58,7 +58,7 @@ def facts() -> dict[str, Any]:
             run("mae", 1, [(0, 0.0, 0.2), (4, 14.0, 0.5), (8, 30.0, 0.5)]),
             run("naive", 0, [(0, 0.0, 0.1), (8, 100.0, 0.6)]),
         ],
-        "table": rows(START, results),
+        "table": table(START, results),
         "reading": ["naive comes first & that is all"],
         "picture": "the caption",
     }

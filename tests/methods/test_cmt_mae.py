@@ -17,19 +17,19 @@ from maskery.methods.cmt_mae import CMTMAE, CMTMAEConfig, entropy
 from maskery.methods.mae import MAE, MAEConfig
 from maskery.nn import masking
 from maskery.nn.decoder import DecoderSize
-from maskery.nn.frozen import Frozen
 from maskery.nn.vit import ViTConfig
 from maskery.objective import Batch
 from maskery.pictures.attention import masked, overlay
 from maskery.weights.load import load_encoder
+from maskery.weights.teacher import build_objective, load_teacher
 
 VIT = ViTConfig(48, 2, 3, 8, (32, 48))  # 4 x 6 patches
 SMALL, TEACHER = DecoderSize(32, 1, 4), "random:test_vit"  # the teacher is 64 wide and 6 blocks deep
 
 
-def cmt(**settings: Any) -> CMTMAE:
+def cmt(vit: ViTConfig = VIT, **settings: Any) -> CMTMAE:
     torch.manual_seed(0)
-    method = CMTMAE(CMTMAEConfig(**{"decoder": SMALL, "teacher": TEACHER} | settings), VIT).train()
+    method = build_objective(CMTMAE, CMTMAEConfig(**{"decoder": SMALL, "teacher": TEACHER} | settings), vit).train()
     if method.momentum is not None:
         shift(method.momentum.net)  # away from the student, and looking somewhere
     return method
@@ -49,7 +49,7 @@ def batch_of(b: int = 3, seed: int = 1) -> Batch:
 def drawn_by(method: CMTMAE, t: float = 0.0, seed: int = 2) -> Batch:
     batch = batch_of()
     torch.manual_seed(seed)
-    return method.draw(batch, t)
+    return method.sample(batch, t)
 
 
 def hidden_of(method: CMTMAE, A: Tensor, rows: int) -> Tensor:
@@ -175,7 +175,7 @@ def test_the_random_control_and_even_attention_have_the_masks_of_mae() -> None:
     batch, method = batch_of(), cmt(direction="random")
     assert all(torch.equal(v, mae.encoder.state_dict()[k]) for k, v in method.encoder.state_dict().items())
     torch.manual_seed(2)
-    expected, after = mae.draw(batch, 0.0)["mask"], torch.rand(())
+    expected, after = mae.sample(batch, 0.0)["mask"], torch.rand(())
     found = drawn_by(method)["mask"]
     assert torch.equal(torch.rand(()), after)  # masks are all that is drawn
     assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
@@ -315,14 +315,16 @@ def test_the_teacher_stays_what_it_is_and_the_momentum_student_follows() -> None
     assert digest(method) == before
     assert not any("teacher" in name for name in method.state_dict())
     assert torch.equal(
-        Frozen(TEACHER, None, VIT).attend(batch_of()["image"], (4, 6))[0], drawn_by(method)["teacher_features"]
+        load_teacher(TEACHER, None, VIT).attend(batch_of()["image"], (4, 6))[0], drawn_by(method)["teacher_features"]
     )
 
 
 def test_other_sizes_of_images_and_one_channel() -> None:
-    method = CMTMAE(CMTMAEConfig(decoder=SMALL, teacher=TEACHER), ViTConfig(48, 1, 3, 8, (32, 32), (0.5,), (0.2,)))
+    method = build_objective(
+        CMTMAE, CMTMAEConfig(decoder=SMALL, teacher=TEACHER), ViTConfig(48, 1, 3, 8, (32, 32), (0.5,), (0.2,))
+    )
     for size in ((32, 32), (48, 40)):
-        batch = method.draw({"image": torch.rand(2, 1, *size)}, 0.0)
+        batch = method.sample({"image": torch.rand(2, 1, *size)}, 0.0)
         assert batch["teacher_features"].shape == (2, size[0] * size[1] // 64, 64)
         assert method(batch, 0.0)["loss"].isfinite()
         assert all(v.shape == (2, 1, *size) for v in method.picture(batch).values())
@@ -398,7 +400,7 @@ def test_a_run_says_its_teacher_and_its_encoder_can_teach_the_next(
     pretrain(arguments(scene_folder, tmp_path / "run", "--settings.teacher", TEACHER))
     assert "frozen teacher: timm's test_vit with RANDOM WEIGHTS" in capsys.readouterr().err
     encoder = load_encoder(tmp_path / "run")
-    teacher = Frozen(str(tmp_path / "run"), None, VIT)
+    teacher = load_teacher(str(tmp_path / "run"), None, VIT)
     images = torch.rand(2, 3, 32, 48)
     tokens, attention = encoder.attend(encoder.normalise(images))
     found = teacher.attend(images, (4, 6))

@@ -136,7 +136,7 @@ def test_another_image_size_and_channels() -> None:
 
 def test_pictures(reference: dict[str, Tensor]) -> None:
     method = mae(reference)
-    batch = method.draw({"image": torch.rand(2, 3, 64, 64)}, 0.0)
+    batch = method.sample({"image": torch.rand(2, 3, 64, 64)}, 0.0)
     columns = method.picture(batch)
     original, masked = columns["original"], columns["masked"]
     torch.testing.assert_close(original, batch["image"])

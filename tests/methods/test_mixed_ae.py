@@ -27,7 +27,7 @@ def built(vit: ViTConfig = VIT, **settings: object) -> MixedAE:
 
 def drawn(method: MixedAE, b: int, seed: int = 1) -> Batch:
     torch.manual_seed(seed)
-    return method.draw({"image": torch.rand(b, 3, 32, 32)}, 0.0)
+    return method.sample({"image": torch.rand(b, 3, 32, 32)}, 0.0)
 
 
 def given(batch: Batch) -> Mask:
@@ -78,7 +78,7 @@ def test_what_is_drawn(mode: str) -> None:
 def test_scores_are_the_first_thing_drawn(mode: str) -> None:
     method, images = built(mode=mode), torch.rand(8, 3, 32, 32)
     torch.manual_seed(5)
-    batch = method.draw({"image": images}, 0.0)
+    batch = method.sample({"image": images}, 0.0)
     torch.manual_seed(5)
     order = torch.rand(8 if mode == "full" else 2, N).argsort(1)
     for b in range(8):
@@ -300,7 +300,7 @@ def test_settings_that_cannot_be(settings: dict[str, object], words: str) -> Non
 
 def test_batches_and_images_that_cannot_be_mixed() -> None:
     method = built()
-    assert method.group == 4
+    assert method.micro_batch_multiple == 4
     with pytest.raises(ValueError, match="a batch of 6 images cannot be mixed in groups of 4"):
         method({"image": torch.rand(6, 3, 32, 32)}, 0.0)
     with pytest.raises(ValueError, match="a group of 4 images cannot share 9 patches equally"):

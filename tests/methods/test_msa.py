@@ -39,7 +39,7 @@ def msa(**settings) -> MSA:
 
 def batch_of(method: MSA, seed: int = 1) -> Batch:
     torch.manual_seed(seed)
-    return method.draw({"image": torch.rand(B, 3, 32, 32)}, 0.0)
+    return method.sample({"image": torch.rand(B, 3, 32, 32)}, 0.0)
 
 
 def tokens(method: MSA, batch: Batch, teacher_mask: bool = False) -> tuple[Tensor, Tensor]:
@@ -150,7 +150,7 @@ def test_both_views_flip_together() -> None:
     batch = batch_of(method)
     torch.manual_seed(1)
     torch.rand(B, 3, 32, 32)
-    flipped = method.draw({"image": batch["image"].flip(-1)}, 0.0)
+    flipped = method.sample({"image": batch["image"].flip(-1)}, 0.0)
     torch.testing.assert_close(flipped["strong"], batch["strong"].flip(-1))
     assert not torch.equal(batch["strong"], batch["image"])
 
@@ -314,7 +314,7 @@ def test_a_shifted_teacher() -> None:
     method = msa(geometry="shifted")
     batch = batch_of(method)
     assert torch.equal(batch["strong"], batch_of(msa())["strong"])
-    many = method.draw({"image": torch.rand(400, 3, 16, 24)}, 0.0)["shift"]
+    many = method.sample({"image": torch.rand(400, 3, 16, 24)}, 0.0)["shift"]
     assert (int(many.min()), int(many.max())) == (-7, 7)
     assert not torch.equal(many[:, 0], many[:, 1])
     moved = torch.stack(

@@ -51,7 +51,7 @@ def images(seed: int = 0, b: int = 4) -> Tensor:
 
 def drawn(method: RCMAE | MAE, seed: int = 0) -> Batch:
     torch.manual_seed(seed)
-    return method.draw({"image": images(seed)}, 0.0)
+    return method.sample({"image": images(seed)}, 0.0)
 
 
 # ----------------------------------------------------------------------------------------------- the reference
@@ -192,7 +192,7 @@ def test_masks_that_share_nothing_leave_no_consistency() -> None:
     batch = {"image": images(), "mask": masking.hide_highest(scores, 0.5)}
     batch["teacher_mask"] = masking.hide_highest(-scores, 0.5)
     assert not (batch["mask"].hidden * batch["teacher_mask"].hidden).any()
-    batch["both_hidden"] = torch.tensor(0.25)  # `draw` divides by one patch at least
+    batch["both_hidden"] = torch.tensor(0.25)  # `sample` divides by one patch at least
     losses = method(batch, 0.0)
     assert losses["consistency"] == 0
     assert torch.equal(losses["loss"], losses["reconstruction"])
@@ -300,7 +300,7 @@ def test_another_image_size_and_channels() -> None:
     for size in ((32, 64), (48, 40)):
         losses = method({"image": torch.rand(2, 5, *size)}, 0.0)
         assert losses["loss"].isfinite()
-        assert isinstance(method.draw({"image": torch.rand(2, 5, *size)}, 0.0)["teacher_mask"], Mask)
+        assert isinstance(method.sample({"image": torch.rand(2, 5, *size)}, 0.0)["teacher_mask"], Mask)
 
 
 # -------------------------------------------------------------------------------------------------- whole runs

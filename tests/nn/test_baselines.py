@@ -1,4 +1,4 @@
-"""Guesses lose what can be worked out by hand."""
+"""Baselines lose what can be worked out by hand."""
 
 import pytest
 import torch

@@ -19,6 +19,7 @@ from maskery.nn.decoder import DecoderSize
 from maskery.nn.positions import resize
 from maskery.nn.vit import IMAGENET_MEAN, ViT, ViTConfig
 from maskery.weights.load import adapt, images_of, load_encoder, open_weights, start_from
+from maskery.weights.teacher import build_objective
 from tests.commands.test_pretrain import short
 from tests.methods.test_mae import relative
 from tests.weights.test_locate import FIXTURES, assert_same_features, official, same, with_timm, write_rc_mae
@@ -209,7 +210,7 @@ def test_a_decoder_of_another_size_is_left_at_random_and_said(mae_file: Path) ->
 def test_every_method_starts_from_the_official_mae(mae_file: Path, method: str) -> None:
     config = METHODS[method].Config
     extra = {"teacher": "random:test_vit"} if method == "cmt-mae" else {}
-    objective = METHODS[method](config(decoder=DECODER, **extra), VIT)
+    objective = build_objective(METHODS[method], config(decoder=DECODER, **extra), VIT)
     start_from(objective, mae_file)
     state = official("mae_official.safetensors", "weights/")
     for prefix in objective.encoders:

@@ -52,7 +52,7 @@ class FinetuneConfig:
 class Finetune(Classifier):
     Config = FinetuneConfig
     config: FinetuneConfig
-    undecayed = UNDECAYED
+    no_weight_decay = UNDECAYED
     encoders = ("encoder.", "average.net.0.")  # the average begins as what is trained does
 
     def __init__(self, config: FinetuneConfig, vit: ViTConfig):
@@ -67,7 +67,7 @@ class Finetune(Classifier):
         self.head = nn.Linear(vit.dim, self.labels.count)  # W, b
         nn.init.trunc_normal_(self.head.weight, std=2e-5)
         nn.init.zeros_(self.head.bias)
-        self.group = 2 if self.mixes else 1
+        self.micro_batch_multiple = 2 if self.mixes else 1
         self.average = Ema(self.parts()) if config.average else None
 
     @property
@@ -77,7 +77,7 @@ class Finetune(Classifier):
     def parts(self) -> nn.ModuleList:
         return nn.ModuleList([self.encoder, self.norm, self.head])
 
-    def draw(self, batch: Batch, t: float) -> Batch:
+    def sample(self, batch: Batch, t: float) -> Batch:
         image = batch["image"]
         y = batch["label"] if "label" in batch else targets.placeholder(self.labels, len(image), image.device)
         if not self.training:
@@ -111,7 +111,7 @@ class Finetune(Classifier):
             return {"image": image, "y": share @ y}
 
     def forward(self, batch: Batch, t: float) -> Losses:
-        batch = batch if "y" in batch else self.draw(batch, t)
+        batch = batch if "y" in batch else self.sample(batch, t)
         logits = self.logits(self.encoder, self.norm, self.head, batch["image"], batch.get("paths"))
         return {"loss": targets.loss(logits, batch["y"], self.labels)}
 
@@ -142,7 +142,7 @@ class Finetune(Classifier):
     def picture(self, batch: Batch) -> dict[str, Tensor]:
         image = batch["image"]
         self.train()
-        trained_on = self.draw({"image": image}, 0.0)["image"]
+        trained_on = self.sample({"image": image}, 0.0)["image"]
         self.eval()
         return {"image": image, "as trained on": trained_on.clamp(0, 1)}
 

@@ -31,7 +31,7 @@ class Classifier(Objective, abc.ABC):
     suffixes: tuple[str, ...] = ("",)  # of the names of each head's numbers
 
     @classmethod
-    def prepared(cls, settings: Any, data: ImageData) -> tuple[Any, ImageData]:
+    def prepare(cls, settings: Any, data: ImageData) -> tuple[Any, ImageData]:
         labels, data = targets.prepare(settings.labels, data)
         return replace(settings, labels=labels), data
 
@@ -50,7 +50,7 @@ class Classifier(Objective, abc.ABC):
     def plain(self, head: int) -> LinearClassifier:
         """The network that answers as this head does, alone. ValueError when it is none that other libraries have."""
 
-    def measure(self, data: ImageData, most: int, precision: torch.dtype, workers: int) -> dict[str, float]:
+    def validate(self, data: ImageData, most: int, precision: torch.dtype, workers: int) -> dict[str, float]:
         """The headline number and the loss on held-out images; of several heads, of the best to choose by."""
         name, found, head = headline(self.labels.several), {}, 0
         if len(data.validation):

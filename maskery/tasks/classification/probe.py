@@ -82,7 +82,7 @@ class Probe(Classifier):
             return linear
         return nn.Sequential(AttentivePool(self.width, self.config.heads), linear)
 
-    def lr_scale(self, name: str) -> float:
+    def lr_multiplier(self, name: str) -> float:
         return self.config.lrs[int(name.split(".")[1])]  # heads.<number>.
 
     @torch.no_grad()
@@ -94,7 +94,7 @@ class Probe(Classifier):
             found.append(pooled(tokens, self.config.pooling))
         return torch.cat(found)
 
-    def draw(self, batch: Batch, t: float) -> Batch:
+    def sample(self, batch: Batch, t: float) -> Batch:
         h = self.features(batch["image"])
         y = batch["label"] if "label" in batch else targets.placeholder(self.labels, len(h), h.device)
         if not self.training:
@@ -109,7 +109,7 @@ class Probe(Classifier):
         return h if self.config.pooling == "attentive" else (h - self.mean) * (self.var + EPS).rsqrt()
 
     def forward(self, batch: Batch, t: float) -> Losses:
-        batch = batch if "h_n" in batch else self.draw(batch, t)
+        batch = batch if "h_n" in batch else self.sample(batch, t)
         h_n, y = batch["h_n"], batch["y"]
         each = [targets.loss(head(h_n), y, self.labels) for head in self.heads]
         named = {f"loss{suffix}": loss.detach() for suffix, loss in zip(self.suffixes, each, strict=True)}

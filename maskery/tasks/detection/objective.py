@@ -65,8 +65,8 @@ class Detect(Objective):
     Config = DetectConfig
     config: DetectConfig
     labelled = True
-    undecayed = UNDECAYED
-    eager = "Mask R-CNN's tensors are as long as there are objects and proposals, which is no graph of fixed shapes"
+    no_weight_decay = UNDECAYED
+    no_compile_reason = "the shapes of Mask R-CNN's tensors depend on the number of objects and proposals"
 
     def __init__(self, config: DetectConfig, vit: ViTConfig):
         super().__init__()
@@ -87,13 +87,13 @@ class Detect(Objective):
 
     # ------------------------------------------------------------------------------------------------ data
     @classmethod
-    def prepared(cls, settings: Any, data: ImageData) -> tuple[Any, ImageData]:
+    def prepare(cls, settings: Any, data: ImageData) -> tuple[Any, ImageData]:
         return targets.prepare(settings, data)
 
     def views(self, crop: Crop) -> dict[str, Crop]:
         return {"image": crop}
 
-    def draws(
+    def train_dataset(
         self, data: ImageData, crops: Sequence[Crop], size: tuple[int, int], seed: int, plan: Plan, device: torch.device
     ) -> ObjectDraws:
         return ObjectDraws(
@@ -108,7 +108,7 @@ class Detect(Objective):
             masks=self.with_masks,
         )
 
-    def truth(self, data: ImageData, indices: np.ndarray) -> Batch:
+    def picture_targets(self, data: ImageData, indices: np.ndarray) -> Batch:
         found, size, source = [], self.encoder.config.image_size, data.images.source
         assert isinstance(source, CocoSource)
         for i in indices.tolist():
@@ -128,7 +128,7 @@ class Detect(Objective):
             return windowed(f, x, self.config.window, self.everywhere, paths)
         return f.trunk(x, paths)[:, 1:]
 
-    def draw(self, batch: Batch, t: float) -> Batch:
+    def sample(self, batch: Batch, t: float) -> Batch:
         image = batch["image"]
         y = batch["label"] if "label" in batch else targets.grid_of_squares(image, self.with_masks)
         if not self.training:
@@ -144,7 +144,7 @@ class Detect(Objective):
     def forward(self, batch: Batch, t: float) -> Losses:
         from ...nn.mask_rcnn import losses
 
-        batch = batch if "y" in batch else self.draw(batch, t)
+        batch = batch if "y" in batch else self.sample(batch, t)
         extent = [tuple(size) for size in batch["y"].extent.tolist()]
         objects = targets.torchvision_targets(batch["y"], batch["image"].shape[2:], self.with_masks)
         parts = losses(self.detector, self.maps(batch), extent, objects, batch["keys"])
@@ -180,7 +180,7 @@ class Detect(Objective):
         size, mean, device = self.encoder.config.image_size, self.encoder.config.mean, next(self.parameters()).device
         return detected(self.detect, data, indices, size, mean, device, masks=self.with_masks, **how)
 
-    def measure(self, data: ImageData, most: int, precision: torch.dtype, workers: int) -> dict[str, float]:
+    def validate(self, data: ImageData, most: int, precision: torch.dtype, workers: int) -> dict[str, float]:
         values: dict[str, float] = {}
         for prefix, indices in measured_parts(data, most):
             result = self.seen(data, indices, precision=precision, workers=workers)

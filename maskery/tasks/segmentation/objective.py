@@ -72,7 +72,7 @@ class Segment(Objective):
     Config = SegmentConfig
     config: SegmentConfig
     labelled = True
-    undecayed = UNDECAYED
+    no_weight_decay = UNDECAYED
     mean: Tensor
     var: Tensor
 
@@ -111,7 +111,7 @@ class Segment(Objective):
 
     # ------------------------------------------------------------------------------------------------ data
     @classmethod
-    def prepared(cls, settings: Any, data: ImageData) -> tuple[Any, ImageData]:
+    def prepare(cls, settings: Any, data: ImageData) -> tuple[Any, ImageData]:
         return targets.prepare(settings, data)
 
     def meaning(self, data: ImageData) -> Meaning:
@@ -123,7 +123,7 @@ class Segment(Objective):
     def views(self, crop: Crop) -> dict[str, Crop]:
         return {"image": crop}
 
-    def draws(
+    def train_dataset(
         self, data: ImageData, crops: Sequence[Crop], size: tuple[int, int], seed: int, plan: Plan, device: torch.device
     ) -> MaskedDraws:
         return MaskedDraws(
@@ -138,7 +138,7 @@ class Segment(Objective):
             mean=self.encoder.config.mean,
         )
 
-    def truth(self, data: ImageData, indices: np.ndarray) -> Batch:
+    def picture_targets(self, data: ImageData, indices: np.ndarray) -> Batch:
         found, size, meaning = [], self.encoder.config.image_size, self.meaning(data)
         for i in indices.tolist():
             image = data.images.open(i)
@@ -162,7 +162,7 @@ class Segment(Objective):
         """`features`, some images at a time, float32."""
         return torch.cat([self.features(x).float() for x in image.split(CHUNK.get(image.device.type, 256))])
 
-    def draw(self, batch: Batch, t: float) -> Batch:
+    def sample(self, batch: Batch, t: float) -> Batch:
         image = batch["image"]
         void = torch.full((len(image), *image.shape[2:]), VOID, device=image.device)
         y = batch["label"].long() if "label" in batch else void
@@ -184,7 +184,7 @@ class Segment(Objective):
         return found
 
     def forward(self, batch: Batch, t: float) -> Losses:
-        batch = batch if "y" in batch else self.draw(batch, t)
+        batch = batch if "y" in batch else self.sample(batch, t)
         logits, auxiliary = self.logits(batch)
         loss = targets.loss(logits, batch["y"], self.config.labels)
         if auxiliary is None:
@@ -222,7 +222,7 @@ class Segment(Objective):
         logits, _ = self.logits({"image": image})
         return F.interpolate(logits.float(), image.shape[2:], mode="bilinear", align_corners=False)
 
-    def measure(self, data: ImageData, most: int, precision: torch.dtype, workers: int) -> dict[str, float]:
+    def validate(self, data: ImageData, most: int, precision: torch.dtype, workers: int) -> dict[str, float]:
         device, size, values = next(self.parameters()).device, self.encoder.config.image_size, {}
         how: Any = {"inference": self.config.inference, "precision": precision, "workers": workers}
         for prefix, indices in measured_parts(data, most):

@@ -68,7 +68,7 @@ class Vqa(Objective):
     Config = VqaConfig
     config: VqaConfig
     labelled = True
-    undecayed = (*UNDECAYED, "text.positions")
+    no_weight_decay = (*UNDECAYED, "text.positions")
 
     def __init__(self, config: VqaConfig, vit: ViTConfig):
         super().__init__()
@@ -98,19 +98,19 @@ class Vqa(Objective):
         nn.init.normal_(last.weight, std=0.01)
         nn.init.constant_(last.bias, -math.log(max(M - 1, 1)))
         if config.text:
-            self.brought = ("text.net.",)
+            self.pretrained_prefixes = ("text.net.",)
             self.notes = (f"questions are read by {config.text}, {self.vocabulary.count:,} tokens",)
 
     # ------------------------------------------------------------------------------------------------ data
     @classmethod
-    def prepared(cls, settings: Any, data: ImageData) -> tuple[Any, ImageData]:
+    def prepare(cls, settings: Any, data: ImageData) -> tuple[Any, ImageData]:
         check_settings(settings)
         return targets.prepare(settings, data)
 
     def views(self, crop: Crop) -> dict[str, Crop]:
         return {"image": crop}
 
-    def draws(
+    def train_dataset(
         self, data: ImageData, crops: Sequence[Crop], size: tuple[int, int], seed: int, plan: Plan, device: torch.device
     ) -> QuestionDraws:
         table, keep = self.table(data, data.train), self.config.keep
@@ -121,18 +121,18 @@ class Vqa(Objective):
         assert isinstance(source, VqaSource)
         return targets.question_table(self.config, source, images, self.vocabulary)
 
-    def truth(self, data: ImageData, indices: np.ndarray) -> Batch:
+    def picture_targets(self, data: ImageData, indices: np.ndarray) -> Batch:
         table = self.table(data, indices)
         asked = table.asked([table.turn(i, 0, 0) for i in indices.tolist()])
         return {"label": asked.to(next(self.parameters()).device)}
 
     # ------------------------------------------------------------------------------------------------ training
-    def lr_scale(self, name: str) -> float:
+    def lr_multiplier(self, name: str) -> float:
         if self.config.text and name.startswith("text.net."):
             return self.config.text_rate
-        return super().lr_scale(name)
+        return super().lr_multiplier(name)
 
-    def draw(self, batch: Batch, t: float) -> Batch:
+    def sample(self, batch: Batch, t: float) -> Batch:
         image = batch["image"]
         y = batch["label"] if "label" in batch else self.blank(len(image)).to(image.device)
         found: Batch = {"image": image, "y": y}
@@ -153,7 +153,7 @@ class Vqa(Objective):
         return Asked(tokens, torch.ones(shape, dtype=torch.bool), nobody, torch.zeros(*shape, 1))
 
     def forward(self, batch: Batch, t: float) -> Losses:
-        batch = batch if "y" in batch else self.draw(batch, t)
+        batch = batch if "y" in batch else self.sample(batch, t)
         y, f = batch["y"], batch.get("f")
         f = self.look(batch["image"], batch.get("paths")) if f is None else f
         s = y.targets(self.count)
@@ -191,7 +191,7 @@ class Vqa(Objective):
         size, at_once = self.encoder.config.image_size, self.config.questions or 1
         return answers(self, data, indices, size, device, at_once=at_once, **how)
 
-    def measure(self, data: ImageData, most: int, precision: torch.dtype, workers: int) -> dict[str, float]:
+    def validate(self, data: ImageData, most: int, precision: torch.dtype, workers: int) -> dict[str, float]:
         values: dict[str, float] = {}
         source = data.images.source
         assert isinstance(source, VqaSource)

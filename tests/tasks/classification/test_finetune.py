@@ -75,17 +75,17 @@ def test_layer_decay_of_vit_base_is_maes() -> None:
         if p.requires_grad:
             expected = power.get(name, 12 - int(name.split(".")[2]) if ".blocks." in name else None)
             assert expected is not None, name
-            assert task.lr_scale(name) == pytest.approx(0.65**expected, rel=1e-12), name
-    assert finetune(pooling="class_token").lr_scale("encoder.norm.weight") == 1
+            assert task.lr_multiplier(name) == pytest.approx(0.65**expected, rel=1e-12), name
+    assert finetune(pooling="class_token").lr_multiplier("encoder.norm.weight") == 1
 
 
 def test_weight_decay_leaves_out_what_maes_does() -> None:
     task = base()
-    kept = {name for name, p in task.named_parameters() if p.requires_grad and task.decays(name, p)}
+    kept = {name for name, p in task.named_parameters() if p.requires_grad and task.has_weight_decay(name, p)}
     every = {name for name, p in task.named_parameters() if p.requires_grad and p.ndim > 1}
     assert every - kept == {"encoder.cls_token", "encoder.pos_embed"}
     assert kept < every
-    groups = grouped(task, 0.05, task.decays, task.lr_scale)
+    groups = grouped(task, 0.05, task.has_weight_decay, task.lr_multiplier)
     assert len(groups) == 2 * 14  # decayed and not: patch embedding, 12 blocks, head
     assert sum(len(g["params"]) for g in groups) == len([p for p in task.parameters() if p.requires_grad])
     assert {g["weight_decay"] for g in groups} == {0.0, 0.05}
@@ -132,7 +132,7 @@ def test_the_network_is_timms(pooling: Any) -> None:
 
 def test_with_everything_off_it_is_plain_training() -> None:
     task, batch = lively(finetune(**PLAIN)), batch_of(images=5)
-    drawn = task.draw(dict(batch), 0.0)
+    drawn = task.sample(dict(batch), 0.0)
     assert drawn.keys() == {"image", "y"}
     assert torch.equal(drawn["image"], batch["image"])
     f = task.encoder
@@ -141,7 +141,7 @@ def test_with_everything_off_it_is_plain_training() -> None:
         tokens = block(tokens)
     logits = task.head(task.norm(tokens[:, 1:].mean(1)))
     torch.testing.assert_close(task(drawn, 0.0)["loss"], F.cross_entropy(logits, batch["label"]))
-    assert (task.group, task.augment) == (1, None)
+    assert (task.micro_batch_multiple, task.augment) == (1, None)
 
 
 def test_in_evaluation_nothing_is_drawn() -> None:
@@ -182,7 +182,7 @@ def test_micro_batches_are_cut_from_what_was_drawn_for_the_whole_batch() -> None
     task = lively(finetune(drop_path=0.5))
     torch.manual_seed(1)
     with torch.no_grad():
-        batch = task.draw(batch_of(images=12), 0.0)
+        batch = task.sample(batch_of(images=12), 0.0)
     assert batch["paths"].shape == (12, 3, 2)
     loss, whole = gradients(task, batch, 12, 12)
     for size in (6, 4, 2):
@@ -198,7 +198,7 @@ def test_mixing_is_timms() -> None:
     for seed in range(12):
         batch = batch_of(seed)
         torch.manual_seed(seed)
-        drawn = task.draw(dict(batch), 0.0)
+        drawn = task.sample(dict(batch), 0.0)
         torch.manual_seed(seed)
         with seeded(int(torch.randint(2**31, ()))):
             image, y = Mixup(0.8, 1.0, label_smoothing=0.1, num_classes=3)(batch["image"].clone(), batch["label"])
@@ -225,7 +225,7 @@ def test_labels_are_as_exact_in_half_precision() -> None:
     for half in (False, True):
         torch.manual_seed(0)
         with torch.autocast("cpu", torch.bfloat16, enabled=half):
-            both.append(task.draw(batch_of(), 0.0)["y"])
+            both.append(task.sample(batch_of(), 0.0)["y"])
     assert torch.equal(*both)
 
 
@@ -255,12 +255,12 @@ def test_erasing_puts_noise_into_some_rectangles() -> None:
 def test_what_is_drawn_follows_from_torchs_seed_alone() -> None:
     task, batch = finetune(), batch_of()
     torch.manual_seed(3)
-    one = task.draw(dict(batch), 0.0)
+    one = task.sample(dict(batch), 0.0)
     np.random.seed(99)
     torch.manual_seed(3)
-    again = task.draw(dict(batch), 0.0)
+    again = task.sample(dict(batch), 0.0)
     assert all(torch.equal(one[name], again[name]) for name in ("image", "y", "paths"))
-    other = task.draw(dict(batch), 0.0)
+    other = task.sample(dict(batch), 0.0)
     assert not torch.equal(one["image"], other["image"])
 
 

@@ -90,7 +90,7 @@ def test_what_the_cut_keeps_is_as_the_settings_say(colours: Path) -> None:
 @pytest.mark.parametrize("kind", ["probe", "finetune"])
 def test_without_a_part_to_choose_by_a_look_has_two_numbers(colours: Path, kind: str) -> None:
     opened = open_data(str(colours), ImagesConfig(memory=0), (32, 32), Quiet())
-    settings, data = TASKS[kind].prepared(TASKS[kind].Config(labels=LabelsConfig(balanced=True)), opened)
+    settings, data = TASKS[kind].prepare(TASKS[kind].Config(labels=LabelsConfig(balanced=True)), opened)
     torch.manual_seed(0)
     numbers = TASKS[kind](settings, VIT).measure(data, 100, torch.float32, 0)
     assert numbers.keys() == {"top1", "held_out_loss"}

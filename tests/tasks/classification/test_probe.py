@@ -35,12 +35,12 @@ def batch_of(seed: int, images: int = 12) -> Batch:
 
 def trained(task: Probe, config: OptimConfig, steps: int = 5, lr: float = 0.1) -> list[float]:
     """As the loop does it; the losses."""
-    optimizer, losses = optimizer_of(task, config, task.decays, task.lr_scale), []
+    optimizer, losses = optimizer_of(task, config, task.has_weight_decay, task.lr_multiplier), []
     for step in range(steps):
         for group in optimizer.param_groups:
             group["lr"] = group["scale"] * lr
         with torch.no_grad():
-            batch = task.draw(batch_of(step % 2), step / steps)
+            batch = task.sample(batch_of(step % 2), step / steps)
         loss = task(batch, step / steps)["loss"]
         loss.backward()
         optimizer.step()
@@ -57,14 +57,14 @@ def test_features_are_normalised_as_batchnorm_does_it() -> None:
     for step in range(4):
         batch = batch_of(step, 5 + step)
         h = task.features(batch["image"])
-        torch.testing.assert_close(task.draw(batch, 0.0)["h_n"], norm(h), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(task.sample(batch, 0.0)["h_n"], norm(h), rtol=1e-4, atol=1e-5)
         task.after_step(0.0)
         torch.testing.assert_close(task.mean, norm.running_mean)
         torch.testing.assert_close(task.var, norm.running_var)
     task.eval(), norm.eval()
     batch = batch_of(9)
     expected = norm(task.features(batch["image"]))
-    torch.testing.assert_close(task.draw(batch, 0.0)["h_n"], expected)
+    torch.testing.assert_close(task.sample(batch, 0.0)["h_n"], expected)
     torch.testing.assert_close(task.classify(batch["image"])[:, 0], task.heads[0](expected))
 
 
@@ -74,13 +74,13 @@ def test_small_variances_count_as_batchnorms_do() -> None:
     image = batch_of(0)["image"] * 0.002 + 0.5
     h = task.features(image)
     assert float(h.var(0).median()) < 1e-5
-    torch.testing.assert_close(task.draw({"image": image}, 0.0)["h_n"], norm(h), rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(task.sample({"image": image}, 0.0)["h_n"], norm(h), rtol=1e-3, atol=1e-4)
 
 
 def test_running_averages_wait_for_the_step() -> None:
     task = probe()
-    task.draw(batch_of(0), 0.0)
-    task.draw(batch_of(1), 0.0)  # what counts is the batch of the step
+    task.sample(batch_of(0), 0.0)
+    task.sample(batch_of(1), 0.0)  # what counts is the batch of the step
     assert (float(task.mean.abs().max()), float(task.var.min())) == (0, 1)
     task.after_step(0.0)
     h = task.features(batch_of(1)["image"])
@@ -95,7 +95,7 @@ def test_running_averages_wait_for_the_step() -> None:
 def test_micro_batches_have_the_statistics_of_the_whole_batch(pooling: str) -> None:
     task = probe(pooling=pooling, lrs=(0.5, 2.0), heads=4)
     with torch.no_grad():
-        batch = task.draw(batch_of(0), 0.0)
+        batch = task.sample(batch_of(0), 0.0)
     loss, whole = gradients(task, batch, 12, 12)
     for size in (6, 4, 1):
         same, cut = gradients(task, batch, 12, size)
@@ -197,7 +197,7 @@ def test_settings_that_make_no_sense(settings: dict[str, Any], said: str) -> Non
 def test_a_look_measures_the_head_that_is_best_on_what_was_kept_out(colours: Path) -> None:
     """One head answers right, the other one wrong; which is reported is not asked of the held-out images."""
     data = open_data(str(colours), ImagesConfig(memory=0), (32, 32), Quiet())
-    settings, data = Probe.prepared(ProbeConfig(lrs=(1.0, 2.0), labels=LabelsConfig(tune=0.2)), data)
+    settings, data = Probe.prepare(ProbeConfig(lrs=(1.0, 2.0), labels=LabelsConfig(tune=0.2)), data)
     torch.manual_seed(0)
     task = Probe(settings, VIT)
     with torch.no_grad():
@@ -207,7 +207,7 @@ def test_a_look_measures_the_head_that_is_best_on_what_was_kept_out(colours: Pat
         task.mean.copy_((means[1].mean(0) + means[0].mean(0)) / 2)
         task.heads[0].weight.copy_(torch.stack([towards, -towards]))
         task.heads[1].weight.copy_(torch.stack([-towards, towards]))
-    numbers = task.measure(data, 100, torch.float32, 0)
+    numbers = task.validate(data, 100, torch.float32, 0)
     assert numbers["top1"] == numbers["tune_top1"] == numbers["tune_top1_lr_2"] == 1.0
     assert numbers["tune_top1_lr_1"] == 0.0
     assert numbers["held_out_loss"] < 0.7

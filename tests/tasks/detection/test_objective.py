@@ -20,7 +20,7 @@ from maskery.config import ImagesConfig, Run
 from maskery.data.dataset import open_data
 from maskery.data.object_targets import Targets
 from maskery.demo.coco import write_coco
-from maskery.microbatch import part
+from maskery.microbatch import slice_batch
 from maskery.nn.vit import ViTConfig
 from maskery.pictures.objects import outlined
 from maskery.pictures.segments import colours
@@ -165,9 +165,9 @@ def test_the_loss_is_the_sum_of_its_parts() -> None:
 def test_losses_of_micro_batches_are_those_of_the_batch() -> None:
     """But for the mean over what is sampled: images here have all that is asked for."""
     task = built(drop_path=0.0)
-    drawn = task.draw(batch_of(), 0.0)
+    drawn = task.sample(batch_of(), 0.0)
     whole = task(drawn, 0.0)
-    parts = [task(part(drawn, start, 2), 0.0) for start in (0, 2)]
+    parts = [task(slice_batch(drawn, start, 2), 0.0) for start in (0, 2)]
     for name in ("objectness", "classes"):
         assert float(sum(p[name] for p in parts)) / 2 == pytest.approx(float(whole[name]), rel=0.02)
 
@@ -281,20 +281,20 @@ def test_data_is_missing(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_boxes_alone_are_enough(few: Path) -> None:
     without_shapes(few)
     data = open_data(str(few), ImagesConfig(objects=True, memory=0.0), (32, 32), Quiet())
-    settings, data = Detect.prepared(DetectConfig(width=16, rois=16), data)
+    settings, data = Detect.prepare(DetectConfig(width=16, rois=16), data)
     assert settings.masks == "off"
     assert len(data.train) == 4
     task = Detect(settings, VIT).eval()
-    assert set(task.measure(data, 2, torch.float32, 0)) == {"box_ap", "box_ap50"}
-    assert task.truth(data, data.held_out)["label"].bits.shape[2] == 0
-    settings, data = Detect.prepared(DetectConfig(labels=LabelsConfig(share="50%", draw=1)), replace(data))
+    assert set(task.validate(data, 2, torch.float32, 0)) == {"box_ap", "box_ap50"}
+    assert task.picture_targets(data, data.held_out)["label"].bits.shape[2] == 0
+    settings, data = Detect.prepare(DetectConfig(labels=LabelsConfig(share="50%", draw=1)), replace(data))
     assert len(data.train) == 2
 
 
 def test_truth_is_cut_as_pictures_are(few: Path) -> None:
     data = open_data(str(few), ImagesConfig(objects=True, memory=0.0), (32, 32), Quiet())
-    settings, data = Detect.prepared(DetectConfig(width=16, rois=16), data)
-    label = Detect(settings, VIT).truth(data, data.held_out)["label"]
+    settings, data = Detect.prepare(DetectConfig(width=16, rois=16), data)
+    label = Detect(settings, VIT).picture_targets(data, data.held_out)["label"]
     boxes = data.images.source.objects(int(data.held_out[0])).boxes  # type: ignore[attr-defined]
     assert label.boxes[0, : len(boxes)].tolist() == boxes.tolist()
 

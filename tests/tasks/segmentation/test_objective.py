@@ -222,7 +222,7 @@ def opened_as(root: Path, **settings: Any) -> tuple[Any, Any]:
     from maskery.terminal import Quiet
 
     data = open_data(str(root), ImagesConfig(masks=True, memory=0.0), (16, 16), Quiet())
-    return Segment.prepared(SegmentConfig(**settings), data)
+    return Segment.prepare(SegmentConfig(**settings), data)
 
 
 def test_a_test_split_beside_a_val_split_is_held_out_where_it_has_masks(few: Path) -> None:
@@ -262,7 +262,7 @@ def test_classes_that_count_from_one(layout: str, few: Path) -> None:
         (few / "masks").rename(few / "annotations")
     settings, data = opened_as(few, reduce_zero_label="auto" if layout == "ade20k" else "on")
     assert settings.ids == (1, 2, 3, 4, 5, 6, 7)
-    label = Segment(settings, VIT).truth(data, data.held_out)["label"]
+    label = Segment(settings, VIT).picture_targets(data, data.held_out)["label"]
     mask = scenes.scene(0, int(data.held_out[0]), 16).mask
     shown = np.kron(mask, np.ones((2, 2), int))
     assert label[0].tolist() == (shown.astype(int) - 1).tolist()  # 0 is void, and that is -1
@@ -297,7 +297,7 @@ def test_the_street_scenes(shared_data: Path) -> None:
 
     where = shared_data / "camvid_240x180.parquet"
     data = open_data(str(where), ImagesConfig(masks=True, memory=0.0), (180, 240), Quiet())
-    settings, data = Segment.prepared(SegmentConfig(ignore_index=11), data)
+    settings, data = Segment.prepare(SegmentConfig(ignore_index=11), data)
     assert settings.ids == tuple(range(11))
     assert (len(data.train), len(data.held_out)) == (367, 101)
 

@@ -49,7 +49,7 @@ def test_the_loss_by_hand(weights: tuple[float, ...]) -> None:
 
 def test_the_auxiliary_loss_is_a_part_of_the_loss() -> None:
     objective, without = built(), built(auxiliary=0.0)
-    drawn = objective.draw(batch_of(), 0.0)
+    drawn = objective.sample(batch_of(), 0.0)
     losses = objective(drawn, 0.0)
     logits, _ = objective.logits(drawn)
     assert float(losses["loss"].detach() - 0.4 * losses["auxiliary"]) == pytest.approx(
@@ -62,15 +62,15 @@ def test_a_frozen_encoder_stays_and_its_features_are_normalised() -> None:
     objective = built(head="linear", freeze=True)
     trainable = {name for name, p in objective.named_parameters() if p.requires_grad}
     assert trainable == {"classifier.weight", "classifier.bias"}
-    drawn = objective.draw(batch_of(), 0.0)
+    drawn = objective.sample(batch_of(), 0.0)
     h = drawn["features"].flatten(0, 2)  # [B N, D]
     torch.testing.assert_close(h.mean(0), torch.zeros(48), atol=1e-5, rtol=0)
     torch.testing.assert_close(h.var(0, unbiased=False), torch.ones(48), atol=1e-3, rtol=0)
     objective.config = replace(objective.config, distortion=False, dropout=0.0)
     for _ in range(120):  # the same batch again and again: the running averages come to it
-        objective.draw(batch_of(), 0.0)
+        objective.sample(batch_of(), 0.0)
         objective.after_step(0.0)
-    trained, _ = objective.logits(objective.draw(batch_of(), 0.0))
+    trained, _ = objective.logits(objective.sample(batch_of(), 0.0))
     measured, _ = objective.eval().logits(batch_of())
     torch.testing.assert_close(measured, trained, atol=2e-3, rtol=0)
 
@@ -92,12 +92,12 @@ def test_any_head_may_be_all_that_learns(head: str) -> None:
 
 def test_layer_decay_and_what_is_not_decayed() -> None:
     objective = built(layer_decay=0.5)
-    rates = {name: objective.lr_scale(name) for name, _ in objective.named_parameters()}
+    rates = {name: objective.lr_multiplier(name) for name, _ in objective.named_parameters()}
     assert rates["encoder.patch_embed.proj.weight"] == rates["encoder.pos_embed"] == 0.125
     assert rates["encoder.blocks.0.norm1.weight"] == 0.25
     assert rates["encoder.blocks.1.norm1.weight"] == 0.5
     assert {rate for name, rate in rates.items() if not name.startswith("encoder.")} == {1.0}
-    assert not objective.decays("encoder.pos_embed", objective.encoder.pos_embed)
+    assert not objective.has_weight_decay("encoder.pos_embed", objective.encoder.pos_embed)
 
 
 def test_depths() -> None:

@@ -26,7 +26,7 @@ from maskery.data.question_targets import NOBODY
 from maskery.data.sources.vqa_v2 import VqaSource
 from maskery.demo.vqa import write_files, write_vqa
 from maskery.evals.vqa import Truth
-from maskery.microbatch import part
+from maskery.microbatch import slice_batch
 from maskery.nn.text import PAD, START, UNKNOWN, Words, words_of
 from maskery.nn.vit import ViTConfig
 from maskery.tasks.classification.load import load_task
@@ -232,8 +232,8 @@ def batch_of(task: Vqa, n: int = 4) -> dict[str, Any]:
 def test_losses_of_micro_batches_are_those_of_the_batch() -> None:
     """Exactly, though images are asked different numbers of questions."""
     task = built()
-    drawn = task.draw(batch_of(task), 0.0)
-    parts = [task(part(drawn, start, 2), 0.0)["loss"].item() for start in (0, 2)]
+    drawn = task.sample(batch_of(task), 0.0)
+    parts = [task(slice_batch(drawn, start, 2), 0.0)["loss"].item() for start in (0, 2)]
     assert sum(parts) / 2 == pytest.approx(task(drawn, 0.0)["loss"].item(), rel=1e-5)
 
 
@@ -299,10 +299,10 @@ def test_what_is_learned_and_how_fast() -> None:
     assert not any(p.requires_grad for p in task.encoder.parameters())
     assert not task.encoder.training
     task = built(layer_decay=0.5)
-    rates = [task.lr_scale(f"encoder.{name}") for name in ("blocks.1.attn.qkv.weight", "blocks.0.norm1.bias")]
+    rates = [task.lr_multiplier(f"encoder.{name}") for name in ("blocks.1.attn.qkv.weight", "blocks.0.norm1.bias")]
     assert rates == [0.5, 0.25]
-    assert task.lr_scale("fusion.norm.weight") == task.lr_scale("text.embed.weight") == 1
-    assert not task.decays("text.positions", torch.ones(5, 48))
+    assert task.lr_multiplier("fusion.norm.weight") == task.lr_multiplier("text.embed.weight") == 1
+    assert not task.has_weight_decay("text.positions", torch.ones(5, 48))
 
 
 def test_words() -> None:
@@ -323,7 +323,7 @@ def test_answers_of_a_vocabulary_in_other_forms() -> None:
 # ------------------------------------------------------------------------------------------------- what the data say
 def prepared(root: Path, **settings: Any) -> tuple[VqaConfig, Any]:
     data = open_data(str(root), ImagesConfig(questions=True, memory=0.0), (32, 32), Quiet())
-    return Vqa.prepared(VqaConfig(**settings), data)
+    return Vqa.prepare(VqaConfig(**settings), data)
 
 
 def test_a_test_split_beside_a_val_split_is_held_out_where_it_is_answered(few: Path) -> None:
@@ -345,7 +345,7 @@ def test_what_is_taken_from_the_data(few: Path) -> None:
     assert settings.labels.names == ("blue", "left", "no", "red", "right", "yes")  # as frequent: by the alphabet
     assert json.loads(settings.words)[:3] == ["?", "is", "it"]
     assert (settings.length, settings.questions, settings.asked) == (6, 3, 3.0)
-    again, _ = Vqa.prepared(settings, data)
+    again, _ = Vqa.prepare(settings, data)
     assert again == settings
     assert len(prepared(few, vocabulary=2)[0].labels.names) == 2
     assert prepared(few, questions=2)[0].asked == 2.0
@@ -356,7 +356,7 @@ def test_what_is_taken_from_the_data(few: Path) -> None:
     assert held_out_says_more.labels.names == again.labels.names  # what is held out is not looked at
     assert held_out_says_more.words == again.words
     with pytest.raises(ValueError, match=r"opened without questions: --images\.questions"):
-        Vqa.prepared(VqaConfig(), open_data(str(few), ImagesConfig(memory=0.0), (32, 32), Quiet()))
+        Vqa.prepare(VqaConfig(), open_data(str(few), ImagesConfig(memory=0.0), (32, 32), Quiet()))
 
 
 def test_every_held_out_question_is_asked_once(few: Path) -> None:
@@ -458,8 +458,8 @@ def test_a_pretrained_encoder_is_read_as_it_is() -> None:
     assert task.tokens(["What is it?"])[0].tolist() == [101, 2054, 2003, 2009, 1029, 102, 0, 0]
     given = load_file(Path(minilm()) / "model.safetensors")["embeddings.word_embeddings.weight"]
     assert torch.equal(task.state_dict()["text.net.embeddings.word_embeddings.weight"], given)
-    assert task.lr_scale("text.net.embeddings.word_embeddings.weight") == pytest.approx(0.1)
-    assert task.lr_scale("text.proj.weight") == 1
+    assert task.lr_multiplier("text.net.embeddings.word_embeddings.weight") == pytest.approx(0.1)
+    assert task.lr_multiplier("text.proj.weight") == 1
     with torch.no_grad():
         tokens = torch.from_numpy(task.tokens(["what is it?", "is it red?"]))
         q, real = task.read(tokens[None])

@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from maskery.nn.frozen import Frozen
 from maskery.nn.vit import ViT, ViTConfig
+from maskery.weights.teacher import load_teacher
 from maskery.weights.timm import TimmViT
 from tests.exported import to_timm
 
@@ -59,7 +59,7 @@ def test_features_and_attention_are_the_models_in_its_own_size_and_normalisation
     model: nn.Module, tmp_path: Path
 ) -> None:
     save_file(model.state_dict(), tmp_path / "w.safetensors")
-    teacher = Frozen(NAME, str(tmp_path / "w.safetensors"), STUDENT)
+    teacher = load_teacher(NAME, str(tmp_path / "w.safetensors"), STUDENT)
     images = torch.rand(2, 3, 32, 48)
     x = (F.interpolate(images, (64, 96), mode="bicubic", antialias=True).clamp(0, 1) - 0.5) / 0.5
     model.set_input_size(img_size=(64, 96))  # its positions, trained for 10 x 10 patches, go with it
@@ -82,7 +82,7 @@ def test_features_and_attention_are_the_models_in_its_own_size_and_normalisation
     ],
 )
 def test_prefix_tokens_patch_sizes_and_grids(name: str, prefix: int, grid: tuple[int, int]) -> None:
-    teacher = Frozen(f"random:{name}", None, STUDENT)
+    teacher = load_teacher(f"random:{name}", None, STUDENT)
     model, p = teacher.net.model, teacher.patch_size
     model.blocks[-1].attn.qkv.weight.mul_(20)  # random ones look everywhere alike
     images = torch.rand(1, 3, 8 * grid[0], 8 * grid[1])
@@ -110,7 +110,7 @@ def test_it_only_looks() -> None:
     class Method(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.teacher = Frozen(f"random:{NAME}", None, STUDENT)
+            self.teacher = load_teacher(f"random:{NAME}", None, STUDENT)
 
     method = Method().train()
     assert not method.state_dict()
@@ -134,11 +134,11 @@ def test_it_only_looks() -> None:
 def test_random_weights_are_always_the_same_and_leave_the_generator_alone() -> None:
     torch.manual_seed(1)
     before = torch.get_rng_state()
-    one = Frozen(f"random:{NAME}", None, STUDENT)
+    one = load_teacher(f"random:{NAME}", None, STUDENT)
     assert torch.equal(torch.get_rng_state(), before)
     torch.manual_seed(2)
     with torch.device("meta"):  # as settings are checked
-        other = Frozen(f"random:{NAME}", None, STUDENT)
+        other = load_teacher(f"random:{NAME}", None, STUDENT)
     a, b = one.net.state_dict(), other.net.state_dict()
     assert all(torch.equal(a[k], b[k]) for k in a)
     assert {t.device.type for t in (*b.values(), other.mean, other.std)} == {"cpu"}
@@ -147,13 +147,13 @@ def test_random_weights_are_always_the_same_and_leave_the_generator_alone() -> N
 
 def test_one_channel_is_repeated_and_others_are_refused() -> None:
     grey = ViTConfig(48, 1, 3, 8, (32, 48), (0.4,), (0.2,))
-    teacher = Frozen(f"random:{NAME}", None, grey)
+    teacher = load_teacher(f"random:{NAME}", None, grey)
     images = torch.rand(2, 1, 32, 48)
     for one, three in zip(*(teacher.attend(x, (4, 6)) for x in (images, images.repeat(1, 3, 1, 1))), strict=True):
         torch.testing.assert_close(one, three)
     bands = ViTConfig(48, 1, 3, 8, (32, 48), (0.4,) * 5, (0.2,) * 5)
-    with pytest.raises(ValueError, match="looks at 3 channels, the images have 5"):
-        Frozen(NAME, None, bands)
+    with pytest.raises(ValueError, match="takes 3 channels, the images have 5"):
+        load_teacher(NAME, None, bands)
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth", ".bin"])
@@ -165,7 +165,7 @@ def test_a_file_of_weights(model: nn.Module, tmp_path: Path, suffix: str) -> Non
         torch.save({"state_dict": weights, "epoch": 3}, file)
     torch.manual_seed(9)
     before = torch.get_rng_state()
-    loaded = Frozen(NAME, str(file), STUDENT).net.model.state_dict()
+    loaded = load_teacher(NAME, str(file), STUDENT).net.model.state_dict()
     assert torch.equal(torch.get_rng_state(), before)
     assert len(loaded) > 70
     for k, value in loaded.items():
@@ -178,7 +178,7 @@ def test_files_that_are_not_its_weights(model: nn.Module, tmp_path: Path) -> Non
 
     def refused(match: str, name: str = NAME) -> None:
         with pytest.raises(ValueError, match=match) as error:
-            Frozen(name, str(file), STUDENT)
+            load_teacher(name, str(file), STUDENT)
         assert "\n" not in str(error.value)
         assert str(file) in str(error.value)
 
@@ -208,7 +208,7 @@ def test_weights_from_the_cache_of_the_hub(model: nn.Module, offline: Path) -> N
     (repository / "refs").mkdir()
     (repository / "refs" / "main").write_text("abc")
     save_file(model.state_dict(), repository / "snapshots" / "abc" / "model.safetensors")
-    teacher = Frozen(NAME, None, STUDENT)
+    teacher = load_teacher(NAME, None, STUDENT)
     assert torch.equal(teacher.net.model.blocks[5].mlp.fc1.weight, model.blocks[5].mlp.fc1.weight)
     assert "https://huggingface.co/timm/test_vit.r160_in1k" in teacher.note
 
@@ -217,7 +217,7 @@ def test_weights_from_the_cache_of_the_hub(model: nn.Module, offline: Path) -> N
 def test_weights_that_are_not_there_are_said_to_be_absent_at_once() -> None:
     start = time.monotonic()
     with pytest.raises(ValueError, match="cannot be downloaded") as error, torch.device("meta"):
-        Frozen("vit_base_patch16_clip_quickgelu_224.openai", None, STUDENT)
+        load_teacher("vit_base_patch16_clip_quickgelu_224.openai", None, STUDENT)
     assert time.monotonic() - start < 5
     message = str(error.value)
     assert "https://huggingface.co/timm/vit_base_patch16_clip_224.openai" in message
@@ -239,7 +239,7 @@ def test_weights_that_are_not_there_are_said_to_be_absent_at_once() -> None:
 )
 def test_what_cannot_be_a_teacher(name: str, match: str) -> None:
     with pytest.raises(ValueError, match=match):
-        Frozen(name, None, STUDENT)
+        load_teacher(name, None, STUDENT)
 
 
 def test_an_encoder_of_ours(tmp_path: Path) -> None:
@@ -247,7 +247,7 @@ def test_an_encoder_of_ours(tmp_path: Path) -> None:
     ours = ViT(ViTConfig(192, 2, 3, 16, (48, 48), (0.1, 0.2, 0.3), (0.5, 0.6, 0.7)))
     to_timm(ours, tmp_path / "exported")
     before = torch.get_rng_state()
-    teacher = Frozen(str(tmp_path / "exported"), None, STUDENT)
+    teacher = load_teacher(str(tmp_path / "exported"), None, STUDENT)
     assert torch.equal(torch.get_rng_state(), before)
     images = torch.rand(2, 3, 32, 48)
     resized = F.interpolate(images, (64, 96), mode="bicubic", antialias=True).clamp(0, 1)
@@ -256,7 +256,7 @@ def test_an_encoder_of_ours(tmp_path: Path) -> None:
     torch.testing.assert_close(found[0], tokens[:, 1:])
     torch.testing.assert_close(found[1], attention)
     with pytest.raises(ValueError, match="takes no weights from a file"):
-        Frozen(str(tmp_path / "exported"), "w.pth", STUDENT)
+        load_teacher(str(tmp_path / "exported"), "w.pth", STUDENT)
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="neither a run"):
-        Frozen(str(tmp_path / "empty"), None, STUDENT)
+        load_teacher(str(tmp_path / "empty"), None, STUDENT)
