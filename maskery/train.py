@@ -23,9 +23,10 @@ from torch.nn.utils import clip_grad_norm_
 
 from . import checkpoint, config, microbatch, sharding
 from .config import Run
-from .data.crops import to_float
 from .data.dataset import check_unreadable, open_data
-from .data.loader import Plan, batches
+from .data.loader import train_batches
+from .data.train_dataset import SamplingPlan
+from .data.views import to_float
 from .distributed import ALONE, World, data_parallel
 from .evals.periodic import look
 from .health.monitor import HealthMonitor
@@ -87,7 +88,7 @@ def train(
         say("one process alone: nothing is shared out")
 
     # ------------------------------------------------------------------------------------------------- data
-    plan = Plan(run.batch_size, world.rank, world.size)
+    plan = SamplingPlan(run.size, run.seed, run.batch_size, world.rank, world.size, device)
     data = open_data(run.data, run.images, run.size, terminal, world)
     run = resolved(run, data, device)
     settings, data = OBJECTIVES[run.method].prepare(run.settings, data)
@@ -116,7 +117,7 @@ def train(
     compiled = run.compile == "on" and not objective.no_compile_reason
     if run.compile == "on" and objective.no_compile_reason:
         say(f"not compiled: {objective.no_compile_reason}")
-    sizes = microbatch.sizes(plan.share, objective)
+    sizes = microbatch.sizes(plan.per_process_batch, objective)
     precision = torch.bfloat16 if run.precision == "bf16" else torch.float32
     shown: Objective | None = objective  # what is looked at: a whole network, and where there is none, a copy
     if sharded:
@@ -149,12 +150,12 @@ def train(
         there is no room for.
         """
         part = microbatch.slice_batch(batch, start, size)
-        quiet = isinstance(model, DistributedDataParallel) and not (exchange and start + size == plan.share)
+        quiet = isinstance(model, DistributedDataParallel) and not (exchange and start + size == plan.per_process_batch)
         with model.no_sync() if quiet else contextlib.nullcontext():
             with torch.autocast(device.type, precision, enabled=precision != torch.float32):
                 losses = model(part, t)
             done("forward")
-            (losses["loss"] * (size / plan.share)).backward()
+            (losses["loss"] * (size / plan.per_process_batch)).backward()
             done("backward")
         return losses
 
@@ -164,9 +165,11 @@ def train(
         if compiled:
             torch.compiler.reset()  # a graph a size: after eight of them it would give up compiling
         room = [torch.empty_like(p) for p in objective.parameters() if p.requires_grad for _ in range(2)]
-        image = torch.rand(plan.share, objective.encoder.config.channels, *run.size, device=device)
+        image = torch.rand(plan.per_process_batch, objective.encoder.config.channels, *run.size, device=device)
         batch = drawn(dict.fromkeys(objective.views(run.crop), image), 0.0)
-        for start in range(0, plan.share, size)[:2]:  # the second finds the gradients of the first in memory
+        for start in range(0, plan.per_process_batch, size)[
+            :2
+        ]:  # the second finds the gradients of the first in memory
             backward(batch, 0.0, start, size, exchange=False)
         del room
 
@@ -176,14 +179,16 @@ def train(
             torch.cuda.empty_cache()
 
     if sharded and run.micro_batch == "auto":
-        micro = plan.share  # nobody can step back from an attempt while others wait for their part of a layer
+        micro = (
+            plan.per_process_batch
+        )  # nobody can step back from an attempt while others wait for their part of a layer
     elif run.micro_batch == "auto" or (resume and objective.needs_whole_batch):
         micro = microbatch.largest_that_fits(sizes, attempt, world.any, forget)
         run = replace(run, micro_batch=micro)  # resuming does not search again
     else:
-        micro = microbatch.size_up_to(run.micro_batch, plan.share, objective)
-    if micro < plan.share:
-        say(f"micro-batches of {micro} images: {plan.share // micro} of them make a process's share of a batch")
+        micro = microbatch.size_up_to(run.micro_batch, plan.per_process_batch, objective)
+    if micro < plan.per_process_batch:
+        say(f"micro-batches of {micro} images: {plan.per_process_batch // micro} make a process's share of a batch")
 
     # ------------------------------------------------------------------------------------------------- resume
     step, sums = 0, Sums(device)
@@ -253,8 +258,7 @@ def train(
     crops = list({id(crop): crop for crop in views.values()}.values())  # views that share a crop object are cut once
     place = {name: [crop is c for c in crops].index(True) for name, crop in views.items()}
     workers = data.workers(world.local_size)
-    draws = objective.train_dataset(data, crops, run.size, run.seed, plan, device)
-    loader = batches(draws, step, steps, workers)
+    loader = train_batches(objective.train_dataset(data, crops, plan), step, steps, workers)
     looks = {round(steps * k / run.watch.looks) for k in range(run.watch.looks + 1)} if run.watch.looks else set()
     saved, aside, waited, clock, since = time.monotonic(), 0.0, 0.0, time.perf_counter(), step
     norm = torch.zeros(())  # of the gradient
@@ -292,10 +296,10 @@ def train(
                     given["label"] = item["label"].to(device, non_blocking=True)
                 batch = drawn(given, t)
                 done("draw")
-                for start in range(0, plan.share, micro):
+                for start in range(0, plan.per_process_batch, micro):
                     sums.add(backward(batch, t, start, micro))
             except torch.OutOfMemoryError as e:
-                raise RuntimeError(microbatch.advice(step, micro, plan.share, objective, out)) from e
+                raise RuntimeError(microbatch.advice(step, micro, plan.per_process_batch, objective, out)) from e
             del cut, given, batch  # before the next ones come
             shows = (step + 1) % run.watch.log_every == 0 or step + 1 == steps  # on the log line
             if shows or run.optim.clip_grad is not None:

@@ -1,6 +1,6 @@
 """Which part of an image a view shows. Random crops are functions of given random numbers, so they can be repeated.
 
-A box is (left, top, right, bottom) in pixels of its image at full size; sizes are (height, width); H x W image, h x w view.
+A box is (left, top, right, bottom) in pixels of its image at full size; sizes are (height, width).
 """
 
 import abc
@@ -94,7 +94,7 @@ class EvalCrop(abc.ABC):
     """What an evaluation shows of an image: the same every time. Subclasses are final."""
 
     size: tuple[int, int]  # of the views
-    fill: tuple[float, ...] | None = field(default=None, kw_only=True)  # [C] colour in [0, 1] of what images do not fill
+    fill: tuple[float, ...] | None = field(default=None, kw_only=True)  # [C] colour in [0, 1] of uncovered pixels
     stacked: ClassVar[bool] = True  # whether all views have this size
 
     @abc.abstractmethod
@@ -130,6 +130,14 @@ class CenterCrop(EvalCrop):
             return (left * x, top * y, min((left + w) * x, width), min((top + h) * y, height))
 
         return ViewBox(middle(*self.size), self.size, context=(middle(*large), large))
+
+
+@dataclass(frozen=True)
+class WholeImage(EvalCrop):
+    """All of an image, resized to the view whatever its aspect ratio."""
+
+    def __call__(self, height: int, width: int) -> ViewBox:
+        return ViewBox((0, 0, width, height), self.size)
 
 
 def center_box(height: int, width: int, size: tuple[int, int], ratio: tuple[float, float] = (1.0, 1.0)) -> Box:

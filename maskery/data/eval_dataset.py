@@ -13,10 +13,9 @@ from torch.utils.data import Dataset
 
 from .crops import EvalCrop, ViewBox
 from .decode.image import Encoded
-from .decode.picture import Picture
-from .images import Images
-from .resample import ViewFormat
-from .train_dataset import Skips, readable
+from .decode.picture import Box, Picture
+from .images import Images, Skips
+from .resample import ViewFormat, resized
 from .views import CPU, RegionBuffer, ViewStack
 
 
@@ -52,8 +51,8 @@ class EvalDataset(Dataset[dict[str, Any]]):
         views = self._views(len(wanted))
         read, sizes, targets = [], [], []
         skipped: Skips = []
-        for i, (picture, view, target) in readable(self.images.source, wanted.tolist(), self._read, skipped):
-            views.add(picture, view)
+        for i, (picture, view, target) in self.images.readable(wanted.tolist(), self._read, skipped):
+            views.add(*view.region(picture), view)
             sizes.append(view.size)
             targets.append(target)
             read.append(i)
@@ -86,8 +85,8 @@ class _ViewList:
     def __init__(self) -> None:
         self._views: list[Tensor] = []
 
-    def add(self, picture: Picture, view: ViewBox) -> None:
-        self._views.append(view.pixels(picture))
+    def add(self, region: np.ndarray, box: Box, view: ViewBox) -> None:
+        self._views.append(resized(region, box, view.flip, view.size))
 
     def done(self) -> list[Tensor]:
         return self._views

@@ -70,7 +70,7 @@ def loader(
 
 
 def begin_worker(worker: int) -> None:
-    """Prepare a loader process: one thread, deaf to Ctrl-C so that the loop finishes its step, ended with its parent."""
+    """Prepare a loader process: one thread, no Ctrl-C so that the loop can finish its step, ended with its parent."""
     torch.set_num_threads(1)
     keep_freed_memory()
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()

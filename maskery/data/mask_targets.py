@@ -49,13 +49,15 @@ class RandomScaleCrop:
 
     def sample(self, mask: np.ndarray, size: tuple[int, int], u: np.ndarray) -> tuple[ViewBox, np.ndarray]:
         """Crop an image with this mask [H, W]: the view and its mask [h', w'], not flipped."""
-        for view in self.candidates(*mask.shape, size, u):
+        view, cropped = None, mask
+        for view in self.candidates(mask.shape[0], mask.shape[1], size, u):
             cropped = nearest(mask, view.box, view.size)
             counts = np.bincount(cropped[cropped != VOID].astype(np.int64))
             if np.count_nonzero(counts) > 1 and counts.max() < self.cat_max_ratio * counts.sum():
                 break
             if self.cat_max_ratio == 1:
                 break
+        assert view
         return view, cropped
 
 

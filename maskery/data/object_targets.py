@@ -19,7 +19,7 @@ from .decode.unreadable import Unreadable
 from .images import Images
 from .masks import nearest
 from .sources.coco import CocoSource
-from .sources.rle import drawn
+from .sources.rle import shape_mask
 from .sources.source import Source
 from .train_dataset import Sample, SampledImage, ViewSampler
 
@@ -107,13 +107,15 @@ def visible_objects(source: CocoSource, i: int, view: ViewBox, size: tuple[int, 
     for k, j in enumerate(np.flatnonzero(single).tolist() if masks else ()):
         if not visible[k]:
             continue
-        mask = nearest(drawn(objects.shapes[j], tuple(source.sizes[i].tolist())), view.box, view.size)
+        mask = nearest(shape_mask(objects.shapes[j], tuple(source.sizes[i].tolist())), view.box, view.size)
         pixels[k, :h, :w] = mask[:, ::-1] if view.flip else mask
         rows, columns = (np.flatnonzero(pixels[k].any(axis)) for axis in (1, 0))
         visible[k] = len(rows) > 0
         if visible[k]:
             boxes[k] = (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1)
-    return VisibleObjects(boxes[visible].astype(np.float32), objects.classes[single][visible], pixels[visible], view.size)
+    return VisibleObjects(
+        boxes[visible].astype(np.float32), objects.classes[single][visible], pixels[visible], view.size
+    )
 
 
 @dataclass(frozen=True)
@@ -173,8 +175,8 @@ class ObjectTarget:
     masks: bool
 
     def __call__(self, samples: Sequence[Sample]) -> ObjectTargets:
-        assert isinstance(source := self.source, CocoSource)
-        each = [visible_objects(source, s.index, s.views[0], self.size, self.masks) for s in samples]
+        assert isinstance(self.source, CocoSource)
+        each = [visible_objects(self.source, s.index, s.views[0], self.size, self.masks) for s in samples]
         return ObjectTargets.stack(each, self.size, self.masks)
 
 

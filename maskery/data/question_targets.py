@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .crops import EvalCrop, ViewBox
+from .crops import ViewBox
 from .train_dataset import Sample
 
 NO_ANSWER = -1  # in place of an answer, where there are fewer
@@ -98,11 +98,3 @@ class QuestionTarget:
 
     def __call__(self, samples: Sequence[Sample]) -> QuestionTargets:
         return self.table.targets([self.table.questions(s.index, self.seed, s.epoch) for s in samples])
-
-
-@dataclass(frozen=True)
-class WholeImage(EvalCrop):
-    """All of an image, resized to the view whatever its aspect ratio."""
-
-    def __call__(self, height: int, width: int) -> ViewBox:
-        return ViewBox((0, 0, width, height), self.size)

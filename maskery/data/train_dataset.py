@@ -4,9 +4,9 @@ n training images, b images of a batch (one process's part of an optimiser step)
 """
 
 import abc
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,16 +16,13 @@ from torch.utils.data import Dataset
 from .augment import Augment
 from .crops import UNIFORMS, RandomCrop, ViewBox
 from .decode.picture import Picture
-from .decode.unreadable import Unreadable
-from .images import Images
+from .images import Images, Skips
 from .order import positions
 from .resample import ViewFormat
 from .sources.source import Source
 from .transfer import TransferBuffers
 from .views import CPU, RegionBuffer, ViewStack
 
-T = TypeVar("T")
-Skips = list[tuple[str, str]]  # (name, reason) of images that could not be read
 PIECE = 128  # most images that a worker hands over at a time: 40 MB of photographs
 
 
@@ -80,7 +77,7 @@ class SampledImage:
 class ViewSampler(abc.ABC):
     """Samples what the views show of an image. Subclasses are final."""
 
-    fill: tuple[float, ...] | None = field(default=None, kw_only=True)  # [C] colour in [0, 1] of what images do not fill
+    fill: tuple[float, ...] | None = field(default=None, kw_only=True)  # [C] colour in [0, 1] of uncovered pixels
 
     @property
     def views(self) -> int:
@@ -145,7 +142,7 @@ class TrainDataset(Dataset[dict[str, Any]]):
         for j, (at, u) in enumerate(zip(order.tolist(), numbers, strict=True)):
             i, sampled = self._next_readable(at, u, skipped)
             for batch, view in zip(batches, sampled.views, strict=True):
-                batch.add(sampled.picture, view)
+                batch.add(*view.region(sampled.picture), view)
             samples.append(Sample(i, (start + j) // n, sampled.views, sampled.mask))
         item = {"views": [batch.done() for batch in batches], "skipped": skipped}
         if self.augment:
@@ -164,8 +161,11 @@ class TrainDataset(Dataset[dict[str, Any]]):
         """Sample the image at `at`, or the next one that can be read."""
         n, source = len(self.indices), self.images.source
         candidates = (int(self.indices[(at + step) % n]) for step in range(n))
-        sample = readable(source, candidates, lambda i: self.sampler.sample(self.images, i, self.plan.size, u), skipped)
-        for i, sampled in sample:
+
+        def sample(i: int) -> SampledImage:
+            return self.sampler.sample(self.images, i, self.plan.size, u)
+
+        for i, sampled in self.images.readable(candidates, sample, skipped):
             return i, sampled
         raise ValueError(f"{source.where}: none of the {n} training images can be read ({skipped[-1][1]})")
 
@@ -177,19 +177,6 @@ def uniforms(seed: int, stream: int, start: int, count: int) -> np.ndarray:
     """
     bits = np.random.Philox(key=np.array([seed, stream], dtype=np.uint64), counter=start * (UNIFORMS // 4))
     return np.random.Generator(bits).random((count, UNIFORMS))
-
-
-def readable(
-    source: Source, indices: Iterable[int], read: Callable[[int], T], skipped: Skips
-) -> Iterator[tuple[int, T]]:
-    """Yield (i, `read(i)`) for every image that can be read, in order; list the others in `skipped`."""
-    for i in indices:
-        try:
-            value = read(i)
-        except Unreadable as error:
-            skipped.append((source.names[i], str(error)))
-            continue
-        yield i, value
 
 
 def augment_views(views: Tensor, augment: Augment, u: np.ndarray) -> None:

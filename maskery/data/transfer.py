@@ -62,7 +62,7 @@ def run_ahead(work: Callable[[], T], times: int) -> Iterator[T]:
 
 
 def keep_freed_memory() -> None:
-    """Keep freed arrays in this process: glibc returns them to the system, which clears the pages for the next image."""
+    """Keep freed memory in this process: glibc returns it to the system, which clears the pages for the next image."""
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
         libc.mallopt(-3, 1 << 25)  # M_MMAP_THRESHOLD: arrays of up to 32 MB, the most it takes
         libc.mallopt(-1, 1 << 28)  # M_TRIM_THRESHOLD: at most 256 MB of unused memory

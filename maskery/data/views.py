@@ -5,13 +5,14 @@ b views of h x w pixels, C channels
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import get_worker_info
 
 from .crops import ViewBox
-from .decode.picture import Picture
-from .resample import Regions, ViewFormat
+from .decode.picture import Box
+from .resample import Regions, ViewFormat, resized
 
 CPU = torch.device("cpu")
 
@@ -26,9 +27,9 @@ class ViewStack:
             self._views.copy_(fill)
         self._used = 0
 
-    def add(self, picture: Picture, view: ViewBox) -> None:
+    def add(self, region: np.ndarray, box: Box, view: ViewBox) -> None:
         h, w = view.size
-        self._views[self._used, :, :h, :w] = view.pixels(picture)
+        self._views[self._used, :, :h, :w] = resized(region, box, view.flip, view.size)
         self._used += 1
 
     def done(self) -> Tensor:
@@ -45,8 +46,7 @@ class RegionBuffer:
         self._bytes = self._buffer.numpy()
         self._used, self._rows = 0, []
 
-    def add(self, picture: Picture, view: ViewBox) -> None:
-        region, box = view.region(picture)
+    def add(self, region: np.ndarray, box: Box, view: ViewBox) -> None:
         end = self._used + region.nbytes
         if end > self._bytes.size:
             larger = _memory(2 * end)
@@ -64,7 +64,7 @@ class RegionBuffer:
 
 
 def likely_bytes(form: ViewFormat) -> int:
-    """Estimate the bytes of a region: three times its view's; photographs usually need twice, never above about four."""
+    """Estimate the bytes of a region: three times its view's; photographs usually need twice, at most about four."""
     return 3 * form.nbytes
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
 
-from ..data.loader import Skips
+from ..data.images import Skips
 from .corruptions import BENCHMARK, EXTRA, SEVERITIES
 
 # AlexNet's error on ImageNet-C, mean over severities, with the digits that public evaluation code has: mmpretrain's

@@ -12,9 +12,11 @@ import torch
 from torch import Tensor
 
 from ..config import WatchConfig
-from ..data.crops import Crop, to_float
+from ..data.crops import CenterCrop, Crop
 from ..data.dataset import ImageData, spread
-from ..data.loader import centred
+from ..data.eval_dataset import EvalDataset
+from ..data.loader import eval_batches
+from ..data.views import to_float
 from ..nn.baselines import image_facts
 from ..objective import Batch, Objective
 from ..outputs import write_file
@@ -51,7 +53,8 @@ def look(
         totals: Counter[str] = Counter()
         guessed: Counter[tuple[str, ...]] = Counter()
         count, first = 0, not (out / BASELINES).exists()
-        for part in centred(data.images, spread(data.held_out, watch.held_out), size, 64, workers, device):
+        chosen = spread(data.held_out, watch.held_out)
+        for part in eval_batches(EvalDataset(data.images, chosen, CenterCrop(size), 64, device), workers):
             if part["images"] is None:
                 continue
             image = whole_groups(to_float(part["images"], device), objective.micro_batch_multiple)
@@ -69,7 +72,7 @@ def look(
 
     if watch.pictures:
         shown = spread(data.held_out if len(data.held_out) else data.train, watch.pictures)
-        part = next(iter(centred(data.images, shown, size, len(shown), device=device)))
+        part = next(iter(eval_batches(EvalDataset(data.images, shown, CenterCrop(size), len(shown), device))))
         if part["images"] is not None:
             torch.manual_seed(MASK_SEED)
             image = whole_groups(to_float(part["images"], device), objective.micro_batch_multiple)

@@ -14,11 +14,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from ..data.crops import to_float
+from ..data.crops import CenterCrop
+from ..data.eval_dataset import EvalDataset
 from ..data.images import Images
-from ..data.loader import Centred, begin_worker
+from ..data.loader import begin_worker
 from ..data.sources.names import hashes
 from ..data.sources.open import open_source
+from ..data.views import to_float
 from . import corruptions
 from .corruptions import BENCHMARK, EXTRA, SEVERITIES, corrupt
 from .errors import Errors
@@ -35,7 +37,7 @@ class Corrupted(Dataset[dict[str, Any]]):
     Corruption after corruption ("" first: S = 1, the clean images), so that only one batch is ever held.
     """
 
-    def __init__(self, clean: Centred, names: Sequence[str], seed: int):
+    def __init__(self, clean: EvalDataset, names: Sequence[str], seed: int):
         self.clean, self.names, self.seed = clean, ("", *names), seed
 
     def __len__(self) -> int:
@@ -84,7 +86,7 @@ def robustness(
     assert labels is not None
     wrong = {name: np.zeros(1 if not name else len(SEVERITIES), np.int64) for name in ("", *names)}
     seen, skipped = dict.fromkeys(wrong, 0), []
-    data = Corrupted(Centred(images, indices, size, batch, share=share), names, seed)
+    data = Corrupted(EvalDataset(images, indices, CenterCrop(size, share), batch), names, seed)
     with corruptions.one_thread():
         for done, part in enumerate(_loader(data, workers), 1):
             if not part["name"]:
@@ -128,7 +130,8 @@ def folder_error(
     target = shared.position[source.labels]
     images = Images(source, channels=channels, bits=8, pages="first", min_side=2 * max(size))
     wrong = seen = 0
-    loader = _loader(Centred(images, np.flatnonzero(target >= 0), size, batch, share=share), workers)
+    data = EvalDataset(images, np.flatnonzero(target >= 0), CenterCrop(size, share), batch)
+    loader = _loader(data, workers)
     for done, part in enumerate(loader, 1):
         if part["images"] is not None:
             view = part["images"]

@@ -6,7 +6,7 @@ from pathlib import Path, PurePath
 import yaml
 
 from .. import __version__
-from ..data.crops import larger
+from ..data.crops import resize_size
 from ..inference.classifier import Classifier
 from ..nn.vit import SIZES, Size
 from ..objectives import OBJECTIVES
@@ -72,7 +72,7 @@ def _cut(like: Classifier) -> str:
     """How an image was prepared when the numbers were measured."""
     if like.share == 1:
         return "It was measured on the largest central part of each image, resized."
-    height, width = larger(like.size, like.share)
+    height, width = resize_size(like.size, like.share)
     return f"It was measured on the centre of images that were resized to cover {height} x {width} pixels."
 
 

@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ..data.crops import larger
+from ..data.crops import resize_size
 from ..nn.vit import ViT
 
 TOLERANCE = 1e-5
@@ -85,7 +85,7 @@ def processor(encoder: ViT, folder: Path, share: float = 1.0) -> tuple[str, ...]
     """preprocessor_config.json: the central square as in our evaluations; returns what it does otherwise."""
     c, limits = encoder.config, []
     height, width = c.image_size
-    tall, wide = larger(c.image_size, share)
+    tall, wide = resize_size(c.image_size, share)
     facts: dict[str, Any] = {
         "image_processor_type": "ViTImageProcessor",
         "do_rescale": True,

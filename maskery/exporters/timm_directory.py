@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ..data.crops import larger
+from ..data.crops import resize_size
 from ..inference.classifier import OURS, said
 from ..nn.vit import SIZES, ViT, ViTConfig
 from .check import difference, images_for, refuse_above, tokens_of
@@ -99,7 +99,7 @@ def crop_pct(size: tuple[int, int], share: float) -> float:
 
     Of a rectangle a side may have one pixel less, where no number gives both.
     """
-    wanted = larger(size, share)
+    wanted = resize_size(size, share)
     if all(math.floor(side / share) == whole for side, whole in zip(size, wanted, strict=True)):
         return share
     least = max(whole / side for side, whole in zip(size, wanted, strict=True))

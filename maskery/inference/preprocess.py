@@ -15,11 +15,11 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from ..config import ImagesConfig
-from ..data.crops import centre, cut, inside, larger, to_float
+from ..data.crops import CenterCrop, center_box, resize_size
 from ..data.decode import pixels
 from ..data.decode.image import Encoded, Unreadable, open_image, read_header
-from ..data.decode.picture import Picture, detail
-from ..data.resample import resized
+from ..data.decode.picture import Picture
+from ..data.views import to_float
 
 One: TypeAlias = str | Path | Image.Image | np.ndarray | Tensor
 Some: TypeAlias = One | Sequence[One]
@@ -61,14 +61,13 @@ class Preparation:
         """One image -> what the network sees of it, [C, H, W] float32 in [0, 1], on the CPU."""
         if isinstance(image, Tensor) and image.is_floating_point():
             return self._floats(name, image.detach().cpu().float())
-        big = larger(self.size, self.share)
         try:
             found = self._opened(name, image)
-            outer, box = cut(found.height, found.width, self.size, self.share)
-            region, place = found.at(detail([outer], big)).part(outer, big)
+            view = CenterCrop(self.size, self.share)(found.height, found.width)
+            picture = found.at(view.detail)
         except (Unreadable, OSError) as e:
             raise ValueError(f"{name}: {e}") from e
-        return to_float(resized(region, inside(box, outer, place), False, self.size)[None], torch.device("cpu"))[0]
+        return to_float(view.pixels(picture)[None], torch.device("cpu"))[0]
 
     def _opened(self, name: str, image: One) -> Encoded | Picture:
         c = self.channels
@@ -99,8 +98,8 @@ class Preparation:
             raise ValueError(f"{name}: floats from {low:g} to {high:g}: they have to lie in [0, 1], not normalised")
         image = image.expand(3, -1, -1) if len(image) == 1 and self.channels == 3 else image
         _refuse_channels(name, len(image), self.channels)
-        big = larger(self.size, self.share)
-        left, top, right, bottom = (int(edge) for edge in centre(image.shape[1], image.shape[2], big))
+        big = resize_size(self.size, self.share)
+        left, top, right, bottom = (int(edge) for edge in center_box(image.shape[1], image.shape[2], big))
         image = image[:, top:bottom, left:right]
         if image.shape[1:] != big:
             image = F.interpolate(image[None], big, mode="bicubic", antialias=True)[0].clamp(0, 1)

@@ -22,7 +22,7 @@ import maskery
 from maskery.cli import main
 from maskery.config import ImagesConfig, Run
 from maskery.data.dataset import open_data
-from maskery.data.question_targets import NOBODY
+from maskery.data.question_targets import NO_ANSWER
 from maskery.data.sources.vqa_v2 import VqaSource
 from maskery.demo.vqa import write_files, write_vqa
 from maskery.evals.vqa import Truth
@@ -256,7 +256,7 @@ def test_questions_that_fill_up_change_nothing() -> None:
     batch = batch_of(task)
     other = replace(batch["label"], tokens=batch["label"].tokens.clone())
     other.tokens[1:, 2] = PAD
-    other.answers[1:, 2] = NOBODY
+    other.answers[1:, 2] = NO_ANSWER
     with torch.no_grad():
         assert torch.equal(task(batch, 0.0)["loss"], task(batch | {"label": other}, 0.0)["loss"])
 
