@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from .commands.profile import profile
     from .commands.report import report, watch
     from .commands.robustness import robustness
+    from .inference.classifier import classifier
     from .inference.encoder import load
-    from .inference.predictor import classifier
 
 __version__ = "0.1.0"
 __all__ = [
@@ -59,7 +59,7 @@ __all__ = [
 
 
 MODULES = {  # where it is: torch is imported when something is used, not by `import maskery`
-    "classifier": "inference.predictor",
+    "classifier": "inference.classifier",
     "compare": "commands.compare",
     "detect": "commands.evaluate_trained",
     "embed": "commands.embed",

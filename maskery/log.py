@@ -23,7 +23,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from .distributed import World
 from .objective import Losses
-from .runs.metrics import whole_lines
+from .runs.metrics import complete_lines
 from .terminal import Terminal
 from .text import duration
 from .trackers.tracker import Tracker
@@ -98,7 +98,7 @@ class Log:
 
     def looks(self) -> tuple[dict[str, Any], ...]:
         """Everything that was seen since the run began."""
-        return tuple(facts for facts in map(json.loads, whole_lines(self.metrics_path)) if "loss" not in facts)
+        return tuple(facts for facts in map(json.loads, complete_lines(self.metrics_path)) if "loss" not in facts)
 
     def before_and_after(self, folder: Path) -> None:
         """The first and the last look side by side, in words and as evals/before-after.json."""
@@ -132,7 +132,7 @@ class Skipped:
 
     def __init__(self, path: Path):
         self.path = path
-        self.reasons: dict[str, str] = {f["name"]: f["reason"] for f in map(json.loads, whole_lines(path))}
+        self.reasons: dict[str, str] = {f["name"]: f["reason"] for f in map(json.loads, complete_lines(path))}
 
     def add(self, skipped: Iterable[tuple[str, str]]) -> int:
         """How many of them are new."""
@@ -214,7 +214,7 @@ def _cut_after(path: Path, step: int) -> None:
     """Keep what was written before checkpoint `step`, which lies between the step's log line and its look."""
     if not path.exists():
         return
-    facts = [(line, json.loads(line)) for line in whole_lines(path)]
+    facts = [(line, json.loads(line)) for line in complete_lines(path)]
     kept = [line for line, f in facts if f["step"] < step or (f["step"] == step and "loss" in f)]
     whole = path.with_suffix(".writing")
     whole.write_text("".join(kept))

@@ -9,9 +9,11 @@ import functools
 import io
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, TypeVar
+from dataclasses import replace
+from typing import Annotated, Any, TypeVar
 
 import tyro
+from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructTypeInfo
 
 T = TypeVar("T")
 
@@ -20,8 +22,13 @@ class UsageError(ValueError):
     """An option that does not exist or a value that does not fit: exit code 2."""
 
 
-def parse(what: Callable[..., T], args: Sequence[str], prog: str, default: T | None = None) -> T:
-    """The dataclass `what` with the values that `args` name; `default` gives the others.
+Hidden = Mapping[type, Sequence[str]]  # fields of a nested dataclass that are no options
+
+
+def parse(
+    what: Callable[..., T], args: Sequence[str], prog: str, default: T | None = None, hidden: Hidden | None = None
+) -> T:
+    """The dataclass `what` with the values that `args` name; `default` gives the others, and those of `hidden` fields.
 
     --help prints and exits. Raises `UsageError` in one line when options and `what` do not agree.
     """
@@ -30,7 +37,7 @@ def parse(what: Callable[..., T], args: Sequence[str], prog: str, default: T | N
     filled: Any = None
     try:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            filled = tyro.cli(what, args=list(args), prog=prog, **given)
+            filled = tyro.cli(what, args=list(args), prog=prog, registry=_hiding(hidden or {}), **given)
     except SystemExit as e:
         if e.code == 0:
             print(out.getvalue(), end="")
@@ -82,6 +89,28 @@ def value_of(args: Sequence[str], option: str) -> str | None:
         if name.replace("_", "-") == option:
             found = value if equals else args[i + 1] if i + 1 < len(args) else None
     return found
+
+
+def _hiding(hidden: Hidden) -> ConstructorRegistry:
+    """Rules for the parser under which hidden fields are neither parsed nor in the help."""
+    registry, building = ConstructorRegistry(), False
+
+    @registry.struct_rule
+    def rule(info: StructTypeInfo) -> StructConstructorSpec | None:
+        nonlocal building
+        if building or info.type not in hidden:
+            return None
+        building = True  # the next line asks this rule too
+        built = ConstructorRegistry.get_struct_spec(info)
+        building = False
+        assert isinstance(built, StructConstructorSpec)
+        suppressed = (
+            replace(f, type=Annotated[f.type, tyro.conf.Suppress]) if f.name in hidden[info.type] else f
+            for f in built.fields
+        )
+        return replace(built, fields=tuple(suppressed))
+
+    return registry
 
 
 def _one_line(message: str) -> str:

@@ -242,14 +242,14 @@ def train(
             log.look({"step": step, "epoch": epoch} | numbers, out / "samples" / f"step-{step:08d}.png")
             for message in health.changes() if not objective.labelled else ():
                 log.say(message)
-            new, enough = best.verdict(log.looks(), run.watch)
+            new, enough = best.compare_to_best(log.looks(), run.watch)
             saved_already = (checkpoints / f"step-{step:08d}").exists()
         if run.watch.best is not None:
             new, enough, saved_already = world.gather((new, enough, saved_already))[0]
             if new and not saved_already:
                 save_now()
             if new and log:
-                best.keep(checkpoints, step)
+                best.write_best(checkpoints, step)
         world.wait()
         return enough
 

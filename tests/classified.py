@@ -12,9 +12,10 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 from maskery.config import ImagesConfig, Run
-from maskery.exporters.source import Named, Source
+from maskery.exporters.model import ExportModel
+from maskery.inference.classifier import Classifier, SelectedHead
+from maskery.runs.directory import CHOSEN_HEAD
 from maskery.tasks import TASKS
-from maskery.tasks.classification.load import CHOSEN, Trained
 from maskery.tasks.labels import LabelsConfig
 from maskery.tasks.measure import measure
 
@@ -31,7 +32,7 @@ def shaken(state: dict[str, Tensor], seed: int = 0) -> dict[str, Tensor]:
     return {name: t * noise[name].abs() + 0.1 if name == "var" else t + 0.2 * noise[name] for name, t in state.items()}
 
 
-def trained(kind: str, several: bool = False, head: int = 0, size: Any = 32, **settings: Any) -> Trained:
+def trained(kind: str, several: bool = False, head: int = 0, size: Any = 32, **settings: Any) -> Classifier:
     labels = LabelsConfig(classes=json.dumps(NAMES), several=several)
     run = Run(
         settings=TASKS[kind].Config(labels=labels, **settings),
@@ -43,14 +44,12 @@ def trained(kind: str, several: bool = False, head: int = 0, size: Any = 32, **s
     )
     task: Any = TASKS[kind](run.settings, run.vit())
     task.load_state_dict(shaken(task.state_dict()))
-    return Trained(run, task.eval(), head)
+    return Classifier(SelectedHead(task.eval(), head).eval(), NAMES, several, task.config.eval_share, run.images)
 
 
-def source(kind: str, **more: Any) -> Source:
-    """As it is exported."""
-    like = trained(kind, **more)
-    network = like.task.plain(like.head)
-    return Source(network.encoder, "a classifier", classifier=Named(network, like))
+def exported(kind: str, **more: Any) -> ExportModel:
+    """A classifier as it is exported."""
+    return ExportModel.of_classifier(trained(kind, **more), "a classifier")
 
 
 def finished(kind: str, data: Path, out: Path, **leaves: Any) -> Path:
@@ -83,5 +82,5 @@ def by_hand(run: Path, images: Tensor) -> Tensor:
             return F.linear(z, state["head.weight"], state["head.bias"])
         z = F.layer_norm(tokens[:, 0], (128,), scale, shift, 1e-6)
         z = F.batch_norm(z, state["mean"], state["var"], eps=1e-6)
-        k = json.loads((run / "evals" / CHOSEN).read_text())["head"]
+        k = json.loads((run / "evals" / CHOSEN_HEAD).read_text())["head"]
         return F.linear(z, state[f"heads.{k}.weight"], state[f"heads.{k}.bias"])

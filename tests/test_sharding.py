@@ -14,10 +14,10 @@ from torch import Tensor
 import maskery
 from maskery import checkpoint, sharding
 from maskery.checkpoint import State
-from maskery.commands.evaluate_trained import supervise
+from maskery.commands.evaluate_trained import evaluate
 from maskery.methods import METHODS
 from maskery.optim import optimizer_of
-from maskery.weights.load import objective_state
+from maskery.runs.directory import open_run
 
 from .test_microbatch import built, drawn
 from .test_train import metrics
@@ -68,16 +68,16 @@ def test_shared_out_or_in_copies_the_numbers_are_the_same(runs: Path, method: st
     copies, shared = runs / f"{method}-copies", runs / f"{method}-shared"
     assert len(losses(copies)) == STEPS
     assert losses(shared) == pytest.approx(losses(copies), rel=1e-5)
-    one, other = objective_state(copies), objective_state(shared)
+    one, other = open_run(copies).tensors(), open_run(shared).tensors()
     assert one.keys() == other.keys()
     for name, value in one.items():
         torch.testing.assert_close(other[name], value, rtol=1e-4, atol=1e-6, msg=name)
 
 
 def test_teachers_move_and_frozen_ones_are_not_saved(runs: Path) -> None:
-    first, last = (objective_state(runs / "rc-mae-shared" / "checkpoints" / f"step-{s:08d}") for s in (1, STEPS))
+    first, last = (open_run(runs / "rc-mae-shared" / "checkpoints" / f"step-{s:08d}").tensors() for s in (1, STEPS))
     assert not torch.equal(first["teacher.net.decoder.pred.weight"], last["teacher.net.decoder.pred.weight"])
-    names = objective_state(runs / "cmt-mae-shared").keys()
+    names = open_run(runs / "cmt-mae-shared").tensors().keys()
     assert any(name.startswith("momentum.net.") for name in names)
     assert not any(name.startswith("teacher.") for name in names)
 
@@ -162,7 +162,7 @@ def test_gradients_travel_once_a_step_however_many_micro_batches(runs: Path) -> 
 def test_bf16_shared_out(runs: Path) -> None:
     """What travels in bf16 is what autocast would have rounded anyway; sums of gradients are float32."""
     assert losses(runs / "bf16-shared") == pytest.approx(losses(runs / "bf16-copies"), rel=5e-3)
-    state = objective_state(runs / "bf16-shared")
+    state = open_run(runs / "bf16-shared").tensors()
     assert {value.dtype for value in state.values()} == {torch.float32}
 
 
@@ -212,10 +212,10 @@ def test_alone_nothing_can_be_shared_out(scene_folder: Path, tmp_path: Path) -> 
 def test_a_probe_normalises_by_the_whole_batch_wherever_its_images_are(
     runs: Path, scene_folder: Path, tmp_path: Path
 ) -> None:
-    supervise("probe", where=runs / "mae-copies", data=scene_folder, out=tmp_path, **PROBE)
+    evaluate("probe", where=runs / "mae-copies", data=scene_folder, out=tmp_path, **PROBE)
     (name,) = (p.name for p in (runs / "probed").iterdir())
     assert json.loads((runs / "probed" / name / "environment.json").read_text())["processes"] == 2
-    one, two = objective_state(tmp_path / name), objective_state(runs / "probed" / name)
+    one, two = open_run(tmp_path / name).tensors(), open_run(runs / "probed" / name).tensors()
     assert float((one["var"] - 1).abs().max()) > 0.1
     for part, value in one.items():
         torch.testing.assert_close(two[part], value, rtol=1e-4, atol=1e-6, msg=part)

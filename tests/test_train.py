@@ -18,8 +18,8 @@ from safetensors.torch import load_file
 import maskery
 from maskery.cli import main
 from maskery.methods import METHODS
-from maskery.runs.directory import run_of
-from maskery.runs.metrics import whole_lines
+from maskery.runs.directory import open_run
+from maskery.runs.metrics import complete_lines
 from maskery.schedule import cosine
 
 TINY = {
@@ -36,7 +36,7 @@ CLOCK = ("images_per_second", "data_wait", "memory")  # what cannot be the same 
 
 
 def metrics(run: Path) -> list[dict]:
-    facts = [json.loads(line) for line in whole_lines(run / "metrics.jsonl")]
+    facts = [json.loads(line) for line in complete_lines(run / "metrics.jsonl")]
     return [{k: v for k, v in f.items() if k not in CLOCK} for f in facts]
 
 
@@ -77,7 +77,7 @@ def test_the_run_directory(unbroken: Path, scene_folder: Path) -> None:
     }
     assert names == expected
     assert [p.name for p in sorted((unbroken / "samples").iterdir())] == [f"step-{s:08d}.png" for s in (0, 13, 26)]
-    lines = [json.loads(line) for line in whole_lines(unbroken / "metrics.jsonl")]
+    lines = [json.loads(line) for line in complete_lines(unbroken / "metrics.jsonl")]
     logged = [f for f in lines if "loss" in f]
     assert [f["step"] for f in logged] == [4, 8, 12, 16, 20, 24, 26]
     wanted = {"step", "epoch", "t", "loss", "lr", "grad_norm", "images_per_second", "data_wait", "memory"}
@@ -273,7 +273,7 @@ def test_the_logged_norm_is_the_gradients_before_clipping(scene_folder: Path, tm
         maskery.pretrain(data=scene_folder, out=tmp_path / name, steps=1, **TINY | {"optim": optim, "watch": watch})
         (line,) = metrics(tmp_path / name)
         logged[name] = line["grad_norm"]
-        run = run_of(tmp_path / name)
+        run = open_run(tmp_path / name).run
         torch.manual_seed(run.seed)
         before = METHODS["mae"](run.settings, run.vit()).state_dict()
         after = weights(tmp_path / name)

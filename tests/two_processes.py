@@ -11,7 +11,7 @@ import torch
 import maskery
 from maskery import checkpoint, sharding
 from maskery.checkpoint import CheckpointError, State
-from maskery.commands.evaluate_trained import supervise
+from maskery.commands.evaluate_trained import evaluate
 from maskery.distributed import World, world
 from maskery.methods import METHODS
 from maskery.optim import optimizer_of
@@ -102,7 +102,7 @@ def room_on_one_of_two(out: Path, data: str, here: World) -> None:
 
 def probed(out: Path, data: str) -> None:
     """A probe that normalises by the whole batch, of a run that is there."""
-    supervise("probe", where=out / "mae-copies", data=data, out=out / "probed", **PROBE)
+    evaluate("probe", where=out / "mae-copies", data=data, out=out / "probed", **PROBE)
 
 
 def exchanges(out: Path, data: str, here: World) -> None:

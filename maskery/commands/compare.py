@@ -1,15 +1,11 @@
-"""`maskery compare`: several methods on the same images, seeds and budget, one run after another, and one table.
-
-Seed by seed, all methods of a seed before the next one, so that what is there after an interruption can be compared.
-Every run is an ordinary run directory; what was measured of it is in its evals/compare.json.
-"""
+"""`maskery compare`: several methods on the same images, seeds and budget, one run after another, and one table."""
 
 import json
 import os
 import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,8 +15,8 @@ import torch
 from ..config import Run
 from ..data.dataset import ImageData, open_data
 from ..distributed import World, world
+from ..evals import leaderboard
 from ..evals.encoder_metrics import Questions, course, seconds_per_step, standing
-from ..evals.leaderboard import lines
 from ..methods import METHODS
 from ..nn.vit import ViT
 from ..options import UsageError, options
@@ -32,11 +28,11 @@ from ..text import duration
 from ..train import Diverged, train
 from ..weights import load
 from ..weights.teacher import build_objective
-from .contenders import Contender, Plan, understood
-from .pretrain import base_for
-from .study import FILE, PAGE, SCRATCH, Facts, Ledger, held_in, remove
+from .compare_options import ComparisonPlan, Variant, parse_plan
+from .compare_record import FILE, PAGE, PICTURE, TIMING, ComparisonRecord, Facts, read_record, remove_comparison
+from .study import Cell, complete, forget_compiled_code
 
-TIMED = 30  # steps of the short run that finds the seconds per step, for budgets of time
+TIMED_STEPS = 30  # of the short run that measures the seconds per step, for budgets of time
 
 
 @dataclass(frozen=True)
@@ -53,141 +49,157 @@ def compare(args: Sequence[str] = (), **leaves: Any) -> Compared:
         leaves["methods"] = ",".join(leaves["methods"])
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UsageError("maskery compare runs in one process: start it without torchrun")
-    plan = understood([*args, *options(leaves)])
-    held, say = held_in(plan.out), Terminal().say
+    plan = parse_plan([*args, *options(leaves)])
     with world() as here, interruptible() as raise_if_signalled:
-        # ------------------------------------------------------------------------ check everything, then touch OUT
-        common = [arg for group in plan.common for arg in group if not group[0].startswith("--settings.")]
-        base, reasons = base_for(plan.placed(common, plan.seeds[0]), here.device)
-        runs = {(c.label, seed): plan.run(c, seed, base) for seed in plan.seeds for c in plan.contenders}
-        first = runs[plan.contenders[0].label, plan.seeds[0]]
-        data = open_data(first.data, replace(first.images, memory=0.0), first.size, Quiet())  # to measure with
-        asked = Questions.of(data)
-        ledger = Ledger(plan, runs, data, asked, here)
-        if held and plan.overwrite:
-            remove(plan.out, held)
-        elif held:
-            ledger.go_on(held)
-        plan.out.mkdir(parents=True, exist_ok=True)
-        ledger.write()
-        if plan.budget:  # it says how long, not the recipe
-            reasons = [reason for reason in reasons if " epochs: " not in reason]
-        for note in (*reasons, *([f"the methods will not be ranked: {asked}"] if isinstance(asked, str) else [])):
-            say(note)
+        comparison = Comparison.prepare(plan, here)
+        finished = complete(comparison.cells(), comparison.train_and_measure, raise_if_signalled)
+        facts = comparison.record.facts
+        facts["finished"] = finished
+        comparison.record.write()
+    if finished:
+        print_summary(plan.out, facts)
+    else:
+        Terminal().say(f"stopped by a signal; the same command goes on with {plan.out}")
+    return Compared(plan.out, not finished, tuple(facts["table"]), tuple(facts["reading"]))
 
-        # ------------------------------------------------------------------------ seed by seed, all methods
-        facts, per_step, count = ledger.facts, ledger.facts["seconds_per_step"], 0
-        try:
-            for seed in plan.seeds:
-                if str(seed) not in facts["starts"] and isinstance(asked, Questions):
-                    say(f"{facts['start']}, seed {seed}")
-                    encoder = untrained(runs[plan.contenders[0].label, seed], data, here)
-                    facts["starts"][str(seed)] = measured(encoder, data, asked)
-                    ledger.write()
-                for contender in plan.contenders:
-                    count += 1
-                    if ledger.numbers(contender, seed):
-                        continue
-                    run = runs[contender.label, seed]
-                    if plan.budget and plan.budget.kind == "time":
-                        if contender.label not in per_step:
-                            per_step[contender.label] = timed(plan, contender, run, here)
-                            ledger.write()
-                        run = plan.budget.of(run, per_step[contender.label])
-                        say(
-                            f"{contender.label}: {1000 * per_step[contender.label]:.1f} ms a step in a short run of "
-                            f"{TIMED}, so {plan.budget.amount:g} s are {run.steps:,} steps"
-                        )
-                    left = ledger.left()
-                    note = f"run {count} of {len(runs)}: {contender.label}, seed {seed}"
-                    note += f", about {duration(left)} left" if left else ""
-                    forget(here)
-                    raise_if_signalled()
-                    one(plan, contender, run, data, asked, here, note)
-                    ledger.write()
-        except KeyboardInterrupt:
-            ledger.write()
-            say(f"stopped by a signal; the same command goes on with {plan.out}")
-            return Compared(plan.out, True, tuple(facts["table"]), tuple(facts["reading"]))
-        facts["finished"] = True
-        ledger.write()
 
-    # ---------------------------------------------------------------------------- what it says
-    print("\n".join(["", *lines(facts["start"], facts["table"]), "", facts["protocol"], "", *facts["reading"]]))
-    if not (plan.out / "compare.png").exists():
+def print_summary(out: Path, facts: Facts) -> None:
+    table = leaderboard.lines(facts["start"], facts["table"])
+    print("\n".join(["", *table, "", facts["protocol"], "", *facts["reading"]]))
+    if not (out / PICTURE).exists():
         print(facts["picture"])
-    print(f"page     {plan.out / PAGE}\nnumbers  {plan.out / FILE}")
-    return Compared(plan.out, False, tuple(facts["table"]), tuple(facts["reading"]))
+    print(f"page     {out / PAGE}\nnumbers  {out / FILE}")
 
 
-def one(
-    plan: Plan, contender: Contender, run: Run, data: ImageData, asked: Questions | str, here: World, note: str
-) -> None:
-    """Train one run or go on with it, measure it, write its evals/compare.json. KeyboardInterrupt when stopped."""
-    out, began = plan.directory(contender, run.seed), time.monotonic()
-    numbers: Facts = {}
-    try:
-        if (out / "config.yaml").exists():
-            notes = [note]
-            known = load.run_of(out, notes.append)
-            result = train(known, out, here, notes, resume=True)
-        else:
-            result = train(run, out, here, [note])
-        if result.signalled:
-            raise KeyboardInterrupt
-        if isinstance(asked, Questions):
-            numbers = measured(load.load_encoder(out).to(here.device), data, asked)
-    except Diverged as e:
-        numbers["diverged"] = str(e)
-        Terminal().say(f"{contender.label}, seed {run.seed}: {e}; the comparison goes on without this run")
-    took = course(out, run.batch_size)
-    facts = {
-        "label": contender.label,
-        "seed": run.seed,
-        "directory": out.name,
-        **numbers,
-        "epochs": took["steps"] * run.batch_size / len(data.train),
-        **took,
-        "seconds": max(time.monotonic() - began, took["training_seconds"]),  # looks and measuring as well
-        "command": sys.argv,
-    }
-    (out / "evals").mkdir(exist_ok=True)
-    write_file(out / "evals" / FILE, json.dumps(facts, indent=1).encode())
+@dataclass(frozen=True)
+class Comparison:
+    """What the runs of a comparison share."""
+
+    plan: ComparisonPlan
+    record: ComparisonRecord
+    runs: dict[tuple[str, int], Run]  # by label and seed
+    data: ImageData  # that encoders are measured on
+    questions: Questions | str  # which of its images, or why none
+    world: World
+
+    @classmethod
+    def prepare(cls, plan: ComparisonPlan, here: World) -> "Comparison":
+        """Check everything, then begin the comparison in its directory or go on with it."""
+        earlier = read_record(plan.out)
+        runs, notes = plan.runs(here.device)
+        first = runs[plan.variants[0].label, plan.seeds[0]]
+        data = open_data(first.data, replace(first.images, memory=0.0), first.size, Quiet())
+        questions = Questions.of(data)
+        if isinstance(questions, str):
+            notes.append(f"the methods will not be ranked: {questions}")
+        record = ComparisonRecord(plan, runs, data, questions, here)
+        if earlier and plan.overwrite:
+            remove_comparison(plan.out, earlier)
+        elif earlier:
+            record.continue_from(earlier)
+        plan.out.mkdir(parents=True, exist_ok=True)
+        record.write()
+        for note in notes:
+            Terminal().say(note)
+        return cls(plan, record, runs, data, questions, here)
+
+    def cells(self) -> Iterator[Cell]:
+        """Yield the runs that have no numbers yet; measure what a seed's runs start from before the first of them."""
+        for number, (variant, seed) in enumerate(self.plan.order(), 1):
+            if variant == self.plan.variants[0]:
+                self._measure_start(seed)
+            if seed in self.record.results()[variant.label]:
+                continue
+            run = self.runs[variant.label, seed]
+            if self.plan.is_timed:
+                run = self._fit_time_budget(variant, run)
+            left = self.record.seconds_left()
+            note = f"run {number} of {len(self.runs)}: {variant.label}, seed {seed}"
+            note += f", about {duration(left)} left" if left else ""
+            yield Cell(variant.label, run, self.record.directory(variant.label, seed), note)
+
+    def train_and_measure(self, cell: Cell) -> None:
+        """Train a run or resume it, measure its encoder, write its evals/compare.json."""
+        began = time.monotonic()
+        numbers: Facts = {}
+        try:
+            cell.train(self.world)
+            if isinstance(self.questions, Questions):
+                numbers = self._measure(load.load_encoder(cell.directory).to(self.world.device))
+        except Diverged as e:
+            numbers["diverged"] = str(e)
+            Terminal().say(f"{cell.label}, seed {cell.run.seed}: {e}; the comparison goes on without this run")
+        costs = course(cell.directory, cell.run.batch_size)
+        facts = {
+            "label": cell.label,
+            "seed": cell.run.seed,
+            "directory": cell.directory.name,
+            **numbers,
+            "epochs": costs["steps"] * cell.run.batch_size / len(self.data.train),
+            **costs,
+            "seconds": max(time.monotonic() - began, costs["training_seconds"]),  # with all measuring
+            "command": sys.argv,
+        }
+        file = self.record.file(cell.label, cell.run.seed)
+        file.parent.mkdir(exist_ok=True)
+        write_file(file, json.dumps(facts, indent=1).encode())
+        self.record.write()
+
+    def _measure_start(self, seed: int) -> None:
+        """Measure the encoder that the runs of a seed start from."""
+        facts = self.record.facts
+        if str(seed) in facts["starts"] or isinstance(self.questions, str):
+            return
+        Terminal().say(f"{facts['start']}, seed {seed}")
+        run = self.runs[self.plan.variants[0].label, seed]
+        facts["starts"][str(seed)] = self._measure(initial_encoder(run, self.data, self.world))
+        self.record.write()
+
+    def _measure(self, encoder: ViT) -> dict[str, float]:
+        assert isinstance(self.questions, Questions)
+        with Terminal().bar("features") as tick:
+            return standing(encoder, self.data, self.questions, self.data.workers(), tick)
+
+    def _fit_time_budget(self, variant: Variant, run: Run) -> Run:
+        """Set the number of steps that take the budgeted time, by the variant's seconds per step."""
+        budget, per_step = self.plan.budget, self.record.facts["seconds_per_step"]
+        assert budget
+        if variant.label not in per_step:
+            note = f"{variant.label}: {TIMED_STEPS} steps to find their time"
+            per_step[variant.label] = time_steps(run, self.plan.out / TIMING, self.world, note)
+            self.record.write()
+        run = budget.apply(run, per_step[variant.label])
+        Terminal().say(
+            f"{variant.label}: {1000 * per_step[variant.label]:.1f} ms a step in a short run of {TIMED_STEPS}, so "
+            f"{budget.amount:g} s are {run.steps:,} steps"
+        )
+        return run
 
 
-def timed(plan: Plan, contender: Contender, run: Run, here: World) -> float:
-    """Seconds per step of this run, from a short one in a scratch directory."""
-    scratch = plan.out / SCRATCH
+def time_steps(run: Run, scratch: Path, here: World, note: str) -> float:
+    """Measure the seconds per step in a short run. KeyboardInterrupt when a signal stopped it."""
     shutil.rmtree(scratch, ignore_errors=True)
-    watch, save = replace(run.watch, looks=0, log_every=TIMED // 3), replace(run.save, every=None, minutes=1e9)
-    optim = replace(run.optim, base_lr=0.0)  # the same work, and a warm-up of a step cannot let it diverge
-    forget(here)
-    short = replace(run, epochs=None, steps=TIMED, watch=watch, save=save, optim=optim)
-    if train(short, scratch, here, [f"{contender.label}: {TIMED} steps to find their time"]).signalled:
+    forget_compiled_code(here)
+    short = replace(
+        run,
+        epochs=None,
+        steps=TIMED_STEPS,
+        watch=replace(run.watch, looks=0, log_every=TIMED_STEPS // 3),
+        save=replace(run.save, every=None, minutes=1e9),
+        optim=replace(run.optim, base_lr=0.0),  # the same work, and a warm-up of one step cannot let it diverge
+    )
+    if train(short, scratch, here, [note]).signalled:
         raise KeyboardInterrupt
-    found = seconds_per_step(scratch, run.batch_size)
+    seconds = seconds_per_step(scratch, run.batch_size)
     shutil.rmtree(scratch)
-    return found
+    return seconds
 
 
-def untrained(run: Run, data: ImageData, here: World) -> ViT:
-    """The encoder as the loop has it before the first step."""
+def initial_encoder(run: Run, data: ImageData, here: World) -> ViT:
+    """Build the encoder as `train` has it before the first step."""
     run = resolved(run, data, here.device)
     torch.manual_seed(run.seed)
     objective = build_objective(METHODS[run.method], run.settings, run.vit())
     if run.init:
         load.start_from(objective, Path(run.init))
     return objective.encoder.to(here.device)
-
-
-def forget(here: World) -> None:
-    """Leave nothing of earlier runs to the next: the compiler gives up on code it has compiled for many networks."""
-    torch.compiler.reset()
-    if here.device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(here.device)
-
-
-def measured(encoder: ViT, data: ImageData, asked: Questions) -> dict[str, float]:
-    workers = data.workers()
-    with Terminal().bar("features") as tick:
-        return standing(encoder, data, asked, workers, tick)

@@ -47,7 +47,7 @@ def demo(
     settings: dict[str, Any] = {"data": data, "steps": steps, "batch_size": BATCH, "watch": {"looks": 4}}
     if not data:
         with terminal.bar("painting scenes") as tick:
-            scenes.write_folder(out / "images", images, seed=seed, progress=lambda done: tick(done, images))
+            scenes.write_folder(out / "images", images, seed=seed, progress=tick)
         terminal.say(f"{out / 'images'}: {images:,} built-in scenes, ten classes told apart by texture and shape")
         settings["data"] = str(out / "images")
 

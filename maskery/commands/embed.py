@@ -1,6 +1,5 @@
 """`maskery embed`: write the features of every image to a parquet file."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -10,19 +9,22 @@ import pyarrow.parquet as pq
 import torch
 
 from ..config import ImagesConfig
+from ..data.dataset import ImageData
 from ..evals.candidates import open_images_for
-from ..evals.features import features
+from ..evals.features import Features, features
+from ..outputs import partial_path
 from ..terminal import Terminal
 from ..weights.load import load_encoder
 
 DEFAULT_IMAGES = ImagesConfig()  # how data is read unless options say otherwise
+Tokens = Literal["mean_patch", "class_token"]
 
 
 def embed(
     where: Path,
     data: str,
     out: Path,
-    tokens: Literal["mean_patch", "class_token"] = "mean_patch",
+    tokens: Tokens = "mean_patch",
     overwrite: bool = False,
     images: ImagesConfig = DEFAULT_IMAGES,
 ) -> Path:
@@ -42,28 +44,27 @@ def embed(
     opened = open_images_for(encoder, where, data, images, terminal)
     encoder.to("cuda" if torch.cuda.is_available() else "cpu")
     with terminal.bar("images") as tick:
-        every = np.arange(len(opened.images))
-        found = features(encoder, opened.images, every, workers=opened.workers(), progress=tick)
-    source, values = opened.images.source, getattr(found, tokens)
-    numbers = opened.labels[found.indices] if opened.labels is not None else np.full(len(found.indices), -1)
-    labels = [opened.classes[c] if c >= 0 else None for c in numbers]
-    table = pa.table(
-        {
-            "name": pa.array([source.names[int(i)] for i in found.indices]),
-            "embedding": pa.FixedSizeListArray.from_arrays(pa.array(values.flatten().numpy()), values.shape[1]),
-            "label": pa.array(labels, pa.string()),
-        }
-    )
-    half = out.with_name(f".writing-{out.name}")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(table, half)
-    half.replace(out)
-    print(f"{out}: {len(table):,} embeddings of width {values.shape[1]}" + _left_out(found.skipped))
+        indices = np.arange(len(opened.images))
+        embedded = features(encoder, opened.images, indices, workers=opened.workers(), progress=tick)
+    table = embeddings(embedded, opened, tokens)
+    with partial_path(out) as partial:
+        pq.write_table(table, partial)
+    note = ""
+    if embedded.skipped:
+        name, reason = embedded.skipped[0]
+        note = f"; {len(embedded.skipped)} images could not be read and are left out ({name}: {reason})"
+    print(f"{out}: {len(table):,} embeddings of width {encoder.config.dim}{note}")
     return out
 
 
-def _left_out(skipped: Sequence[tuple[str, str]]) -> str:
-    if not skipped:
-        return ""
-    name, reason = skipped[0]
-    return f"; {len(skipped)} images could not be read and are left out ({name}: {reason})"
+def embeddings(embedded: Features, data: ImageData, tokens: Tokens) -> pa.Table:
+    """Name, embedding and label of every image."""
+    values: torch.Tensor = getattr(embedded, tokens)
+    numbers = data.labels[embedded.indices] if data.labels is not None else np.full(len(embedded.indices), -1)
+    return pa.table(
+        {
+            "name": pa.array([data.images.source.names[int(i)] for i in embedded.indices]),
+            "embedding": pa.FixedSizeListArray.from_arrays(pa.array(values.flatten().numpy()), values.shape[1]),
+            "label": pa.array([data.classes[c] if c >= 0 else None for c in numbers], pa.string()),
+        }
+    )

@@ -3,14 +3,10 @@
 import textwrap
 from pathlib import Path
 
-from ..config import ImagesConfig
-from ..exporters.export import Kind, export_to, refuse
-from ..exporters.hub import push as upload
-from ..exporters.hub import refuse_name
-from ..exporters.source import ENCODER, source_at
+from ..exporters import hub
+from ..exporters.export import Kind, check_replaceable, export_to
+from ..exporters.model import ENCODER, open_model
 from ..options import UsageError
-
-DEFAULT_IMAGES = ImagesConfig()  # how data is read unless options say otherwise
 
 
 def export(
@@ -36,20 +32,20 @@ def export(
         public: let everybody see it there; otherwise a new repository is private
     """
     where, out = Path(where), Path(out)
-    refuse(out, overwrite)
+    check_replaceable(out, overwrite)
     if public and not push:
         raise UsageError("--public is for --push OWNER/NAME")
     if push:
-        refuse_name(push)
-    source = source_at(where)
-    done = export_to(to, source, out, overwrite)
-    print(f"{out}: done; {done.compared} to {done.difference:.1e}. It takes {done.sizes}")
-    if source.classifier:
-        print(f"A classifier of {len(source.classifier.like.classes)} classes; {where}#{ENCODER} is its encoder alone")
-    for limit in done.limits:
-        print(f"{limit}")
-    print("In Python:\n" + textwrap.indent(done.load, "  "))
+        hub.check_name(push)
+    model = open_model(where)
+    result = export_to(to, model, out, overwrite)
+    print(f"{out}: done; {result.compared} to {result.difference:.1e}. It takes {result.sizes}")
+    if model.classifier:
+        print(f"A classifier of {len(model.classifier.classes)} classes; {where}#{ENCODER} is its encoder alone")
+    for limit in result.limits:
+        print(limit)
+    print("In Python:\n" + textwrap.indent(result.load, "  "))
     if push:
-        where_to = upload(source, done, out, push, public=public)
-        print(f"{where_to}: uploaded, {'public' if public else 'private unless it was public before'}")
+        address = hub.push(model, result, out, push, public=public)
+        print(f"{address}: uploaded, {'public' if public else 'private unless it was public before'}")
     return out

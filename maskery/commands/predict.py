@@ -1,4 +1,4 @@
-"""`maskery predict`: what a classifier says of every image of a data set, as a table that is written while it goes on.
+"""`maskery predict`: a classifier's answer for every image of a data set, as a table that is written image by image.
 
 n images, M classes
 """
@@ -16,18 +16,18 @@ import pyarrow.parquet as pq
 import torch
 
 from ..config import ImagesConfig
-from ..data.dataset import open_data
+from ..data.dataset import ImageData, open_data
 from ..evals.classify import streamed
-from ..inference.classifier import classifier_at
-from ..inference.predictor import Prediction, predicted
-from ..nn.linear_classifier import shares
+from ..inference.classifier import Classifier, Prediction, load_classifier
+from ..nn.linear_classifier import probabilities
 from ..options import UsageError
+from ..outputs import partial_path
 from ..terminal import Terminal
 from ..text import to_bytes
 from .evaluate_frozen import READ
-from .robustness import read_for
 
 Rows = Sequence[Prediction]
+Skipped = list[tuple[str, str]]  # (name, reason)
 
 
 def predict(where: Path, data: str, out: Path, overwrite: bool = False, images: ImagesConfig = READ) -> Path:
@@ -43,66 +43,60 @@ def predict(where: Path, data: str, out: Path, overwrite: bool = False, images: 
         overwrite: replace `out` when it exists
         images: how the data is read; channels and bits are the classifier's
     """
+    skipped_file = out.with_name(f"{out.stem}-skipped.jsonl")
     if out.suffix not in WRITERS:
         raise UsageError(f"--out {out}: a file ending in {' or '.join(WRITERS)} is wanted")
-    for file in (out, beside(out)):
+    for file in (out, skipped_file):
         if file.is_dir():
             raise ValueError(f"{file}: is a directory and is not replaced")
         if file.exists() and not overwrite:
             raise ValueError(f"{file}: exists already; --overwrite replaces it")
-    terminal = Terminal()
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    classifier = classifier_at(where).to(device)
-    asked = replace(read_for(classifier, images), labels=False)
-    opened = open_data(data, asked, classifier.size, terminal)
-    names, several = opened.images.source.names, classifier.several
-    count, skipped = 0, []
-    with whole(out) as half, WRITERS[out.suffix](half, several) as write, terminal.bar("images") as tick:
-        for part in streamed(
-            classifier.classify,
-            opened,
-            np.arange(len(opened.images)),
-            classifier.size,
-            device,
-            share=classifier.share,
-            workers=opened.workers(),
-            progress=tick,
-        ):
-            skipped += part.skipped
-            rows = zip(part.indices.tolist(), shares(part.logits, several), strict=True)
-            found = [predicted(readable(names[int(i)]), row, classifier.classes, several) for i, row in rows]
-            write(found)
-            count += len(found)
+    terminal, count = Terminal(), 0
+    classifier = load_classifier(where).to("cuda" if torch.cuda.is_available() else "cpu")
+    opened = open_data(data, replace(classifier.image_config(images), labels=False), classifier.size, terminal)
+    skipped: Skipped = []
+    with partial_path(out) as partial, WRITERS[out.suffix](partial, classifier.multilabel) as write:
+        for rows in predictions(classifier, opened, skipped, terminal):
+            write(rows)
+            count += len(rows)
         if not count:
             raise ValueError(f"{data}: none of the {len(skipped)} images can be read")
-    print(f"{out}: {count:,} images, {len(classifier.classes)} classes" + _list_skipped(skipped, out))
+    skipped_file.unlink(missing_ok=True)
+    note = ""
+    if skipped:
+        lines = (json.dumps({"name": readable(name), "reason": reason}) for name, reason in skipped)
+        skipped_file.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        note = f"; {len(skipped):,} could not be read: {skipped_file}"
+    print(f"{out}: {count:,} images, {len(classifier.classes)} classes{note}")
     return out
 
 
-def beside(out: Path) -> Path:
-    """Where the images are listed that could not be read."""
-    return out.with_name(f"{out.stem}-skipped.jsonl")
+def predictions(classifier: Classifier, data: ImageData, skipped: Skipped, terminal: Terminal) -> Iterator[Rows]:
+    """Yield the predictions for all images batch by batch; adds to `skipped` those that cannot be read."""
+    names, device = data.images.source.names, classifier.network.encoder.mean.device
+    with terminal.bar("images") as tick:
+        for part in streamed(
+            classifier.classify,
+            data,
+            np.arange(len(data.images)),
+            classifier.size,
+            device,
+            share=classifier.crop_fraction,
+            workers=data.workers(),
+            progress=tick,
+        ):
+            skipped += part.skipped
+            rows = zip(part.indices.tolist(), probabilities(part.logits, classifier.multilabel), strict=True)
+            yield [classifier.prediction(readable(names[i]), row) for i, row in rows]
 
 
 def readable(name: str) -> str:
-    """A file's name as text that every reader takes, also where it is none."""
+    """A file's name as valid text: bytes that are no UTF-8 become escapes."""
     return to_bytes(name).decode("utf-8", "backslashreplace")
 
 
 @contextmanager
-def whole(out: Path) -> Iterator[Path]:
-    """A file beside `out` to write, which takes its name when nothing went wrong."""
-    half = out.with_name(f".writing-{out.name}")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        yield half
-        half.replace(out)
-    finally:
-        half.unlink(missing_ok=True)
-
-
-@contextmanager
-def as_csv(file: Path, several: bool) -> Iterator[Callable[[Rows], None]]:
+def csv_writer(file: Path, multilabel: bool) -> Iterator[Callable[[Rows], None]]:
     with file.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)
         writer.writerow(["name", "label", "probability"])
@@ -114,29 +108,18 @@ def as_csv(file: Path, several: bool) -> Iterator[Callable[[Rows], None]]:
 
 
 @contextmanager
-def as_parquet(file: Path, several: bool) -> Iterator[Callable[[Rows], None]]:
-    label, probability = (pa.list_(t) if several else t for t in (pa.string(), pa.float32()))
+def parquet_writer(file: Path, multilabel: bool) -> Iterator[Callable[[Rows], None]]:
+    label, probability = (pa.list_(t) if multilabel else t for t in (pa.string(), pa.float32()))
     schema = pa.schema({"name": pa.string(), "label": label, "probability": probability})
     with pq.ParquetWriter(file, schema) as writer:
 
         def write(rows: Rows) -> None:
             if rows:
-                labels = [r.labels if several else r.label for r in rows]
-                each = [[r.probabilities[n] for n in r.labels] if several else r.probability for r in rows]
-                writer.write_table(pa.table([[r.name for r in rows], labels, each], schema=schema))
+                labels = [r.labels if multilabel else r.label for r in rows]
+                values = [[r.probabilities[n] for n in r.labels] if multilabel else r.probability for r in rows]
+                writer.write_table(pa.table([[r.name for r in rows], labels, values], schema=schema))
 
         yield write
 
 
-WRITERS = {".csv": as_csv, ".parquet": as_parquet}
-
-
-def _list_skipped(skipped: Sequence[tuple[str, str]], out: Path) -> str:
-    """Write FILE-skipped.jsonl, or remove what an earlier one left."""
-    file = beside(out)
-    if not skipped:
-        file.unlink(missing_ok=True)
-        return ""
-    lines = (json.dumps({"name": readable(name), "reason": reason}) for name, reason in skipped)
-    file.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-    return f"; {len(skipped):,} could not be read: {file}"
+WRITERS = {".csv": csv_writer, ".parquet": parquet_writer}

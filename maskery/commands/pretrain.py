@@ -17,9 +17,9 @@ from ..methods import METHODS
 from ..nn.vit import SIZES
 from ..objective import Objective
 from ..options import UsageError, options, parse, unknown, value_of
+from ..runs.directory import open_run, read_config
 from ..trackers import tracker
 from ..train import Result, train
-from ..weights.load import run_from, run_of
 from ..weights.teacher import build_objective
 
 
@@ -109,7 +109,7 @@ def resume(run: str | Path, micro_batch: int | Literal["auto"] | None = None, sh
         raise ValueError(f"{out}: there is no such run")
     with world() as here:
         notes: list[str] = []
-        known = run_of(out, notes.append)
+        known = open_run(out, notes.append).run
         changed = {"micro_batch": micro_batch, "shard": shard}
         known = replace(known, **{name: value for name, value in changed.items() if value is not None})
         return train(known, out, here, notes, resume=True)
@@ -125,7 +125,7 @@ def _given(args: Sequence[str]) -> Pretrain:
     if method and method not in METHODS:
         raise unknown("method", method, METHODS)
     if config:
-        run = run_from(Path(config))
+        run = read_config(Path(config))
         if run.method not in METHODS:
             raise UsageError(f"{config}: a run of {run.method}, which learns from labels: `maskery eval {run.method}`")
     elif recipe:

@@ -30,9 +30,9 @@ from ..objectives import OBJECTIVES
 from ..options import UsageError, options, parse
 from ..outputs import write_file
 from ..resolve import resolved
+from ..runs.directory import read_config
 from ..terminal import Quiet, Terminal
 from ..train import train
-from ..weights.load import run_from
 from ..weights.teacher import build_objective
 from .pretrain import Pretrain, base_for, filled
 
@@ -127,7 +127,7 @@ def measured(run: Run, out: Path, here: World, timed: int) -> dict[str, Any]:
     used = memory(device)
     data = open_data(run.data, run.images, run.size, Quiet(), here)
     workers = data.workers()
-    run = replace(resolved(run, data, device), micro_batch=run_from(out / "config.yaml").micro_batch)
+    run = replace(resolved(run, data, device), micro_batch=read_config(out / "config.yaml").micro_batch)
 
     bf16 = run.precision == "bf16"
     ceiling = matrix_product(device, torch.bfloat16 if bf16 else torch.float32)

@@ -13,7 +13,7 @@ from ..html_report.run_page import run_page
 from ..html_report.server import serve
 from ..methods import METHODS
 from ..outputs import write_file
-from ..runs.contents import RunDirectory, read_run, state
+from ..runs.directory import RunDirectory, open_tolerantly
 from ..terminal import Terminal
 from ..weights.load import load_encoder
 
@@ -36,7 +36,7 @@ def report(
     if images < 2:
         raise ValueError(f"--images is {images}: a map needs at least 2")
     run = Path(run)
-    found, target = read_run(run), Path(out or run / PAGE)
+    found, target = open_tolerantly(run), Path(out or run / PAGE)
     if target.exists() and not overwrite:
         raise ValueError(f"{target}: exists already")
     seen, missing = (
@@ -57,29 +57,33 @@ def watch(run: Path, port: int = 8765, data: str = "", images: int = 200) -> Non
         data: where the images are now, when they are no longer where the run found them
         images: of the map and the neighbours, at most; made anew with every checkpoint; 0: none
     """
-    read_run(run)
+    open_tolerantly(run)
     cached: dict[str | None, tuple[Gallery | None, list[str]]] = {}
 
     def page(version: str) -> str:
-        found = read_run(run)
+        found = open_tolerantly(run)
         if not images:
-            cached[found.checkpoint] = None, ["Map, neighbours and attention: not asked for."]
-        if found.checkpoint not in cached:
+            cached[found.last] = None, ["Map, neighbours and attention: not asked for."]
+        if found.last not in cached:
             made = see(found, data, images, Terminal())
             cached.clear()
-            cached[found.checkpoint] = made
-        seen, missing = cached[found.checkpoint]
+            cached[found.last] = made
+        seen, missing = cached[found.last]
         return run_page(found, seen, missing, version)
 
-    serve(page, lambda: state(run), port, Terminal().say)
+    serve(page, lambda: RunDirectory(run).version(), port, Terminal().say)
 
 
 def see(found: RunDirectory, data: str, images: int, terminal: Terminal) -> tuple[Gallery | None, list[str]]:
     """What the newest checkpoint makes of the images, and what it began with; or why that cannot be shown."""
-    what, run = "Map, neighbours and attention: ", found.run
-    if run is None or run.method not in METHODS:
+    what = "Map, neighbours and attention: "
+    try:
+        run = found.run
+    except (ValueError, OSError):
         return None, []
-    if not found.checkpoint:
+    if run.method not in METHODS:
+        return None, []
+    if not found.last:
         return None, [f"{what}they need a checkpoint."]
     missing: list[str] = []
     device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -3,11 +3,9 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from ..config import ImagesConfig
 from ..data.dataset import ImageData, open_data, spread
@@ -21,29 +19,12 @@ from ..evals.results import Result, fingerprint, write, write_all
 from ..evals.robustness import folder_error, imagenet_c_errors
 from ..evals.robustness import robustness as errors_of
 from ..evals.splits import labelled, match_classes, reported
+from ..inference.classifier import Classifier, load_classifier
 from ..options import unknown
 from ..terminal import Terminal
 from .evaluate_frozen import READ
 
 ALL = (*BENCHMARK, *EXTRA)
-
-
-class Classifier(Protocol):
-    """What `maskery eval probe` and `eval finetune` leave, in eval mode on a device."""
-
-    @property
-    def classes(self) -> tuple[str, ...]: ...
-
-    @property
-    def size(self) -> tuple[int, int]: ...  # (height, width) of the input
-
-    @property
-    def share(self) -> float: ...  # of the image that the evaluation cut keeps
-
-    @property
-    def images(self) -> ImagesConfig: ...  # channels, bits, mean and std are known
-
-    def classify(self, image: Tensor, /) -> Tensor: ...  # [b, C, h, w] in [0, 1] -> logits [b, M]
 
 
 @dataclass(frozen=True)
@@ -93,8 +74,6 @@ def robustness(
         workers: processes that make the corruptions; None: chosen from the machine
         images: how the data is read; channels and bits are the classifier's
     """
-    from ..tasks.classification.load import load_classifier
-
     places = (where, *beside)
     if len(set(places)) < len(places):
         raise ValueError(f"--beside names the same twice: {', '.join(map(str, places))}")
@@ -104,7 +83,7 @@ def robustness(
     sets = {"imagenet_a": imagenet_a, "imagenet_r": imagenet_r, "imagenet_sketch": imagenet_sketch}
     published = {name: folder for name, folder in sets.items() if folder}
     refuse(every, corruptions, published, imagenet_c)
-    opened = open_data(data, read_for(first, images), first.size, terminal)
+    opened = open_data(data, first.image_config(images), first.size, terminal)
     held_out, _ = reported(opened.images.source, opened.held_out)
     held_out = labelled(opened.labels, held_out, opened.classes, f"{data}: held-out images", several=False)
     asking = held_out if most is None else spread(held_out, most)
@@ -162,7 +141,7 @@ def _tried(
     label: str, classifier: Classifier, data: str, trials: Trials, terminal: Terminal
 ) -> list[tuple[Errors, Result]]:
     """One result of the user's images and the published sets of one folder each, and one of ImageNet-C."""
-    device, wanted = trials.device, read_for(classifier, trials.opened.config)
+    device, wanted = trials.device, classifier.image_config(trials.opened.config)
     opened = reopen(trials.opened, wanted, classifier.size)
     known = match_classes(classifier.classes, opened.classes)
     order = np.concatenate([known, np.setdiff1d(np.arange(len(classifier.classes)), known)])  # the data's come first
@@ -174,7 +153,7 @@ def _tried(
             classifier.size,
             device,
             names=trials.corruptions,
-            share=classifier.share,
+            share=classifier.crop_fraction,
             seed=trials.seed,
             workers=trials.workers,
             progress=tick,
@@ -183,7 +162,7 @@ def _tried(
     if errors.skipped:
         name, reason = errors.skipped[0]
         notes.append(f"{len(errors.skipped)} images could not be read and are left out ({name}: {reason})")
-    channels = classifier.images.channels or 3
+    channels = classifier.channels
     counts = {"queries": errors.images, "classes": len(opened.classes)}
     for name, folder in trials.published.items():
         with terminal.bar(f"{label}: {folder}") as tick:
@@ -194,7 +173,7 @@ def _tried(
                 classifier.size,
                 device,
                 channels=channels,
-                share=classifier.share,
+                share=classifier.crop_fraction,
                 workers=trials.workers,
                 progress=tick,
             )
@@ -252,9 +231,3 @@ def _table(errors: Errors, result: Result) -> list[str]:
     said = [] if result.evaluation == "robustness" else ["ImageNet-C:"]
     sets = [name for name in result.counts if f"error_{name}" in result.numbers]
     return [*said, *lines(errors), *(f"{result.numbers[f'error_{name}']:7.1%}  {name}" for name in sets)]
-
-
-def read_for(classifier: Classifier, images: ImagesConfig) -> ImagesConfig:
-    """The settings with the classifier's own in what its images have to be."""
-    own = classifier.images
-    return replace(images, channels=own.channels, bits=own.bits, pages=own.pages, mean=own.mean, std=own.std, memory=0)

@@ -36,7 +36,7 @@ class ViewBox:
     def region(self, picture: Picture) -> tuple[np.ndarray, Box]:
         """Return the pixels to resize from, [H', W', C], and the box in them."""
         outer, size = self.context or (self.box, self.size)
-        region, place = picture.part(outer, size)
+        region, place = picture.region(outer, size)
         return region, box_within(self.box, outer, place)
 
     def pixels(self, picture: Picture) -> Tensor:

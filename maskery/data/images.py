@@ -39,7 +39,7 @@ class Images:
         return self.picture(i).array
 
     def open(self, i: int) -> Encoded | Picture:
-        """Image i, whose size is known and whose pixels may still have to be decoded: `.at(detail).part(box, size)`."""
+        """Image i with its size; its pixels may still have to be decoded: `.at(detail).region(box, size)`."""
         if self.kept is not None and i in self.kept:
             return self.kept[i]
         try:
@@ -67,17 +67,17 @@ class Images:
             yield i, value
 
     def coloured(self, colour: Sequence[float]) -> Tensor:
-        """[C, 1, 1] of their type: one colour, given in [0, 1]."""
-        top, kind = (255, torch.uint8) if self.bits == 8 else (65535, torch.uint16)
-        return torch.tensor([round(top * c) for c in colour]).to(kind)[:, None, None]
+        """[C, 1, 1] of the images' dtype: one colour, given in [0, 1]."""
+        top, dtype = (255, torch.uint8) if self.bits == 8 else (65535, torch.uint16)
+        return torch.tensor([round(top * c) for c in colour]).to(dtype)[:, None, None]
 
     def keep(
         self, indices: Sequence[int], budget: float, progress: Progress | None = None, world: World | None = None
     ) -> bool:
         """Decode `indices` into memory that all processes of this machine share; they call this together.
 
-        False, and nothing is kept, when that would take more than `budget` bytes of the machine, or where there is no
-        such memory: `not_kept` says so.
+        False, and nothing is kept, when that would take more than `budget` bytes of the machine, or without shared
+        memory: `not_kept` is the reason.
         """
         self.kept, self.not_kept = keep(
             self.picture,

@@ -1,10 +1,10 @@
-"""Masks: one value a pixel, which says its class. Files of them -> arrays -> class numbers.
+"""Segmentation masks: files -> values -> class numbers, one a pixel.
 
 H x W pixels, M classes
 """
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,12 +12,13 @@ from functools import cached_property
 import numpy as np
 from PIL import Image
 
+from ..terminal import Tick
 from .decode.image import read_header
 from .decode.picture import Box
-from .decode.unreadable import Unreadable, reading
+from .decode.unreadable import Unreadable, reading, reason
 from .sources.source import Source
 
-VOID = -1  # the class number of pixels that nobody named: they have no loss and are not counted
+VOID = -1  # class number of unlabelled pixels: they have no loss and are not counted
 FORMATS = ("PNG", "TIFF", "BMP", "GIF")
 _UNKNOWN = -2
 _VALUES = 1 << 16
@@ -25,7 +26,7 @@ _VALUES = 1 << 16
 
 @dataclass(frozen=True)
 class Meaning:
-    """What the values of a mask stand for."""
+    """The classes that the values of a mask stand for."""
 
     ids: tuple[int, ...]  # [M] the value of each class
     void: tuple[int, ...] = (255,)  # values of void
@@ -40,12 +41,12 @@ class Meaning:
 
     def classes(self, values: np.ndarray, name: str) -> np.ndarray:
         """Values [H, W] -> class numbers [H, W] int16. ValueError naming the mask and the value that is no class."""
-        found = self.table[values]
-        if found.min() == _UNKNOWN:
-            raise ValueError(self.strange(name, int(values[found == _UNKNOWN][0])))
-        return found
+        classes = self.table[values]
+        if classes.min() == _UNKNOWN:
+            raise ValueError(self.unknown_value(name, int(values[classes == _UNKNOWN][0])))
+        return classes
 
-    def strange(self, name: str, value: int) -> str:
+    def unknown_value(self, name: str, value: int) -> str:
         void = ", ".join(map(str, self.void)) or "nothing"
         lows, highs = min(self.ids), max(self.ids)
         return (
@@ -57,7 +58,7 @@ class Meaning:
 def decode_mask(data: bytes, name: str) -> np.ndarray:
     """Values [H, W], uint8 or uint16: palette indices, grey levels. `Unreadable` for damaged files.
 
-    ValueError for what holds no values: colours, and JPEG, which changes them.
+    ValueError for files that cannot hold values: pictures of colours, and JPEG, which changes them.
     """
     if data[:2] == b"\xff\xd8":
         raise ValueError(f"the mask of {name} is a JPEG, which does not keep class values: PNG does")
@@ -73,7 +74,7 @@ def decode_mask(data: bytes, name: str) -> np.ndarray:
 
 
 def mask_of(source: Source, i: int, size: tuple[int, int], meaning: Meaning) -> np.ndarray:
-    """Class numbers [H, W] int16 of image i, which has `size`. `Unreadable`, ValueError as above."""
+    """Class numbers [H, W] int16 of image i, which has `size`. `Unreadable`, ValueError as in `decode_mask`."""
     name = source.names[i]
     values = values_of(source, i)
     if values.shape != size:
@@ -82,11 +83,11 @@ def mask_of(source: Source, i: int, size: tuple[int, int], meaning: Meaning) -> 
 
 
 def values_of(source: Source, i: int) -> np.ndarray:
-    """As `decode_mask`; `Unreadable` when its file is."""
+    """The values of image i's mask, as `decode_mask` reads them."""
     try:
         data = source.read_mask(i)
     except OSError as e:
-        raise Unreadable(f"mask: {e.strerror or e}") from e
+        raise Unreadable(f"mask: {reason(e)}") from e
     if not data:
         raise Unreadable("mask: 0 bytes")
     return decode_mask(data, source.names[i])
@@ -99,7 +100,7 @@ def other_size(name: str, mask: tuple[int, ...], image: tuple[int, int]) -> str:
 
 
 def nearest(mask: np.ndarray, box: Box, size: tuple[int, int]) -> np.ndarray:
-    """The box of a mask [H, W] at `size`, each pixel that of the mask which its centre lies in."""
+    """Resize the box of a mask [H, W] to `size` by nearest neighbour."""
     left, top, right, bottom = box
     rows = np.floor(top + (np.arange(size[0]) + 0.5) * ((bottom - top) / size[0])).astype(np.int64)
     columns = np.floor(left + (np.arange(size[1]) + 0.5) * ((right - left) / size[1])).astype(np.int64)
@@ -108,43 +109,38 @@ def nearest(mask: np.ndarray, box: Box, size: tuple[int, int]) -> np.ndarray:
 
 @dataclass(frozen=True)
 class MaskSurvey:
-    """What all masks of a data set hold."""
+    """Counts of the values in all masks of a data set."""
 
-    pixels: np.ndarray  # [65536] int64, of every value
-    first: np.ndarray  # [65536] int64, the first image that has it, -1 = none
+    pixels: np.ndarray  # [65536] int64, pixels of every value
+    first: np.ndarray  # [65536] int64, the first image that has the value, -1 = none
     unreadable: tuple[tuple[str, str], ...]  # (name, reason), of images or masks
 
 
-def survey_masks(
-    source: Source, indices: Sequence[int] | np.ndarray, progress: Callable[[int, int], None] | None = None
-) -> MaskSurvey:
+def survey_masks(source: Source, indices: Sequence[int] | np.ndarray, progress: Tick | None = None) -> MaskSurvey:
     """Read every mask, and the size of every image. ValueError in one line for the first that does not fit."""
     pixels, first = np.zeros(_VALUES, np.int64), np.full(_VALUES, -1, np.int64)
     unreadable = []
 
-    def look(i: int) -> np.ndarray | Unreadable:
+    def count(i: int) -> np.ndarray | str:
         try:
             values, header = values_of(source, i), read_header(source.read(i))
-        except Unreadable as e:
-            return e
-        except OSError as e:
-            return Unreadable(e.strerror or str(e))
+        except (Unreadable, OSError) as e:
+            return reason(e)
         if values.shape != (header.height, header.width):
             raise ValueError(other_size(source.names[i], values.shape, (header.height, header.width)))
         return np.bincount(values.ravel(), minlength=256)
 
-    wanted = np.asarray(indices).tolist()
     with ThreadPoolExecutor() as pool:
-        for start in range(0, len(wanted), 256):  # of many, few are in memory at a time
-            part = wanted[start : start + 256]
-            source.expect(np.array(part))
-            for i, found in zip(part, pool.map(look, part), strict=True):
-                if isinstance(found, Unreadable):
-                    unreadable.append((source.names[i], str(found)))
+        for start in range(0, len(indices), 256):  # of many, few are in memory at a time
+            part = np.asarray(indices[start : start + 256])
+            source.expect(part)
+            for i, counts in zip(part.tolist(), pool.map(count, part.tolist()), strict=True):
+                if isinstance(counts, str):
+                    unreadable.append((source.names[i], counts))
                     continue
-                there = np.flatnonzero(found)
-                pixels[there] += found[there]
-                first[there] = np.where(first[there] < 0, i, first[there])
+                values = np.flatnonzero(counts)
+                pixels[values] += counts[values]
+                first[values] = np.where(first[values] < 0, i, first[values])
             if progress:
-                progress(start + len(part), len(wanted))
+                progress(start + len(part), len(indices))
     return MaskSurvey(pixels, first, tuple(unreadable))

@@ -170,7 +170,7 @@ def _fill(
                     problems[i] = found
                     continue
                 array = np.ascontiguousarray(found.array)
-                table[k] = (i, end, array.shape, (found.height, found.width), found.whole)
+                table[k] = (i, end, array.shape, (found.height, found.width), found.extent)
                 end = _write(fd, array, end)
                 if end > budget:
                     raise _TooMuch

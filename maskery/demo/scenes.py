@@ -10,15 +10,14 @@ fractions of the side, so one (seed, index) is the same scene at every size up t
 Legend: H = W = size in pixels, K objects in sight. Pictures in the making are planar, [3, H, W] float32 in 0..1.
 """
 
-import shutil
-import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from math import cos, hypot, pi, sin, sqrt
 from pathlib import Path
 
 import numpy as np
 
+from ..terminal import Tick
+from .files import new_folder, save, splits_of
 from .textures import pattern
 
 SHAPES: tuple[str, ...] = ("disc", "square", "triangle", "ring", "star", "cross", "moon")
@@ -50,7 +49,7 @@ _LABEL_STREAM, _QUESTION_STREAM = 1, 2  # keeps these draws apart from those tha
 
 @dataclass(frozen=True)
 class Scene:
-    """One picture and everything that is known about it. All labels describe what is visible."""
+    """A picture with all its labels, which describe what is visible."""
 
     image: np.ndarray  # [H, W, 3] uint8
     label: int  # index into CLASSES
@@ -74,59 +73,24 @@ def scene(seed: int, index: int, size: int = 64) -> Scene:
     return Scene(image, _label(seed, index), mask, boxes, kinds, instances, _questions(rng, boxes / size, kinds, names))
 
 
-def images(
-    n: int, size: int = 64, seed: int = 0, progress: Callable[[int], None] | None = None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Pictures [n, size, size, 3] uint8 and labels [n] int64 of scenes 0..n-1; every ten in a row hold each class once.
-
-    `progress` is called with the number done after each picture. ValueError: a bad number.
-    """
-    _check(seed, 0, size, n)
-    pictures = np.empty((n, size, size, 3), np.uint8)
-    for i in range(n):
-        pictures[i] = _picture(seed, i, size)[0]
-        if progress:
-            progress(i + 1)
-    return pictures, np.array([_label(seed, i) for i in range(n)], np.int64)
-
-
 def write_folder(
-    root: Path,
-    n: int,
-    size: int = 64,
-    seed: int = 0,
-    holdout: float = 0.2,
-    progress: Callable[[int], None] | None = None,
+    root: Path, n: int, size: int = 64, seed: int = 0, holdout: float = 0.2, progress: Tick | None = None
 ) -> Path:
     """Write scenes 0..n-1 as `root/train/<class>/scene-000012.png` and `root/val/<class>/...`; returns `root`.
 
     The last `holdout` of each class goes to `val` (at least one where a class has two or more and `holdout` > 0).
     The folder appears whole or not at all. ValueError: a bad number, or `root` exists and is not an empty folder.
     """
-    from PIL import Image  # here, so that the rest of the module needs numpy only
-
     _check(seed, 0, size, n)
     if not 0 <= holdout < 1:
         raise ValueError(f"holdout is {holdout}; it must be at least 0 and less than 1")
-    root = Path(root)
-    if root.exists() and not (root.is_dir() and not any(root.iterdir())):
-        raise ValueError(f"{root} exists and is not an empty folder")
-    labels = [_label(seed, i) for i in range(n)]
-    root.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{root.name}-", dir=root.parent))
-    try:
-        for i, split in enumerate(_splits(np.array(labels), holdout)):
-            folder = partial / "new" / split / CLASSES[labels[i]]
-            folder.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(_picture(seed, i, size)[0]).save(folder / f"scene-{i:06d}.png")
+    labels = np.array([_label(seed, i) for i in range(n)])
+    with new_folder(root) as folder:
+        for i, split in enumerate(_splits(labels, holdout)):
+            save(_picture(seed, i, size)[0], folder / split / CLASSES[labels[i]] / f"scene-{i:06d}.png")
             if progress:
-                progress(i + 1)
-        if root.is_dir():
-            root.rmdir()  # empty, as checked above; where it has been filled meanwhile this raises
-        (partial / "new").rename(root)
-    finally:
-        shutil.rmtree(partial)
-    return root
+                progress(i + 1, n)
+    return Path(root)
 
 
 def write_masks(root: Path, n: int, size: int = 64, seed: int = 0, holdout: float = 0.2, shapes: bool = True) -> Path:
@@ -135,27 +99,19 @@ def write_masks(root: Path, n: int, size: int = 64, seed: int = 0, holdout: floa
     Masks have a palette; 0 is background, then SHAPES, or with `shapes` False 1 for any object. `root/classes.txt` has
     their names. The last `holdout` of the scenes goes to `val`. ValueError: a bad number, or `root` is not empty.
     """
-    from PIL import Image
-
     _check(seed, 0, size, n)
-    root = Path(root)
-    if root.exists() and any(root.iterdir()):
-        raise ValueError(f"{root} exists and is not an empty folder")
-    train = n - round(holdout * n)
-    palette = [0, 0, 0, *(value for colour in COLOURS.values() for value in colour)]
-    for i in range(n):
-        one, split = scene(seed, i, size), "train" if i < train else "val"
-        mask = one.mask if shapes else (one.mask > 0).astype(np.uint8)
-        for kind, picture in (("images", one.image), ("masks", mask)):
-            place = root / kind / split / f"scene-{i:06d}.png"
-            place.parent.mkdir(parents=True, exist_ok=True)
-            image = Image.fromarray(picture)
-            if kind == "masks":
-                image.putpalette(palette + [255] * (768 - len(palette)))  # whole: there is room for a void of 255
-            image.save(place)
+    colours = [0, 0, 0, *(value for colour in COLOURS.values() for value in colour)]
+    palette = colours + [255] * (768 - len(colours))  # all 256 entries: there is room for a void of 255
     names = ("background", *SHAPES) if shapes else ("background", "object")
-    (root / "classes.txt").write_text("\n".join(names) + "\n")
-    return root
+    with new_folder(root) as folder:
+        for split, indices in splits_of(n, holdout).items():
+            for i in indices:
+                example, place = scene(seed, i, size), f"{split}/scene-{i:06d}.png"
+                mask = example.mask if shapes else (example.mask > 0).astype(np.uint8)
+                save(example.image, folder / "images" / place)
+                save(mask, folder / "masks" / place, palette)
+        (folder / "classes.txt").write_text("\n".join(names) + "\n")
+    return Path(root)
 
 
 def _check(seed: int, index: int, size: int, n: int = 1) -> None:

@@ -14,10 +14,10 @@ from ..config import ImagesConfig
 from ..data.dataset import ImageData, open_data
 from ..data.images import Images
 from ..nn.vit import ViT, ViTConfig
-from ..runs.directory import is_run, run_of
+from ..runs.directory import is_run, open_run
 from ..terminal import Reporter
-from ..weights.load import images_of, load_encoder
-from ..weights.locate import asked_for
+from ..weights.load import image_config, load_encoder
+from ..weights.locate import parse_where
 from .results import END, RANDOM, START
 
 
@@ -47,7 +47,7 @@ def candidates_of(where: Path, beside: Sequence[str]) -> tuple[Candidate, ...]:
     A run without `init` started from random weights. Weights inside a run (a checkpoint) are not called the run's end.
     ValueError when `start` is asked of something that is no run, and for the same weights twice.
     """
-    place = Path(asked_for(str(where))[0])
+    place = parse_where(where).path
     trained = Candidate(END if (place / "checkpoints").is_dir() and is_run(place) else str(where), where)
     listed = [trained, *(_candidate(word, where, place) for word in beside)]
     before = [candidate for label in (RANDOM, START) for candidate in listed if candidate.label == label]
@@ -66,13 +66,13 @@ def _candidate(word: str, where: Path, place: Path) -> Candidate:
         return Candidate(RANDOM, None) if word == "random" else Candidate(word, Path(word))
     if not is_run(place):
         raise ValueError(f"--beside start: {where} is not a run, so what it started from is not known")
-    init = run_of(place).init
+    init = open_run(place).run.init
     return Candidate(START, Path(init)) if init else Candidate(RANDOM, None)
 
 
 def open_images_for(encoder: ViT, where: Path, data: str, images: ImagesConfig, report: Reporter) -> ImageData:
     """Open images as the encoder from `where` was trained on them, each to be decoded once."""
-    config, trained = encoder.config, images_of(where)
+    config, trained = encoder.config, image_config(where)
     images = replace(images, channels=config.channels, mean=config.mean, std=config.std, memory=0)
     if trained:
         images = replace(images, bits=images.bits or trained.bits, pages=trained.pages)
@@ -81,7 +81,7 @@ def open_images_for(encoder: ViT, where: Path, data: str, images: ImagesConfig, 
 
 def reopen_for(encoder: ViT, where: Path, opened: ImageData) -> ImageData:
     """Decode the same images as the encoder from another place was trained on them."""
-    config, trained = encoder.config, images_of(where)
+    config, trained = encoder.config, image_config(where)
     images = replace(opened.config, channels=config.channels, mean=config.mean, std=config.std)
     if trained:
         images = replace(images, bits=trained.bits or images.bits, pages=trained.pages)

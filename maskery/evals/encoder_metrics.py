@@ -11,7 +11,7 @@ import torch
 
 from ..data.dataset import ImageData, spread
 from ..nn.vit import ViT
-from ..runs.metrics import whole_lines
+from ..runs.metrics import complete_lines
 from .features import features
 from .knn import knn_of_features
 from .linear_probe import linear_probe
@@ -62,7 +62,7 @@ def course(run: Path, batch_size: int) -> dict[str, Any]:
 
     Seconds of training alone: looks and checkpoints are not in the log's images per second.
     """
-    facts = [json.loads(line) for line in whole_lines(run / "metrics.jsonl")]
+    facts = [json.loads(line) for line in complete_lines(run / "metrics.jsonl")]
     steps, seconds = [0], [0.0]
     for line in (f for f in facts if "loss" in f):
         rate = max(line["images_per_second"], 0.05)  # it is rounded to a tenth
@@ -79,7 +79,7 @@ def course(run: Path, batch_size: int) -> dict[str, Any]:
 
 def seconds_per_step(run: Path, batch_size: int) -> float:
     """Of a short run: its first third, when memory and compiler warm up, does not count."""
-    lines = [json.loads(line) for line in whole_lines(run / "metrics.jsonl")]
+    lines = [json.loads(line) for line in complete_lines(run / "metrics.jsonl")]
     late = [f for f in lines if "loss" in f and f["t"] > 1 / 3 + 1e-9]
     early = max((f["step"] for f in lines if "loss" in f and f["t"] <= 1 / 3 + 1e-9), default=0)
     taken, before = 0.0, early

@@ -20,7 +20,7 @@ from ..data.sources.labels import annotated
 from ..nn.vit import ViT
 from ..terminal import Terminal
 from ..weights.load import load_encoder
-from ..weights.locate import asked_for
+from ..weights.locate import parse_where
 from .candidates import Candidate, candidates_of, open_images_for, reopen_for
 from .comparison import OF_THE_DATA, compare_results
 from .features import Features, features
@@ -113,7 +113,7 @@ def ask(
 def answered(asked: Asked, measure: Measure, evaluation: str, protocol: str, json: Path | None) -> dict[str, float]:
     """Measure every candidate, write and print the numbers; returns those of WHERE."""
     protocol += f", {asked.few}" if asked.few else ""
-    place, terminal, results = Path(asked_for(str(asked.where))[0]), Terminal(), {}
+    place, terminal, results = parse_where(asked.where).path, Terminal(), {}
     for candidate in asked.every:
         results[candidate] = _result(asked, candidate, measure, evaluation, protocol, terminal)
         write(results[candidate], place)  # at once: the next candidate may take long, or fail

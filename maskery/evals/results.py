@@ -5,7 +5,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -117,6 +117,18 @@ def read_all(path: Path) -> list[Result]:
     if not found:
         raise ValueError(f"{path}: not a result of `maskery eval`: an empty list")
     return found
+
+
+def read_files(files: Iterable[Path]) -> tuple[list[Result], dict[Path, str]]:
+    """The results of several files, and a sentence about each file that cannot be read."""
+    results: list[Result] = []
+    unreadable: dict[Path, str] = {}
+    for file in files:
+        try:
+            results += read_all(file)
+        except ValueError as e:
+            unreadable[file] = f"An evaluation cannot be read: {e}"
+    return results, unreadable
 
 
 def fingerprint(source: Source, train: np.ndarray, test: np.ndarray, truth: str = "") -> str:

@@ -1,106 +1,172 @@
-"""The model card: README.md of every exported directory. It says what is known, and of the rest that it is not."""
+"""The model card, README.md of every exported directory: what is known, and what is not."""
 
-from collections.abc import Iterable
+import re
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import fields, is_dataclass
+from functools import cache
 from pathlib import Path, PurePath
+from typing import Any
 
 import yaml
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from .. import __version__
 from ..data.crops import resize_size
-from ..inference.classifier import Classifier
+from ..evals.results import Result, read_files
 from ..nn.vit import SIZES, Size
 from ..objectives import OBJECTIVES
-from ..runs.facts import Past, past_of
-from .markdown import bullets, code
-from .source import Exported, Source
-from .told import method_of, of_run
+from ..runs.directory import RunDirectory
+from ..text import duration
+from .model import ExportModel, ExportResult
 
-SHOWN = 200  # classes that a card lists
+NUMBERS = {"knn_mean_patch": "kNN, mean patch token", "knn_class_token": "kNN, class token"}
 
 
-def card(source: Source, done: Exported) -> str:
+def card(model: ExportModel, result: ExportResult) -> str:
     """The text of README.md. Names from outside cannot break out of it."""
-    past = past_of(source.run) if source.run else None
-    named = source.classifier
-    best = past.best if past and Path(source.where) == source.run else None  # a checkpoint is what it is
-    kind = "image-classification" if named else "masked-autoencoder"
-    tags = ["vision-transformer", "maskery", *([kind, past.run.method] if past else [kind] if named else [])]
-    tags += ["onnx"] if done.to == "onnx" else []
-    task = "image-classification" if named else "image-feature-extraction"
-    front = {"library_name": done.library, "pipeline_tag": task, "tags": tags}
-    blocks = [
-        f"---\n# license: apache-2.0   # yours to choose, see below\n{yaml.safe_dump(front, sort_keys=False)}---",
-        f"# {_title(source, past)}",
-        _about(source, done),
-        *([f"## Classes\n\n{_classes(named.like)}"] if named else []),
-        f"## Load it\n\n```python\n{done.load}\n```",
-        f"Checked when it was written: {done.compared}, to {done.difference:.1e} of the largest value.",
-        *(of_run(past, best if named else None) if past else [_of_weights(source)]),
-        "## Limits\n\n" + bullets([*done.limits, *_limits(source, past)]),
-        "## Licence\n\nNone has been chosen: whoever owns the images and these weights writes it at the top.",
-        f"Written by Maskery {__version__}.",
-    ]
-    return "\n\n".join(blocks).encode("utf-8", "backslashreplace").decode() + "\n"
-
-
-def _title(source: Source, past: Past | None) -> str:
-    if source.classifier:
-        of = PurePath(past.run.data if past else source.where).name
-        return f"A classifier of {len(source.classifier.like.classes)} classes: {code(of or 'memory')}"
-    if past:
-        return f"{method_of(past).partition(':')[0]} on {code(PurePath(past.run.data).name)}"
-    return f"A vision transformer from {code(PurePath(source.where).name or 'memory')}"
-
-
-def _about(source: Source, done: Exported) -> str:
-    c, named = source.encoder.config, source.classifier
+    c, classifier, run = model.encoder.config, model.classifier, model.run
+    name = PurePath(run.run.data if run else model.where).name or "memory"
+    method = _method(run) if run else ""
+    fraction = classifier.crop_fraction if classifier else 1
+    if classifier:
+        title = f"A classifier of {len(classifier.classes)} classes: {code(name)}"
+    else:
+        title = f"{method.partition(':')[0]} on {code(name)}" if run else f"A vision transformer from {code(name)}"
     size = Size(c.dim, c.depth, c.heads)
-    name = next((name for name, known in SIZES.items() if known == size), "a vision transformer")
-    return (
-        f"{name}/{c.patch_size}: width {c.dim}, {c.depth} blocks, {c.heads} heads. Input: {c.channels} channels of "
-        f"{c.image_size[0]} x {c.image_size[1]} pixels (height x width); it takes {done.sizes}. Values in [0, 1] are "
-        f"normalised by mean {_numbers(c.mean)} and standard deviation {_numbers(c.std)}. "
-        + (
-            f"Output: logits of {len(named.like.classes)} classes, of the {named.network.pool}. {_cut(named.like)}"
-            if named
-            else f"Output: a class token and {c.num_patches} patch tokens of width {c.dim}; it has no classifier."
-        )
+    text = _template().render(
+        front=yaml.safe_dump(_front(model, result), sort_keys=False),
+        title=title,
+        name=name,
+        architecture=next((name for name, known in SIZES.items() if known == size), "a vision transformer"),
+        c=c,
+        result=result,
+        classifier=classifier,
+        pool=model.network.pool if model.network else None,
+        covered=resize_size(c.image_size, fraction) if fraction < 1 else None,
+        run=run and run.run,
+        version=__version__,
+        **(_of_run(run, method, classifier is not None) if run else {}),
     )
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
-def _cut(like: Classifier) -> str:
-    """How an image was prepared when the numbers were measured."""
-    if like.share == 1:
-        return "It was measured on the largest central part of each image, resized."
-    height, width = resize_size(like.size, like.share)
-    return f"It was measured on the centre of images that were resized to cover {height} x {width} pixels."
-
-
-def _classes(like: Classifier) -> str:
-    shown = ", ".join(f"{i} {code(name)}" for i, name in enumerate(like.classes[:SHOWN]))
-    more = f", and {len(like.classes) - SHOWN} more, which the files name" if len(like.classes) > SHOWN else ""
-    if like.several:
-        return f"{shown}{more}. An image may have several of them, or none: probabilities are each by itself (sigmoid)."
-    return f"{shown}{more}. An image has one of them: probabilities sum to one (softmax)."
-
-
-def _of_weights(source: Source) -> str:
-    name = code(PurePath(source.where).name or "memory")
-    return (
-        f"## Where it is from\n\n{name}, which is no run of Maskery: its data, training and numbers are not known "
-        "here. See where the weights were published, and their licence."
+@cache
+def _template() -> Template:
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
     )
+    environment.filters |= {"code": code, "table": table, "numbers": lambda xs: ", ".join(f"{x:.4g}" for x in xs)}
+    return environment.get_template("card.md.jinja")
 
 
-def _limits(source: Source, past: Past | None) -> Iterable[str]:
-    if source.classifier:
-        yield "It knows these classes only, and answers with them whatever an image shows"
-        yield "Its numbers are of images like those it learned from; try it on yours before you rely on it"
-        return
-    yield "Features are as good as the images were like yours; try them on a few labels before you rely on them"
-    if past and not OBJECTIVES[past.run.method].labelled:
-        yield "Learned without labels; what bias the images had, the features may have"
+def _front(model: ExportModel, result: ExportResult) -> dict[str, Any]:
+    """The metadata that the Hugging Face hub reads."""
+    kind = "image-classification" if model.classifier else "masked-autoencoder"
+    tags = ["vision-transformer", "maskery"] + [kind] * bool(model.run or model.classifier)
+    tags += [model.run.run.method] if model.run else []
+    tags += ["onnx"] if result.to == "onnx" else []
+    task = "image-classification" if model.classifier else "image-feature-extraction"
+    return {"library_name": result.library, "pipeline_tag": task, "tags": tags}
 
 
-def _numbers(values: Iterable[float]) -> str:
-    return ", ".join(f"{v:.4g}" for v in values)
+def _of_run(directory: RunDirectory, method: str, is_classifier: bool) -> dict[str, Any]:
+    """The parts of a card that a run has."""
+    run, state = directory.run, directory.state(directory.newest)
+    count, how = str(state.get("trained_on", "")).partition(",")[0], run.images
+    read_as = [f"{how.channels} channels" if how.channels else "", f"{how.bits} bits" if how.bits else ""]
+    files = sorted(directory.evaluations, key=lambda file: file.stat().st_mtime)
+    results, unreadable = read_files(files)
+    damaged = [*directory.damaged(), *["a line of metrics.jsonl"] * directory.metrics.damaged]
+    return {
+        "labelled": OBJECTIVES[run.method].labelled,
+        "images": f"{count} for training" if count else "the number of images is not recorded",
+        "read_as": ", ".join(filter(None, read_as)) or "found",
+        "training": _training(directory, method, is_classifier),
+        "before_after": _before_after(directory),
+        "evaluations": [_evaluation(result) for result in results],
+        "damaged": [*damaged, *(f"evals/{file.name}" for file in unreadable)],
+    }
+
+
+def _training(directory: RunDirectory, method: str, is_classifier: bool) -> list[tuple[str, str]]:
+    run, metrics, environment = directory.run, directory.metrics, directory.environment
+    steps = directory.state(directory.newest).get("step") or metrics.last.get("step") or "not recorded"
+    lines = [line for line in (*metrics.looks, metrics.last) if "epoch" in line]
+    epochs = f", {max(line['epoch'] for line in lines):g} epochs" if lines else ""
+    seconds, device = metrics.training_seconds(run.batch_size), environment.get("device")
+    rows = {
+        "method": plain(method),
+        "settings": "; ".join(f"{name} {value}" for name, value in _leaves(run.settings)),
+        "steps": f"{steps}{epochs}",
+        "batch": f"{run.batch_size}; lr {run.lr:g} (base {run.optim.base_lr:g} x batch / 256), "
+        f"weight decay {run.optim.weight_decay:g}, crops {run.crop.scale[0]:g} to {run.crop.scale[1]:g} of the area",
+        "weights": "",
+        "started from": code(PurePath(run.init).name) if run.init else "random weights",
+        "device": f"{environment.get('processes', 1)} x {device}, {run.precision}" if device else "not recorded",
+        "time": f"about {duration(seconds)} of steps" if seconds else "not recorded",
+        "seed": str(run.seed),
+    }
+    if is_classifier and not directory.checkpoint and directory.best:
+        step = directory.state(directory.best).get("step")
+        rows["weights"] = f"of step {step}, the best by {run.watch.best}"
+    return [(name, value) for name, value in rows.items() if value or name != "weights"]
+
+
+def _before_after(directory: RunDirectory) -> dict[str, Any] | None:
+    """The numbers from before the first step and after the last."""
+    looks = directory.metrics.looks
+    if len(looks) < 2 or looks[0]["step"] != 0:
+        return None
+    first, last = looks[0], looks[-1]
+    names = [n for n in first if n in last and n not in ("step", "epoch") and isinstance(first[n], int | float)]
+    rows = [(NUMBERS.get(n, n.replace("_", " ")), f"{first[n]:.4g}", f"{last[n]:.4g}") for n in names]
+    masked = "held_out_loss" in names and not OBJECTIVES[directory.run.method].labelled
+    return {"step": last["step"], "rows": rows, "masked": masked}
+
+
+def _evaluation(result: Result) -> tuple[str, ...]:
+    seeds, images = len(result.seeds()), result.counts.get("held_out")
+    numbers = ", ".join(f"{name} {value:.4g}" for name, value in result.numbers.items())
+    numbers += f" (mean of {seeds} seeds)" if seeds > 1 else ""
+    numbers += f" ({images:,} held-out images)" if images else ""
+    data = code(PurePath(result.data).name)
+    return plain(result.evaluation), plain(result.of), plain(numbers), data, plain(result.protocol)
+
+
+def _leaves(settings: Any) -> Iterable[tuple[str, Any]]:
+    for f in fields(settings):
+        value = getattr(settings, f.name)
+        if is_dataclass(value):
+            yield from ((f"{f.name} {name}", leaf) for name, leaf in _leaves(value))
+        elif f.name in ("teacher", "teacher_weights") and value:
+            yield f.name, code(PurePath(value).name)
+        elif f.name != "classes" and isinstance(value, bool | int | float | str):  # classes have their own section
+            yield f.name, value
+
+
+def _method(directory: RunDirectory) -> str:
+    """The method's name and paper, the first line of its module."""
+    method = directory.run.method
+    doc = sys.modules[OBJECTIVES[method].__module__].__doc__ or method
+    return doc.splitlines()[0].rstrip(".")
+
+
+def code(text: object) -> str:
+    """Anything as code in a line of Markdown, also within a table."""
+    printable = re.sub(r"[\x00-\x1f\x7f`]", "?", str(text)).replace("|", "\\|")
+    return f"`{printable}`"
+
+
+def plain(text: str) -> str:
+    """Text without what Markdown or HTML would take for its own."""
+    return re.sub(r"([\\`*_{}\[\]<>#|])", r"\\\1", " ".join(text.split()))
+
+
+def table(rows: Iterable[Sequence[str]], head: Sequence[str]) -> str:
+    lines = [head, ("---",) * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -1,4 +1,4 @@
-"""What the directories for Hugging Face transformers share: configuration, image processor, names of tensors.
+"""Directories for Hugging Face transformers: configuration, image processor, names of tensors.
 
 The tensors get the names that the hub's checkpoints have, which every version of transformers reads.
 
@@ -7,21 +7,18 @@ D width
 
 import json
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from ..data.crops import resize_size
 from ..nn.vit import ViT
+from ..text import needs_extra
+from .timm_directory import save_tensors
 
-TOLERANCE = 1e-5
-NEEDS = "needs transformers: pip install 'maskery[hf]'"
-NAMES = (  # ours -> theirs; `_names` splits queries, keys and values first
+NAMES = (  # ours -> theirs; `_split` splits queries, keys and values first
     (r"^cls_token$", "embeddings.cls_token"),
     (r"^pos_embed$", "embeddings.position_embeddings"),
     (r"^patch_embed\.proj\.", "embeddings.patch_embeddings.projection."),
@@ -42,27 +39,44 @@ processor, model = AutoImageProcessor.from_pretrained("{{out}}"), {model}.from_p
 {last}"""
 
 
-def library(to: str) -> Any:
+def import_transformers(kind: str) -> Any:
     try:
         import transformers
     except ImportError as e:
-        raise ImportError(f"--to {to} {NEEDS} ({e})") from e
+        raise needs_extra(f"--to {kind}", "transformers", "hf", e) from e
     return transformers
 
 
-@contextmanager
-def without_bars(transformers: Any) -> Iterator[None]:
-    says = transformers.utils.logging
-    had = says.is_progress_bar_enabled()
-    says.disable_progress_bar()
+def write_directory(
+    folder: Path, encoder: ViT, config: Mapping[str, Any], tensors: Mapping[str, Tensor], crop_fraction: float = 1.0
+) -> tuple[str, ...]:
+    """Write configuration, image processor and tensors; returns what the image processor does otherwise than we do."""
+    processor, limits = image_processor(encoder, crop_fraction)
+    (folder / "config.json").write_text(json.dumps({**config, **encoder_config(encoder)}, indent=2))
+    (folder / "preprocessor_config.json").write_text(json.dumps(processor, indent=2))
+    save_tensors(tensors, folder)
+    return limits
+
+
+def load_back(name: str, folder: Path, **arguments: Any) -> Any:
+    """The transformers model in the directory. ValueError when it left a tensor at random or did not know one."""
+    import transformers
+
+    logging = transformers.utils.logging
+    bars = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
     try:
-        yield
+        model, info = getattr(transformers, name).from_pretrained(folder, output_loading_info=True, **arguments)
     finally:
-        if had:
-            says.enable_progress_bar()
+        if bars:
+            logging.enable_progress_bar()
+    wrong = [f"{kind}: {', '.join(map(str, info[kind]))}" for kind in sorted(info) if info[kind]]
+    if wrong:
+        raise ValueError(f"transformers did not read what was written ({'; '.join(wrong)[:200]}): nothing was written")
+    return model.eval()
 
 
-def config_of(encoder: ViT) -> dict[str, Any]:
+def encoder_config(encoder: ViT) -> dict[str, Any]:
     c = encoder.config
     return {
         "hidden_size": c.dim,
@@ -81,12 +95,12 @@ def config_of(encoder: ViT) -> dict[str, Any]:
     }
 
 
-def processor(encoder: ViT, folder: Path, share: float = 1.0) -> tuple[str, ...]:
-    """preprocessor_config.json: the central square as in our evaluations; returns what it does otherwise."""
+def image_processor(encoder: ViT, crop_fraction: float) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """preprocessor_config.json: the central square as in our evaluations; and what it does otherwise."""
     c, limits = encoder.config, []
     height, width = c.image_size
-    tall, wide = resize_size(c.image_size, share)
-    facts: dict[str, Any] = {
+    tall, wide = resize_size(c.image_size, crop_fraction)
+    config: dict[str, Any] = {
         "image_processor_type": "ViTImageProcessor",
         "do_rescale": True,
         "rescale_factor": 1 / 255,
@@ -95,22 +109,16 @@ def processor(encoder: ViT, folder: Path, share: float = 1.0) -> tuple[str, ...]
         "image_std": list(c.std),
         "do_resize": True,
         "resample": 3,  # bicubic
+        "size": {"shortest_edge": tall} if height == width else {"height": tall, "width": wide},
     }
-    if height == width:
-        facts |= {
-            "size": {"shortest_edge": tall},
-            "do_center_crop": True,
-            "crop_size": {"height": height, "width": width},
-        }
-    else:
-        facts |= {"size": {"height": tall, "width": wide}}
-        if share < 1:
-            facts |= {"do_center_crop": True, "crop_size": {"height": height, "width": width}}
+    if height == width or crop_fraction < 1:
+        config |= {"do_center_crop": True, "crop_size": {"height": height, "width": width}}
+    if height != width:
         limits.append(
             f"The image processor squeezes an image of another shape to {tall} x {wide}; Maskery cuts its centre"
         )
     if c.channels == 3:
-        facts |= {"do_convert_rgb": True}
+        config |= {"do_convert_rgb": True}
     else:
         limits.append(
             f"The image processor does not make {c.channels} channels of a file: give it arrays {c.channels} x H x W "
@@ -119,8 +127,7 @@ def processor(encoder: ViT, folder: Path, share: float = 1.0) -> tuple[str, ...]
     limits.append(
         "The image processor divides by 255: 16-bit images have to be brought to 8 bits, or scaled, before it"
     )
-    (folder / "preprocessor_config.json").write_text(json.dumps(facts, indent=2))
-    return tuple(limits)
+    return config, tuple(limits)
 
 
 def sizes_of(encoder: ViT) -> str:
@@ -130,41 +137,31 @@ def sizes_of(encoder: ViT) -> str:
     return "only images of that size"
 
 
-def names_of(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {_name(name, NAMES + IN_BLOCKS): t for name, t in _split(state).items()}
+def encoder_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of an encoder under transformers' names."""
+    return {_rename(name, NAMES + IN_BLOCKS): t for name, t in _split(state).items()}
 
 
-def decoder_names_of(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def decoder_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of an MAE decoder under transformers' names."""
     blocks = ((r"^blocks\.", "decoder_layers."), *IN_BLOCKS)
-    renamed = {_name(name, blocks): t for name, t in _split(state).items()}
+    renamed = {_rename(name, blocks): t for name, t in _split(state).items()}
     return {n if n.startswith(("mask_token", "decoder_")) else f"decoder_{n}": t for n, t in renamed.items()}
 
 
 def _split(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Queries, keys and values apart: [3 D, ...] -> three of [D, ...], in this order."""
-    apart: dict[str, Tensor] = {}
+    """Split queries, keys and values: [3 D, ...] -> three of [D, ...]."""
+    separate: dict[str, Tensor] = {}
     for name, t in state.items():
         if ".attn.qkv." in name:
             parts = zip(("query", "key", "value"), t.chunk(3), strict=True)
-            apart |= {name.replace(".attn.qkv.", f".attention.attention.{part}."): rows for part, rows in parts}
+            separate |= {name.replace(".attn.qkv.", f".attention.attention.{part}."): rows for part, rows in parts}
         else:
-            apart[name] = t
-    return apart
+            separate[name] = t
+    return separate
 
 
-def _name(name: str, patterns: tuple[tuple[str, str], ...]) -> str:
+def _rename(name: str, patterns: tuple[tuple[str, str], ...]) -> str:
     for pattern, theirs in patterns:
         name = re.sub(pattern, theirs, name)
     return name
-
-
-def save(state: Mapping[str, Tensor], folder: Path) -> None:
-    tensors = {name: t.detach().cpu().clone(memory_format=torch.contiguous_format) for name, t in state.items()}
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-
-
-def refuse_incomplete(told: Mapping[str, Any]) -> None:
-    """ValueError when the library left a tensor at random or did not know one."""
-    wrong = [f"{kind}: {', '.join(map(str, told[kind]))}" for kind in sorted(told) if told[kind]]
-    if wrong:
-        raise ValueError(f"transformers did not read what was written ({'; '.join(wrong)[:200]}): nothing was written")

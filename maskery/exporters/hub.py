@@ -1,4 +1,4 @@
-"""To the Hugging Face hub, when it is asked for."""
+"""Upload an exported directory to the Hugging Face hub."""
 
 import os
 import re
@@ -9,41 +9,41 @@ from pathlib import Path
 from huggingface_hub import HfApi, get_token
 
 from .card import card
-from .source import Exported, Source
+from .model import ExportModel, ExportResult
 
 NAME = re.compile(r"[\w][\w.-]*/[\w][\w.-]*")
 
 
-def refuse_name(name: str) -> None:
-    """ValueError in one line for what is no OWNER/NAME, and where nobody is logged in: before anything is written."""
+def check_name(name: str) -> None:
+    """Raise ValueError for what is no OWNER/NAME, and when nobody is logged in: before anything is written."""
     if not NAME.fullmatch(name):
         raise ValueError(f"--push {name}: OWNER/NAME is wanted, of letters, digits, '-', '_' and '.'")
     if not get_token():
         raise ValueError(f"--push {name}: nobody is logged in to the hub; `hf auth login`, or set HF_TOKEN")
 
 
-def push(source: Source, done: Exported, out: Path, name: str, *, public: bool) -> str:
-    """Upload the directory `out`, with a card that loads it from there; returns its address.
+def push(model: ExportModel, result: ExportResult, out: Path, name: str, *, public: bool) -> str:
+    """Upload the directory `out` with a card that loads it from the hub; returns its address there.
 
-    ValueError in one line when the hub does not answer or says no; what was exported stays as it is.
+    ValueError in one line when the hub does not answer or refuses; what was exported stays as it is.
     """
-    load = on_hub(done.load, str(out), name)
+    load = hub_code(result.load, str(out), name)
     api = HfApi(endpoint=os.environ.get("HF_ENDPOINT"))
     try:
         url = api.create_repo(name, private=not public, exist_ok=True, repo_type="model")
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "README.md"
-            file.write_text(card(source, replace(done, load=load)), encoding="utf-8")
+            file.write_text(card(model, replace(result, load=load)), encoding="utf-8")
             api.upload_folder(repo_id=name, folder_path=out, ignore_patterns=["README.md"], commit_message="Weights")
             api.upload_file(path_or_fileobj=file, path_in_repo="README.md", repo_id=name, commit_message="Model card")
     except Exception as e:  # the hub's own, and those of whichever HTTP client it uses
-        why = " ".join(str(e).split())[:200] or type(e).__name__
-        raise ValueError(f"--push {name}: the hub did not take it, {out} is complete here: {why}") from e
+        reason = " ".join(str(e).split())[:200] or type(e).__name__
+        raise ValueError(f"--push {name}: the hub did not take it, {out} is complete here: {reason}") from e
     return str(url)
 
 
-def on_hub(load: str, out: str, name: str) -> str:
-    """The lines that load a directory, for the same at the hub."""
+def hub_code(load: str, out: str, name: str) -> str:
+    """Rewrite the lines that load a directory to load the same from the hub."""
     if "local-dir:" in load:
         return load.replace(f"local-dir:{out}", f"hf-hub:{name}")
     if f'"{out}/' in load:

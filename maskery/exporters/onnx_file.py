@@ -15,15 +15,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..inference.classifier import Classifier
-from ..nn.linear_classifier import LinearClassifier, shares
+from ..nn.linear_classifier import LinearClassifier, probabilities
 from ..nn.vit import ViT
-from .check import difference, images_for, refuse_above
-from .source import Exported, Named, Source
+from ..text import needs_extra
+from .check import check_difference, difference, sample_images
+from .model import ExportModel, ExportResult
 
 OPSET = 18  # the first that interpolates with antialiasing, which other image sizes need
 TOLERANCE = 1e-4
 ONE_FILE = 1_900_000_000  # bytes of weights; protobuf ends at 2 GB, beyond this they go into a file of their own
-NEEDS = "needs onnx, onnxscript and onnxruntime: pip install 'maskery[onnx]'"
 LOAD = """\
 import onnxruntime
 
@@ -38,109 +38,115 @@ logits, probabilities = session.run(None, {{"images": images}})  # float32 [B, C
 )
 
 
-class Trunk(nn.Module):
-    """What `ViT` computes before its last norm, without a branch on the size of the images."""
+class EncoderGraph(nn.Module):
+    """The computation of `ViT.forward`."""
 
     def __init__(self, vit: ViT):
         super().__init__()
         self.vit = vit
 
-    def tokens(self, images: Tensor) -> Tensor:
-        """[B, C, H, W] in [0, 1] -> [B, 1 + N, D]."""
-        vit, c = self.vit, self.vit.config
-        x = (images - vit.mean) / vit.std
-        table = vit.pos_embed[:, 1:].unflatten(1, c.grid).permute(0, 3, 1, 2)  # [1, D, rows, columns]
-        rows, columns = images.shape[2] // c.patch_size, images.shape[3] // c.patch_size
-        table = F.interpolate(table, size=(rows, columns), mode="bicubic", antialias=True)  # its own size: unchanged
-        patches = vit.patch_embed(x) + table.flatten(2).mT
-        first = (vit.cls_token + vit.pos_embed[:, :1]).expand(x.shape[0], -1, -1)
-        tokens = torch.cat([first, patches], dim=1)
-        for block in vit.blocks:
-            tokens = block(tokens)
-        return tokens
-
-
-class Graph(Trunk):
-    """What `ViT.forward` computes."""
-
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """[B, C, H, W] in [0, 1] -> [B, D], [B, N, D]."""
-        tokens = self.vit.norm(self.tokens(images))
+        tokens = self.vit.norm(trunk(self.vit, images))
         return tokens[:, 0], tokens[:, 1:]
 
 
-class Classify(Trunk):
-    """What a classifier answers."""
+class ClassifierGraph(nn.Module):
+    """The computation of a classifier."""
 
-    def __init__(self, network: LinearClassifier, several: bool):
-        super().__init__(network.encoder)
-        self.network, self.several = network, several
+    def __init__(self, network: LinearClassifier, multilabel: bool):
+        super().__init__()
+        self.network, self.multilabel = network, multilabel
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """[B, C, H, W] in [0, 1] -> logits [B, M], probabilities [B, M]."""
-        logits = self.network.answer(self.tokens(images))
-        return logits, shares(logits, self.several)
+        logits = self.network.answer(trunk(self.network.encoder, images))
+        return logits, probabilities(logits, self.multilabel)
 
 
-def write(source: Source, folder: Path) -> Exported:
-    """model.onnx (and model.onnx.data where the weights are above 1.9 GB), compared with ONNX Runtime on batches of 1
-    and 3 and on another image size."""
+def trunk(vit: ViT, images: Tensor) -> Tensor:
+    """Tokens before the last norm, without a branch on the size: [B, C, H, W] in [0, 1] -> [B, 1 + N, D]."""
+    c = vit.config
+    x = (images - vit.mean) / vit.std
+    table = vit.pos_embed[:, 1:].unflatten(1, c.grid).permute(0, 3, 1, 2)  # [1, D, rows, columns]
+    rows, columns = images.shape[2] // c.patch_size, images.shape[3] // c.patch_size
+    table = F.interpolate(table, size=(rows, columns), mode="bicubic", antialias=True)  # its own size: unchanged
+    patches = vit.patch_embed(x) + table.flatten(2).mT
+    first = (vit.cls_token + vit.pos_embed[:, :1]).expand(x.shape[0], -1, -1)
+    tokens = torch.cat([first, patches], dim=1)
+    for block in vit.blocks:
+        tokens = block(tokens)
+    return tokens
+
+
+def write_onnx(model: ExportModel, folder: Path) -> ExportResult:
+    """Write model.onnx, and model.onnx.data where the weights are above 1.9 GB."""
     try:
-        import onnxruntime
+        import onnxruntime  # noqa: F401
         import onnxscript  # noqa: F401 - torch's exporter asks for it only after a while
     except ImportError as e:
-        raise ImportError(f"--to onnx {NEEDS} ({e})") from e
-    encoder, c, named = source.encoder, source.encoder.config, source.classifier
-    file, p = folder / "model.onnx", c.patch_size
-    graph = Classify(named.network, named.like.several) if named else Graph(encoder)
-    names = ("logits", "probabilities") if named else ("class_token", "patch_tokens")
-    what = "logits" if named else "tokens"
-    program = _exported(graph.eval(), names, encoder)
-    program.model.metadata_props.update(_facts(encoder, source.classifier))
+        raise needs_extra("--to onnx", "onnx, onnxscript and onnxruntime", "onnx", e) from e
+    encoder, classifier = model.encoder, model.classifier
+    if classifier and model.network:
+        graph, names = ClassifierGraph(model.network, classifier.multilabel), ("logits", "probabilities")
+    else:
+        graph, names = EncoderGraph(encoder), ("class_token", "patch_tokens")
+    program = _trace(graph.eval(), names, encoder)
+    program.model.metadata_props.update(_metadata(encoder, classifier))
     weights = sum(t.numel() * t.element_size() for t in encoder.state_dict().values())
-    program.save(file, external_data=weights > ONE_FILE)
+    program.save(folder / "model.onnx", external_data=weights > ONE_FILE)
 
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # warnings are for those who write graphs
-    session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
-    rows, columns = c.grid
-    found = 0.0
-    for count, size in ((1, c.image_size), (3, c.image_size), (2, ((rows + 1) * p, max(1, columns - 1) * p))):
-        images = images_for(encoder, count, size)
-        with torch.no_grad():
-            ours = _answers(named.like, images) if named else encoder(images)
-        theirs = [torch.from_numpy(array) for array in session.run(None, {"images": images.numpy()})]
-        worst = max(difference(a, b) for a, b in zip(ours, theirs, strict=True))
-        refuse_above(TOLERANCE, worst, f"ONNX Runtime's {what} of {count} x {c.channels} x {size[0]} x {size[1]}")
-        found = max(found, worst)
-    return Exported(
+    outputs = "logits" if classifier else "tokens"
+    return ExportResult(
         "onnx",
-        found,
-        f"ONNX Runtime's {what} (opset {OPSET}; batches of 1, 2 and 3, two image sizes) are ours",
-        CLASSIFY if named else LOAD,
+        _compare(model, folder / "model.onnx", outputs),
+        f"ONNX Runtime's {outputs} (opset {OPSET}; batches of 1, 2 and 3, two image sizes) are ours",
+        CLASSIFY if classifier else LOAD,
         "onnx",
-        f"any number of images, heights and widths that are multiples of {p}",
+        f"any number of images, heights and widths that are multiples of {encoder.config.patch_size}",
         ("Images go in as float32 in [0, 1]: the graph normalises them itself by mean and standard deviation",),
     )
 
 
-def _answers(like: Classifier, images: Tensor) -> tuple[Tensor, Tensor]:
-    logits = like.classify(images)
-    return logits, shares(logits, like.several)
+@torch.no_grad()
+def _compare(model: ExportModel, file: Path, outputs: str) -> float:
+    """Compare with ONNX Runtime on three batches, one of another image size. ValueError when they differ."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # warnings are for those who write graphs
+    session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+    c, worst = model.encoder.config, 0.0
+    (rows, columns), p = c.grid, c.patch_size
+    for count, size in ((1, c.image_size), (3, c.image_size), (2, ((rows + 1) * p, max(1, columns - 1) * p))):
+        images = sample_images(model.encoder, count, size)
+        ours = _outputs(model.classifier, images) if model.classifier else model.encoder(images)
+        theirs = [torch.from_numpy(array) for array in session.run(None, {"images": images.numpy()})]
+        found = max(difference(a, b) for a, b in zip(ours, theirs, strict=True))
+        check_difference(
+            found, TOLERANCE, f"ONNX Runtime's {outputs} of {count} x {c.channels} x {size[0]} x {size[1]}"
+        )
+        worst = max(worst, found)
+    return worst
 
 
-def _exported(graph: nn.Module, names: tuple[str, str], encoder: ViT) -> Any:
+def _outputs(classifier: Classifier, images: Tensor) -> tuple[Tensor, Tensor]:
+    logits = classifier.classify(images)
+    return logits, probabilities(logits, classifier.multilabel)
+
+
+def _trace(graph: nn.Module, names: tuple[str, str], encoder: ViT) -> Any:
     batch, rows, columns = (torch.export.Dim(n, min=1, max=m) for n, m in (("b", 2**20), ("h", 4096), ("w", 4096)))
     p = encoder.config.patch_size
-    says = logging.getLogger("torch.onnx")
-    level = says.level
-    says.setLevel(logging.ERROR)
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of torch's own parts about each other
             return torch.onnx.export(
                 graph,
-                (images_for(encoder, 2),),
+                (sample_images(encoder, 2),),
                 dynamo=True,
                 opset_version=OPSET,
                 input_names=["images"],
@@ -149,24 +155,23 @@ def _exported(graph: nn.Module, names: tuple[str, str], encoder: ViT) -> Any:
                 verbose=False,
             )
     finally:
-        says.setLevel(level)
+        logger.setLevel(level)
 
 
-def _facts(encoder: ViT, named: Named | None) -> dict[str, str]:
+def _metadata(encoder: ViT, classifier: Classifier | None) -> dict[str, str]:
     """The graph's metadata: what goes in and what comes out."""
-    c = encoder.config
-    out = "class_token [B, D], patch_tokens [B, N, D] row by row, both after the last norm"
-    of_classes = {}
-    if named:
-        kind = "each class by itself, an image may have several" if named.like.several else "one of the classes"
-        out = f"logits [B, M], probabilities [B, M] of {kind}"
-        of_classes = {
-            "maskery.classes": json.dumps(named.like.classes, ensure_ascii=False),
-            "maskery.crop_share": str(named.like.share),
+    c, classes = encoder.config, {}
+    output = "class_token [B, D], patch_tokens [B, N, D] row by row, both after the last norm"
+    if classifier:
+        kind = "each class by itself, an image may have several" if classifier.multilabel else "one of the classes"
+        output = f"logits [B, M], probabilities [B, M] of {kind}"
+        classes = {
+            "maskery.classes": json.dumps(classifier.classes, ensure_ascii=False),
+            "maskery.crop_share": str(classifier.crop_fraction),
         }
-    return of_classes | {
+    return classes | {
         "maskery.input": "images: float32 [B, C, H, W] in [0, 1]; the graph normalises them by mean and std",
-        "maskery.output": out,
+        "maskery.output": output,
         "maskery.mean": json.dumps(c.mean),
         "maskery.std": json.dumps(c.std),
         "maskery.image_size": json.dumps(c.image_size),

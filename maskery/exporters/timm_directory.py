@@ -11,10 +11,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ..data.crops import resize_size
-from ..inference.classifier import OURS, said
+from ..inference.classifier import METADATA, Classifier, export_metadata
+from ..nn.linear_classifier import Pool
 from ..nn.vit import SIZES, ViT, ViTConfig
-from .check import difference, images_for, refuse_above, tokens_of
-from .source import Exported, Named, Source
+from .check import check_outputs
+from .model import ExportModel, ExportResult
 
 NAMES = {  # the architecture whose arguments are closest; every number is given as well
     SIZES["vit-tiny"]: "vit_tiny_patch16_224",
@@ -23,7 +24,7 @@ NAMES = {  # the architecture whose arguments are closest; every number is given
     SIZES["vit-large"]: "vit_large_patch16_224",
     SIZES["vit-huge"]: "vit_huge_patch14_224",
 }
-TOLERANCE = 1e-5
+SIZES_OF_TIMM = "images of that size; of others with dynamic_img_size=True in create_model"
 LOAD = """\
 import timm
 
@@ -33,82 +34,82 @@ features = model(transform(image).unsqueeze(0))"""
 CLASSIFY = (
     LOAD.rpartition("\n")[0]
     + """
-probabilities = model(transform(image).unsqueeze(0)).PROBABLE  # of model.pretrained_cfg["label_names"]"""
+probabilities = model(transform(image).unsqueeze(0)).ACTIVATION  # of model.pretrained_cfg["label_names"]"""
 )
 
 
-def write(source: Source, folder: Path) -> Exported:
-    """What `timm.create_model("local-dir:FOLDER", pretrained=True)` opens; compared with it.
+def write_timm(model: ExportModel, folder: Path) -> ExportResult:
+    """Write what `timm.create_model("local-dir:FOLDER", pretrained=True)` opens.
 
     Without a classifier the model has no head (`num_classes=0`); `forward_features` gives class and patch tokens after
     the last norm. The directory's mean, std and size are what `resolve_data_config` returns.
     """
-    import timm  # takes a second, which whoever wants no timm directory need not wait
+    import timm  # takes a second
 
-    encoder, named = source.encoder, source.classifier
+    encoder, classifier, network = model.encoder, model.classifier, model.network
     config = _config(encoder)
-    if named:
-        if named.network.pool.of == "both":
+    if classifier and network:
+        if network.pool.of == "both":
             raise ValueError(
-                f"{source.where}: a classifier of the {named.network.pool} is none that timm has; take --to onnx or "
+                f"{model.where}: a classifier of the {network.pool} is none that timm has; take --to onnx or "
                 "safetensors"
             )
-        config = _classifying(config, named)
+        config = _with_head(config, classifier, network.pool)
     (folder / "config.json").write_text(json.dumps(config, indent=2))
-    save(named.network.timm_state() if named else encoder.state_dict(), folder / "model.safetensors")
-    model: Any = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
-    images = images_for(encoder)
-    with torch.no_grad():
-        x = encoder.normalise(images)
-        if named:
-            found, what = difference(named.like.classify(images), model(x)), "logits"
-        else:
-            found, what = difference(tokens_of(encoder, images), model.forward_features(x)), "features"
-    refuse_above(TOLERANCE, found, f"timm's {what}")
-    load = CLASSIFY.replace("PROBABLE", "sigmoid()" if named.like.several else "softmax(1)") if named else LOAD
-    return Exported("timm", found, f"timm's {what} are ours", load, "timm", sizes=SIZES_OF_TIMM)
+    save_tensors(network.timm_state() if network else encoder.state_dict(), folder)
+    theirs: Any = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
+    forward = theirs if classifier else theirs.forward_features
+    worst = check_outputs(model, lambda images: forward(encoder.normalise(images)), "timm's")
+    load = CLASSIFY.replace("ACTIVATION", activation(classifier.multilabel)) if classifier else LOAD
+    return ExportResult("timm", worst, f"timm's {model.output_name} are ours", load, "timm", sizes=SIZES_OF_TIMM)
 
 
-SIZES_OF_TIMM = "images of that size; of others with dynamic_img_size=True in create_model"
+def save_tensors(state: Mapping[str, Tensor], folder: Path, metadata: dict[str, str] | None = None) -> None:
+    """Write a state dict as model.safetensors."""
+    tensors = {name: t.detach().cpu().clone(memory_format=torch.contiguous_format) for name, t in state.items()}
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"} | (metadata or {}))
 
 
-def save(state: Mapping[str, Tensor], file: Path, metadata: dict[str, str] | None = None) -> None:
-    """A state dict."""
-    tensors = {name: t.detach().cpu().contiguous() for name, t in state.items()}
-    save_file(tensors, file, metadata={"format": "pt"} | (metadata or {}))
+def activation(multilabel: bool) -> str:
+    """The call that makes probabilities of logits."""
+    return "sigmoid()" if multilabel else "softmax(1)"
 
 
-def _classifying(config: dict[str, Any], named: Named) -> dict[str, Any]:
-    """The configuration with a head: how timm calls what it looks at, the classes, and how much of an image it sees."""
-    network, classes = named.network, named.like.classes
-    pool = {"global_pool": "token" if network.pool.of == "class_token" else "avg"}
-    seen = {"num_classes": len(classes), "crop_pct": crop_pct(named.like.size, named.like.share)}
-    told = {"num_classes": len(classes), "label_names": list(classes), "problem_type": problem_type(named.like.several)}
-    args = config["model_args"] | pool | {"fc_norm": network.pool.norm_last}
-    cfg = config["pretrained_cfg"] | seen
-    return config | pool | told | {"model_args": args, "pretrained_cfg": cfg, OURS: said(named.like, network.pool)}
+def problem_type(multilabel: bool) -> str:
+    """What transformers, which opens such directories too, calls the kind of classifier."""
+    return f"{'multi' if multilabel else 'single'}_label_classification"
 
 
-def problem_type(several: bool) -> str:
-    """In transformers' words, which opens such directories, too."""
-    return f"{'multi' if several else 'single'}_label_classification"
+def _with_head(config: dict[str, Any], classifier: Classifier, pool: Pool) -> dict[str, Any]:
+    """Add a head to a configuration: its pooling, the classes, and the part of an image that it sees."""
+    classes, pooling = classifier.classes, {"global_pool": "token" if pool.of == "class_token" else "avg"}
+    size = {"num_classes": len(classes), "crop_pct": crop_pct(classifier.size, classifier.crop_fraction)}
+    return config | {
+        **pooling,
+        "num_classes": len(classes),
+        "label_names": list(classes),
+        "problem_type": problem_type(classifier.multilabel),
+        "model_args": config["model_args"] | pooling | {"fc_norm": pool.norm_last},
+        "pretrained_cfg": config["pretrained_cfg"] | size,
+        METADATA: export_metadata(classifier, pool),
+    }
 
 
-def crop_pct(size: tuple[int, int], share: float) -> float:
-    """What timm has to be told to resize to the same whole pixels as we do: it rounds down, we to the nearest.
+def crop_pct(size: tuple[int, int], fraction: float) -> float:
+    """The value with which timm resizes to the same pixels as we do: it rounds down, we to the nearest.
 
     Of a rectangle a side may have one pixel less, where no number gives both.
     """
-    wanted = resize_size(size, share)
-    if all(math.floor(side / share) == whole for side, whole in zip(size, wanted, strict=True)):
-        return share
-    least = max(whole / side for side, whole in zip(size, wanted, strict=True))
-    below = min((whole + 1) / side for side, whole in zip(size, wanted, strict=True))
-    return 2 / (least + below) if least < below else share
+    targets = resize_size(size, fraction)
+    if all(math.floor(side / fraction) == target for side, target in zip(size, targets, strict=True)):
+        return fraction
+    least = max(target / side for side, target in zip(size, targets, strict=True))
+    below = min((target + 1) / side for side, target in zip(size, targets, strict=True))
+    return 2 / (least + below) if least < below else fraction
 
 
 def model_args(c: ViTConfig) -> dict[str, Any]:
-    """What timm's VisionTransformer calls the numbers of a network."""
+    """The arguments of timm's VisionTransformer."""
     return {
         "img_size": list(c.image_size),
         "patch_size": c.patch_size,

@@ -1,29 +1,63 @@
-"""A comparison as a picture (extra: maskery[report]) and as one page that needs nothing beside it."""
+"""compare.html and compare.png of a comparison: curves of kNN accuracy, tables, pictures, settings."""
 
 import importlib.util
-import io
-import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..evals.leaderboard import HEADS, MEASURES, Rows, cell, differences
-from ..evals.paired import points
+from ..evals.leaderboard import COSTS, HEADS, MEASURES, Rows, cell, differences
+from ..evals.paired import points, spread
 from ..html.charts import Chart, Curve, chart
-from ..html.page import picture as embedded
-from ..html.page import render
+from ..html.page import picture, render
+from ..outputs import partial_path
 
 # Okabe and Ito's colours without yellow: told apart by everybody, and in print
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#555555")
-SHOWN = "knn_mean_patch"  # the measure that looks have while a run goes on
+MEASURE = "knn_mean_patch"  # which periodic evaluations have too
 
 
-def picture(facts: Mapping[str, Any], path: Path) -> str | None:
-    """Write kNN over epochs and over training time; why there is no picture, or None when there is one."""
-    drawn = {m["label"]: _curve(m["label"], facts) for m in facts["methods"]}
-    if not any(drawn.values()):
+@dataclass(frozen=True)
+class AccuracyCurves:
+    """kNN accuracy during training: means over seeds, with standard deviations."""
+
+    by_label: Mapping[str, Mapping[str, np.ndarray]]  # label -> step, epoch, seconds, mean, std: a value an evaluation
+    start: float | None  # accuracy before the first step
+    unit: str  # of training time
+    unit_seconds: int
+
+    @classmethod
+    def of(cls, facts: Mapping[str, Any]) -> "AccuracyCurves | None":
+        """Average the periodic evaluations in compare.json; None when they have no kNN."""
+        curves = {method["label"]: _average(method["label"], facts) for method in facts["methods"]}
+        evaluated = [curve for curve in curves.values() if len(curve["step"])]
+        if not evaluated:
+            return None
+        longest = max(curve["seconds"].max() for curve in evaluated)
+        unit = ("hours", 3600) if longest > 5400 else ("minutes", 60) if longest > 90 else ("seconds", 1)
+        return cls(curves, evaluated[0]["mean"][0] if evaluated[0]["step"][0] == 0 else None, *unit)
+
+
+def _average(label: str, facts: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    by_step: dict[int, list[Mapping[str, float]]] = {}
+    for run in facts["runs"]:
+        for numbers in run["looks"] if run["label"] == label else ():
+            if MEASURE in numbers:
+                by_step.setdefault(numbers["step"], []).append(numbers)
+    rows = []
+    for step, seeds in sorted(by_step.items()):
+        accuracy, seconds = (spread([numbers[name] for numbers in seeds]) for name in (MEASURE, "seconds"))
+        rows.append((step, seeds[0]["epoch"], seconds["mean"], accuracy["mean"], accuracy["std"] or 0.0))
+    columns = np.array(rows, float).reshape(-1, 5).T
+    return dict(zip(("step", "epoch", "seconds", "mean", "std"), columns, strict=True))
+
+
+def write_picture(facts: Mapping[str, Any], path: Path) -> str | None:
+    """Draw accuracy over epochs and over training time (extra: maskery[report]). None, or why there is no picture."""
+    curves = AccuracyCurves.of(facts)
+    if curves is None:
         return "no picture: no kNN was made while the runs went on (it needs labels and --watch.looks)"
     if importlib.util.find_spec("matplotlib") is None:
         return "no picture: it needs matplotlib (pip install 'maskery[report]')"
@@ -31,121 +65,84 @@ def picture(facts: Mapping[str, Any], path: Path) -> str | None:
 
     figure = Figure(figsize=(10, 3.9), layout="constrained")
     axes = figure.subplots(1, 2, sharey=True)
-    unit, per = _unit(drawn)
-    for axis, name, scale in ((axes[0], "epoch", 1), (axes[1], "seconds", per)):
-        for i, (label, curve) in enumerate(drawn.items()):
-            x, y = [p[name] / scale for p in curve], [100 * p["mean"] for p in curve]
-            low, high = ([100 * (p["mean"] + sign * p["std"]) for p in curve] for sign in (-1, 1))
-            colour = COLOURS[i % len(COLOURS)]
+    for axis, name, scale in zip(axes, ("epoch", "seconds"), (1, curves.unit_seconds), strict=True):
+        for i, (label, curve) in enumerate(curves.by_label.items()):
+            colour, x, y, std = COLOURS[i % len(COLOURS)], curve[name] / scale, 100 * curve["mean"], 100 * curve["std"]
             axis.plot(x, y, "o-", color=colour, markersize=3.5, linewidth=1.6, label=label)
-            axis.fill_between(x, low, high, color=colour, alpha=0.16, linewidth=0)
-        start = next(curve for curve in drawn.values() if curve)[0]
-        if start["step"] == 0:
-            words = facts["start"].replace("$", r"\$")  # no formula, should it be in a path
-            axis.axhline(100 * start["mean"], color="#666666", linestyle=":", linewidth=1.4, label=words)
+            axis.fill_between(x, y - std, y + std, color=colour, alpha=0.16, linewidth=0)
+        if curves.start is not None:
+            label = facts["start"].replace("$", r"\$")  # in a path it is no formula
+            axis.axhline(100 * curves.start, color="#666666", linestyle=":", linewidth=1.4, label=label)
         axis.grid(alpha=0.25)
         axis.spines[["top", "right"]].set_visible(False)
-    axes[0].set(xlabel="epochs", ylabel=f"{MEASURES[SHOWN]}, %")
-    axes[1].set(xlabel=f"{unit} of training")
+    axes[0].set(xlabel="epochs", ylabel=f"{MEASURES[MEASURE]}, %")
+    axes[1].set(xlabel=f"{curves.unit} of training")
     axes[0].legend(frameon=False, fontsize=9)
-    data = io.BytesIO()
-    figure.savefig(data, format="png", dpi=130)
-    half = path.with_name(f".writing-{path.name}")
-    half.write_bytes(data.getvalue())
-    half.replace(path)
+    with partial_path(path) as partial:
+        figure.savefig(partial, format="png", dpi=130)
     return None
 
 
+def charts(facts: Mapping[str, Any]) -> list[Chart]:
+    """Draw the same curves for the page."""
+    curves = AccuracyCurves.of(facts)
+    if curves is None:
+        return []
+    guides = [] if curves.start is None else [(facts["start"], curves.start)]
+    note = f"{MEASURES[MEASURE]}: means over seeds, bands one standard deviation."
+    drawn = []
+    for name, unit, scale in (("epoch", "epoch", 1), ("seconds", f"{curves.unit} of training", curves.unit_seconds)):
+        lines = []
+        for i, (label, curve) in enumerate(curves.by_label.items()):
+            mean, std = curve["mean"], curve["std"]
+            colour = i % len(COLOURS)
+            lines.append(Curve(label, curve[name] / scale, mean, mean - std, mean + std, dots=True, colour=colour))
+        drawn.append(chart(f"Accuracy by {unit}", lines, unit=unit, guides=guides, percent=True, note=note))
+    return [one for one in drawn if one]
+
+
 def page(facts: Mapping[str, Any], out: Path) -> str:
-    """compare.html: reading, tables, curves, the last strip of each method's first run, settings."""
-    first, labels = facts["seeds"][0], [m["label"] for m in facts["methods"]]
-    done, wanted = sum("steps" in run for run in facts["runs"]), len(facts["seeds"]) * len(labels)
+    """Render compare.html: conclusions, tables, curves, the last strip of each method's first run, settings."""
+    first, labels = facts["seeds"][0], [method["label"] for method in facts["methods"]]
+    done, planned = sum("steps" in run for run in facts["runs"]), len(facts["seeds"]) * len(labels)
     strips = []
     for label in labels:
-        found = sorted((out / f"{label}-seed{first}" / "samples").glob("step-*.png"))
-        uri = embedded(found[-1]) if found else None
+        files = sorted((out / f"{label}-seed{first}" / "samples").glob("step-*.png"))
+        uri = picture(files[-1]) if files else None
         if uri:
             strips.append((label, f"{label}, seed {first}", uri))
     measures = [name for name in MEASURES if any(name in row for row in facts["table"])]
-    charts, note = curves(facts), facts["picture"]
+    drawn, note = charts(facts), facts["picture"]
     return render(
         "compare.html",
         title=" against ".join(labels),
         facts=facts,
         budget=facts["budget"] or "as many epochs as the settings say",
-        so_far="" if facts["finished"] else f"So far: {done} of {wanted} runs.",
+        so_far="" if facts["finished"] else f"So far: {done} of {planned} runs.",
         colours={label: i % len(COLOURS) for i, label in enumerate(labels)},
         heads=["epochs", "training time", "images/s", *(HEADS[name] for name in measures)],
-        rows=[_row(row, facts["table"], measures) for row in facts["table"]],
+        rows=[(row["label"], _cells(row, facts["table"], measures)) for row in facts["table"]],
         differences=_differences(facts["start"], facts["table"]),
-        charts=charts,
-        note="" if charts and note.startswith("no picture") else note,  # compare.png's, which these curves do not need
+        charts=drawn,
+        note="" if drawn and note.startswith("no picture") else note,  # of compare.png, which these charts do not need
         strips=strips,
         settings=[(f"{m['label']} = {m['method']}", m["settings"].items()) for m in facts["methods"]],
         command=" ".join(facts["command"]),
     )
 
 
-def curves(facts: Mapping[str, Any]) -> list[Chart]:
-    """kNN over epochs and over training time, means over seeds with one standard deviation as the band."""
-    drawn = {m["label"]: _curve(m["label"], facts) for m in facts["methods"]}
-    if not any(drawn.values()):
-        return []
-    unit, per = _unit(drawn)
-    start = next(curve for curve in drawn.values() if curve)[0]
-    guides = [(facts["start"], start["mean"])] if start["step"] == 0 else []
-    made = []
-    for name, words, scale in (("epoch", "epoch", 1), ("seconds", f"{unit} of training", per)):
-        lines = []
-        for i, (label, points_) in enumerate(drawn.items()):
-            x, mean, std = (np.array([p[n] for p in points_], float) for n in (name, "mean", "std"))
-            lines.append(Curve(label, x / scale, mean, mean - std, mean + std, dots=True, colour=i % len(COLOURS)))
-        note = f"{MEASURES[SHOWN]}: means over seeds, bands one standard deviation."
-        made.append(chart(f"Accuracy by {words}", lines, unit=words, guides=guides, percent=True, note=note))
-    return [c for c in made if c]
-
-
-def _unit(drawn: Mapping[str, list[dict[str, float]]]) -> tuple[str, int]:
-    """What training time is counted in, and how many seconds that has."""
-    longest = max(point["seconds"] for points in drawn.values() for point in points)
-    return ("hours", 3600) if longest > 5400 else ("minutes", 60) if longest > 90 else ("seconds", 1)
-
-
-def _curve(label: str, facts: Mapping[str, Any]) -> list[dict[str, float]]:
-    """Mean and standard deviation over seeds at every step that was looked at."""
-    at: dict[int, list[Mapping[str, float]]] = {}
-    for run in facts["runs"]:
-        for look in run["looks"] if run["label"] == label else ():
-            if SHOWN in look:
-                at.setdefault(look["step"], []).append(look)
-    return [
-        {
-            "step": step,
-            "epoch": looks[0]["epoch"],
-            "seconds": statistics.fmean(look["seconds"] for look in looks),
-            "mean": statistics.fmean(look[SHOWN] for look in looks),
-            "std": statistics.stdev([look[SHOWN] for look in looks]) if len(looks) > 1 else 0.0,
-        }
-        for step, looks in sorted(at.items())
-    ]
-
-
-def _row(
-    row: Mapping[str, Any], table: Sequence[Mapping[str, Any]], measures: Sequence[str]
-) -> tuple[str, list[tuple[str, bool]]]:
-    """Label, and cells with whether they are the best of their column."""
-    cells = [(cell(row, name), False) for name in ("epochs", "training_seconds", "images_per_second")]
-    for name in measures:
-        best = max(other[name]["mean"] for other in table if name in other)
-        cells.append((cell(row, name), name in row and row[name]["mean"] == best))
-    return row["label"], cells
+def _cells(row: Mapping[str, Any], table: Rows, measures: list[str]) -> list[tuple[str, bool]]:
+    """Format a row's numbers, each with whether it is the best of its column."""
+    best = {name: max(other[name]["mean"] for other in table if name in other) for name in measures}
+    accuracies = [(cell(row, name), name in row and row[name]["mean"] == best[name]) for name in measures]
+    return [(cell(row, name), False) for name in COSTS] + accuracies
 
 
 def _differences(start: str, table: Rows) -> list[tuple[str, list[str], list[tuple[str, list[str]]]]]:
-    """(above what, heads, rows of points)."""
-    made = []
+    """List (baseline, heads, rows of points)."""
+    tables = []
     for baseline, above in differences(start, table):
         measures = [name for name in MEASURES if any(name in by_measure for by_measure in above.values())]
         rows = [(label, [points(by_measure.get(name)) for name in measures]) for label, by_measure in above.items()]
-        made.append((baseline, [HEADS[name] for name in measures], rows))
-    return made
+        tables.append((baseline, [HEADS[name] for name in measures], rows))
+    return tables

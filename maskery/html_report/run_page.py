@@ -4,10 +4,11 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..evals.results import read_files
 from ..health.checks import Facts, Verdict, verdicts
 from ..html.page import picture, render
 from ..objectives import OBJECTIVES
-from ..runs.contents import RunDirectory
+from ..runs.directory import RunDirectory
 from ..text import duration, plain
 from . import comparisons, diagnostics
 from .gallery import COLUMNS, Gallery
@@ -20,29 +21,28 @@ def run_page(found: RunDirectory, seen: Gallery | None, missing: Sequence[str] =
 
     `version` is what a page served live is asked for; "" for a file.
     """
-    metrics, method = found.metrics, str(found.config.get("method", "?"))
+    metrics, method = found.metrics, str(found.config_values.get("method", "?"))
     labelled = method in OBJECTIVES and OBJECTIVES[method].labelled
-    said = () if labelled else verdicts(Facts(metrics, found.config, found.baselines))
+    said = () if labelled else verdicts(Facts(metrics, found.config_values, found.baselines))
     order = {"act": 0, "watch": 1, "good": 2}
     loss = diagnostics.losses(metrics, found.baselines)
     main = next(iter(found.baselines.get("guesses", {})), "loss")
-    evaluations = [*comparisons.tables(found.results)]
-    evaluations += [
-        t for t in (comparisons.compared(found.compared), comparisons.before_after(found.before_after)) if t
-    ]
+    results, unreadable = read_files(found.evaluations)
+    own = (comparisons.compare_table(found.comparison), comparisons.before_and_after_table(found.before_after))
+    evaluations = [*comparisons.tables(results), *(table for table in own if table)]
     return render(
         "run.html",
         version=version,
         title=f"{found.path.name}: a run of {method}",
         name=plain(found.path.resolve().name),
         method=method,
-        data=plain(str(found.config.get("data", "unknown"))),
+        data=plain(str(found.config_values.get("data", "unknown"))),
         status=status(found),
         live=bool(version),
         summary=summary(found, said, evaluations),
         tiles=tiles(found),
         verdicts=sorted(said, key=lambda v: order[v.level]),
-        missing=[plain(words) for words in (*found.missing, *missing)],
+        missing=[plain(words) for words in (*found.missing(), *unreadable.values(), *missing)],
         loss=loss,
         learning=diagnostics.learning(metrics),
         running=diagnostics.running(metrics),
@@ -52,10 +52,10 @@ def run_page(found: RunDirectory, seen: Gallery | None, missing: Sequence[str] =
         columns=COLUMNS,
         sheet_rows=-(-len(seen.dots) // COLUMNS) if seen else 0,
         evaluations=evaluations,
-        config=[(plain(n), plain(v)) for n, v in leaves(found.config)],
+        config=[(plain(n), plain(v)) for n, v in leaves(found.config_values)],
         environment=[(plain(n), plain(v)) for n, v in leaves(found.environment)],
-        skipped=[(plain(n), plain(r)) for n, r in found.skipped],
-        skipped_count=found.skipped_count,
+        skipped=[(plain(n), plain(r)) for n, r in found.skipped[0]],
+        skipped_count=found.skipped[1],
         made=time.strftime("%Y-%m-%d %H:%M"),
     )
 
@@ -85,7 +85,7 @@ def summary(found: RunDirectory, said: Sequence[Verdict], evaluations: Sequence[
         words.append(by_name["expected loss"].sentence)
     if "neighbours" in by_name and by_name["neighbours"] not in bad["act"]:
         words.append(by_name["neighbours"].sentence)
-    verdict = next((t.reading[0] for t in evaluations if t.reading), None)
+    verdict = next((t.conclusions[0] for t in evaluations if t.conclusions), None)
     if verdict:
         words.append(verdict[0].upper() + verdict[1:])
     elif found.metrics.lines:
@@ -113,13 +113,8 @@ def tiles(found: RunDirectory) -> list[tuple[str, str, str]]:
                 )
             )
     if last:
-        batch, rates = found.config.get("batch_size", 0), found.metrics["images_per_second"]
-        steps = found.metrics["step"]
-        seconds = sum(
-            (b - a) * batch / max(rate, 0.05)
-            for a, b, rate in zip([0, *steps[:-1]], steps, rates, strict=True)
-            if rate == rate
-        )
+        batch = found.config_values.get("batch_size", 0)
+        seconds = found.metrics.training_seconds(batch) or 0.0
         made.append(("images seen", f"{last['step'] * batch:,}", f"{last.get('epoch', 0):.1f} epochs"))
         made.append(("training time", duration(seconds), f"{last.get('images_per_second', 0):,.0f} images/s"))
     return made

@@ -1,34 +1,52 @@
-"""The encoder as people use it: images as they have them -> features.
+"""A trained encoder: images of any kind -> features.
 
 B images, C channels, H x W pixels of the network's input, N patches, D width
 """
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..config import ImagesConfig
 from ..nn.vit import ViT
-from ..weights.load import encoder_of, images_of
+from ..weights.load import build_encoder
 from ..weights.locate import open_weights
-from .preprocess import Preparation, Some
+from .preprocess import ImagesLike, Preprocessing
 
 Pool = Literal["mean", "class", "both", "tokens"]
+ANY_IMAGES = ImagesConfig()  # bits and pages as the files have them
 POOLS = ("mean", "class", "both", "tokens")
 
 
-class Encoder(ViT):
-    """A `ViT`, in eval mode, that also takes images as people have them. Nothing of the network is changed."""
+class Encoder(nn.Module):
+    """A vision transformer in eval mode that also takes images of any kind.
 
-    reading = ImagesConfig()  # how the run's images were read: bits, pages
+    Everything that `ViT` has (`config`, `blocks`, `normalise`, `attend`, ...) can be used on it, and its state dict is
+    the one of the ViT, under timm's names.
+    """
+
+    def __init__(self, vit: ViT, images: ImagesConfig = ANY_IMAGES):
+        super().__init__()
+        self.vit, self.images = vit, images  # `images`: bits and pages of the files that it learned from
+        self._register_load_state_dict_pre_hook(_add_prefix)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Images [B, C, H, W] in [0, 1] -> class token [B, D], patch tokens [B, N, D]."""
+        return self.vit(images)
+
+    def __getattr__(self, name: str) -> Any:
+        return super().__getattr__(name) if name in ("vit", "training") else getattr(self.vit, name)
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        return self.vit.state_dict(*args, **kwargs)
 
     @torch.no_grad()
     def features(
-        self, images: Some, pool: Pool = "mean", *, batch_size: int = 64, device: str | torch.device | None = None
+        self, images: ImagesLike, pool: Pool = "mean", *, batch_size: int = 64, device: str | torch.device | None = None
     ) -> Tensor:
-        """Features of images in their order, float32 on the CPU, without masks and gradients.
+        """Compute features of images in their order, float32 on the CPU, without masks and gradients.
 
         images: one or several, of any sizes: paths, PIL images, arrays [H, W], [H, W, C] or [B, H, W, C], tensors
         [C, H, W] or [B, C, H, W]. uint8 and uint16 count from 0 to 255 and 65535, floats from 0 to 1. The largest
@@ -46,20 +64,26 @@ class Encoder(ViT):
             self.to(device)
         was_training = self.training
         self.eval()
-        found = [self._pooled(views, pool) for _, views in self.preparation.batches(images, batch_size)]
+        pooled = [self._pooled(batch, pool) for _, batch in self.preprocessing.batches(images, batch_size)]
         self.train(was_training)
-        return torch.cat(found)
+        return torch.cat(pooled)
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        return Preprocessing(self.vit.config.channels, self.vit.config.image_size, images=self.images)
 
     def _pooled(self, images: Tensor, pool: Pool) -> Tensor:
-        class_token, patches = self(images.to(self.mean.device))
+        class_token, patches = self.vit(images.to(self.vit.mean.device))
         if pool == "tokens":
             return torch.cat([class_token[:, None], patches], dim=1).float().cpu()
         parts = {"mean": (patches.mean(1),), "class": (class_token,), "both": (class_token, patches.mean(1))}[pool]
         return torch.cat(parts, dim=1).float().cpu()
 
-    @property
-    def preparation(self) -> Preparation:
-        return Preparation(self.config.channels, self.config.image_size, reading=self.reading)
+
+def _add_prefix(state: dict[str, Tensor], prefix: str, *_: Any) -> None:
+    """Load what `Encoder.state_dict` gives, also as a part of another module."""
+    for name in [name for name in state if name.startswith(prefix)]:
+        state[f"{prefix}vit.{name.removeprefix(prefix)}"] = state.pop(name)
 
 
 def load(where: str | Path) -> Encoder:
@@ -69,6 +93,5 @@ def load(where: str | Path) -> Encoder:
     `.features(images)` takes paths, PIL images, arrays and tensors of any sizes; called with images [B, C, H, W] in
     [0, 1] of its own size it gives class token [B, D] and patch tokens [B, N, D].
     """
-    encoder = encoder_of(open_weights(Path(where)), kind=Encoder)
-    encoder.reading = images_of(Path(where)) or ImagesConfig()
-    return encoder
+    weights = open_weights(Path(where))
+    return Encoder(build_encoder(weights), weights.images or ANY_IMAGES).eval()

@@ -1,10 +1,11 @@
-"""Images as people have them -> what a network looks at, prepared exactly as for evaluations.
+"""Images of any kind -> the network's input, cut and resized as for evaluations.
 
 C channels, H x W pixels of the network's input
 """
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import TypeAlias
 
@@ -17,25 +18,26 @@ from torch import Tensor
 from ..config import ImagesConfig
 from ..data.crops import CenterCrop, center_box, resize_size
 from ..data.decode import pixels
-from ..data.decode.image import Encoded, Unreadable, open_image, read_header
+from ..data.decode.image import Encoded, open_image, read_header
 from ..data.decode.picture import Picture
+from ..data.decode.unreadable import Unreadable
 from ..data.views import to_float
 
-One: TypeAlias = str | Path | Image.Image | np.ndarray | Tensor
-Some: TypeAlias = One | Sequence[One]
+ImageLike: TypeAlias = str | Path | Image.Image | np.ndarray | Tensor
+ImagesLike: TypeAlias = ImageLike | Sequence[ImageLike]
 
 
 @dataclass(frozen=True)
-class Preparation:
-    """How the images of a network are read and cut."""
+class Preprocessing:
+    """How images become the input of a network."""
 
     channels: int
-    size: tuple[int, int]  # (height, width) of its input in pixels
-    share: float = 1.0  # of the resized image, what the centre crop keeps
-    reading: ImagesConfig = field(default_factory=ImagesConfig)  # bits and pages of files
+    size: tuple[int, int]  # (height, width) of the input in pixels
+    crop_fraction: float = 1.0  # the part of the resized image that the centre crop keeps
+    images: ImagesConfig = field(default_factory=ImagesConfig)  # bits and pages of files
 
-    def batches(self, images: Some, batch_size: int) -> Iterator[tuple[list[str], Tensor]]:
-        """Names and [b, C, H, W] float32 in [0, 1], on the CPU, in the images' order.
+    def batches(self, images: ImagesLike, batch_size: int) -> Iterator[tuple[list[str], Tensor]]:
+        """Yield names and [b, C, H, W] float32 in [0, 1], on the CPU, in the images' order.
 
         images: one or several, of any sizes: paths, PIL images, arrays [H, W], [H, W, C] or [B, H, W, C], tensors
         [C, H, W] or [B, C, H, W]. uint8 and uint16 count from 0 to 255 and 65535, floats from 0 to 1.
@@ -44,37 +46,30 @@ class Preparation:
         """
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}: at least 1")
-        names, views, found = [], [], False
-        for name, image in _each(images):
-            names.append(name)
-            views.append(self.view(name, image))
-            found = True
-            if len(views) == batch_size:
-                yield names, torch.stack(views)
-                names, views = [], []
-        if views:
-            yield names, torch.stack(views)
-        if not found:
+        named, empty = _named(images), True
+        while batch := list(islice(named, batch_size)):
+            empty = False
+            yield [name for name, _ in batch], torch.stack([self.input(name, image) for name, image in batch])
+        if empty:
             raise ValueError("there are no images")
 
-    def view(self, name: str, image: One) -> Tensor:
-        """One image -> what the network sees of it, [C, H, W] float32 in [0, 1], on the CPU."""
+    def input(self, name: str, image: ImageLike) -> Tensor:
+        """One image -> the network's input [C, H, W], float32 in [0, 1], on the CPU."""
         if isinstance(image, Tensor) and image.is_floating_point():
-            return self._floats(name, image.detach().cpu().float())
+            return self._cut_floats(name, image.detach().cpu().float())
         try:
-            found = self._opened(name, image)
-            view = CenterCrop(self.size, self.share)(found.height, found.width)
-            picture = found.at(view.detail)
+            picture = self._opened(name, image)
+            view = CenterCrop(self.size, self.crop_fraction)(picture.height, picture.width)
+            picture = picture.at(view.detail)
         except (Unreadable, OSError) as e:
             raise ValueError(f"{name}: {e}") from e
         return to_float(view.pixels(picture)[None], torch.device("cpu"))[0]
 
-    def _opened(self, name: str, image: One) -> Encoded | Picture:
+    def _opened(self, name: str, image: ImageLike) -> Encoded | Picture:
         c = self.channels
         if isinstance(image, str | Path):
-            data = Path(image).read_bytes()
-            bits = self.reading.bits or read_header(data, self.reading.pages).bits
-            return open_image(data, channels=c, bits=bits, pages=self.reading.pages)
+            data, pages = Path(image).read_bytes(), self.images.pages
+            return open_image(data, channels=c, bits=self.images.bits or read_header(data, pages).bits, pages=pages)
         if isinstance(image, Image.Image):
             image = ImageOps.exif_transpose(image)
             if c in (1, 3) and not image.mode.startswith("I"):
@@ -88,27 +83,27 @@ class Preparation:
             array = np.repeat(array, 3, axis=2)
         elif array.shape[2] == 3 and c == 1:
             array = pixels.luma(array)
-        _refuse_channels(name, array.shape[2], c)
+        _check_channels(name, array.shape[2], c)
         return Picture.of(array)
 
-    def _floats(self, name: str, image: Tensor) -> Tensor:
-        """[C, H, W] in [0, 1] -> the same cut of it, without rounding to levels."""
+    def _cut_floats(self, name: str, image: Tensor) -> Tensor:
+        """Cut and resize [C, H, W] in [0, 1] in the same way, without rounding to levels."""
         low, high = (float(x) for x in image.aminmax())
         if not (low >= 0 and high <= 1):
             raise ValueError(f"{name}: floats from {low:g} to {high:g}: they have to lie in [0, 1], not normalised")
         image = image.expand(3, -1, -1) if len(image) == 1 and self.channels == 3 else image
-        _refuse_channels(name, len(image), self.channels)
-        big = resize_size(self.size, self.share)
-        left, top, right, bottom = (int(edge) for edge in center_box(image.shape[1], image.shape[2], big))
+        _check_channels(name, len(image), self.channels)
+        covering = resize_size(self.size, self.crop_fraction)
+        left, top, right, bottom = (int(edge) for edge in center_box(image.shape[1], image.shape[2], covering))
         image = image[:, top:bottom, left:right]
-        if image.shape[1:] != big:
-            image = F.interpolate(image[None], big, mode="bicubic", antialias=True)[0].clamp(0, 1)
-        top, left = ((b - s) // 2 for b, s in zip(big, self.size, strict=True))
+        if image.shape[1:] != covering:
+            image = F.interpolate(image[None], covering, mode="bicubic", antialias=True)[0].clamp(0, 1)
+        top, left = ((b - s) // 2 for b, s in zip(covering, self.size, strict=True))
         return image[:, top : top + self.size[0], left : left + self.size[1]]
 
 
-def _each(images: Some) -> Iterator[tuple[str, One]]:
-    """Every single image, and what to call it."""
+def _named(images: ImagesLike) -> Iterator[tuple[str, ImageLike]]:
+    """Yield every single image with a name."""
     if isinstance(images, str | Path | Image.Image):
         images = [images]
     elif isinstance(images, np.ndarray | Tensor):
@@ -131,6 +126,6 @@ def _each(images: Some) -> Iterator[tuple[str, One]]:
         yield name, image
 
 
-def _refuse_channels(name: str, have: int, want: int) -> None:
-    if have != want:
-        raise ValueError(f"{name}: {have} channels, the network looks at {want}")
+def _check_channels(name: str, channels: int, expected: int) -> None:
+    if channels != expected:
+        raise ValueError(f"{name}: {channels} channels, the network looks at {expected}")

@@ -2,10 +2,10 @@
 
 B batch, D width of the encoder, W width of the decoder, h x w patches
 
-SegFormer fuses four scales of a hierarchical encoder. A plain transformer has one scale: what differs is the depth, and
-every depth gets a norm of its own, since its tokens come before the encoder's last one. The result, of one vector a
-patch, is enlarged by two transposed convolutions as in SAM's mask decoder (Kirillov et al. 2023). Both are our choice;
-the fusion is held against transformers' by a test, with GroupNorm in place of BatchNorm (see `upernet.py`).
+SegFormer fuses four scales of a hierarchical encoder. A plain transformer has one scale and several depths: every depth
+gets a norm of its own, since the encoder's norm comes after the last. Two transposed convolutions enlarge the result as
+in SAM's mask decoder (Kirillov et al. 2023). Both are our choice; the fusion is tested against transformers', with
+GroupNorm in place of BatchNorm (see `upernet.py`).
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from .upernet import ConvNorm, norm
+from .pyramid import upscale
+from .upernet import conv_norm, norm
 
 
 class AllMLP(nn.Module):
@@ -23,19 +24,14 @@ class AllMLP(nn.Module):
         super().__init__()
         self.norms = nn.ModuleList(nn.LayerNorm(dim, eps=1e-6) for _ in range(depths))
         self.linears = nn.ModuleList(nn.Linear(dim, width) for _ in range(depths))
-        self.fuse = ConvNorm(depths * width, width, 1)
-        self.enlarge = nn.Sequential(
-            nn.ConvTranspose2d(width, width // 2, 2, 2),
-            norm(width // 2),
-            nn.GELU(),
-            nn.ConvTranspose2d(width // 2, width // 4, 2, 2),
-            nn.GELU(),
-        )
+        self.fuse = conv_norm(depths * width, width, 1)
+        half, quarter = width // 2, width // 4
+        self.enlarge = nn.Sequential(upscale(width, half), norm(half), nn.GELU(), upscale(half, quarter), nn.GELU())
 
     def fused(self, maps: Sequence[Tensor]) -> Tensor:
         """[B, W, h, w]; the deepest first, as SegFormer has them."""
-        each = zip(maps, self.norms, self.linears, strict=True)
-        levels = [linear(norm(x.permute(0, 2, 3, 1))).permute(0, 3, 1, 2) for x, norm, linear in each]
+        layers = zip(maps, self.norms, self.linears, strict=True)
+        levels = [linear(norm(x.permute(0, 2, 3, 1))).permute(0, 3, 1, 2) for x, norm, linear in layers]
         return self.fuse(torch.cat(levels[::-1], dim=1))
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:

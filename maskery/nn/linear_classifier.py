@@ -59,6 +59,6 @@ class LinearClassifier(nn.Module):
         return state | {f"head.{name}": t.detach() for name, t in self.head.state_dict().items()}
 
 
-def shares(logits: Tensor, several: bool) -> Tensor:
-    """Logits [B, M] -> probabilities: of one of the classes, or of each by itself where an image may have several."""
-    return logits.sigmoid() if several else logits.softmax(-1)
+def probabilities(logits: Tensor, multilabel: bool) -> Tensor:
+    """Logits [B, M] -> probabilities: of one class out of M, or of each class by itself when multilabel."""
+    return logits.sigmoid() if multilabel else logits.softmax(-1)

@@ -8,17 +8,15 @@ B batch, D width of the encoder, W width of the pyramid, h x w patches of p pixe
 Stated: all of it, for p = 16; the norm is over channels at every place, as in ConvNeXt. Ours: other patch sizes.
 """
 
-import math
-
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-LEVELS = ("0", "1", "2", "3", "pool")  # as torchvision calls them
+LEVELS = ("0", "1", "2", "3", "pool")  # torchvision's names
 STRIDES = (1 / 4, 1 / 2, 1, 2, 4)  # of the levels, in patches
 
 
 class ChannelNorm(nn.LayerNorm):
-    """Over the channels of every place, [B, C, h, w]."""
+    """LayerNorm over the channels of every place, [B, C, h, w]."""
 
     def __init__(self, channels: int):
         super().__init__(channels, eps=1e-6)
@@ -27,22 +25,20 @@ class ChannelNorm(nn.LayerNorm):
         return super().forward(input.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
+def upscale(before: int, after: int) -> nn.ConvTranspose2d:
+    """Twice as many places along each side."""
+    return nn.ConvTranspose2d(before, after, 2, 2)
+
+
 class SimplePyramid(nn.Module):
     """A map [B, D, h, w] -> {level: [B, W, height, width]}, finest first."""
 
     def __init__(self, dim: int, width: int):
         super().__init__()
         half, quarter = max(1, dim // 2), max(1, dim // 4)
-        self.out_channels = width
-        four = (
-            nn.ConvTranspose2d(dim, half, 2, 2),
-            ChannelNorm(half),
-            nn.GELU(),
-            nn.ConvTranspose2d(half, quarter, 2, 2),
-        )
-        self.scaled = nn.ModuleList(
-            [nn.Sequential(*four), nn.ConvTranspose2d(dim, half, 2, 2), nn.Identity(), nn.MaxPool2d(2, ceil_mode=True)]
-        )
+        self.out_channels = width  # torchvision reads it
+        four = nn.Sequential(upscale(dim, half), ChannelNorm(half), nn.GELU(), upscale(half, quarter))
+        self.scaled = nn.ModuleList([four, upscale(dim, half), nn.Identity(), nn.MaxPool2d(2, ceil_mode=True)])
         self.out = nn.ModuleList(
             nn.Sequential(
                 nn.Conv2d(before, width, 1, bias=False),
@@ -54,11 +50,5 @@ class SimplePyramid(nn.Module):
         )
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
-        found = [out(scaled(x)) for scaled, out in zip(self.scaled, self.out, strict=True)]
-        found.append(F.max_pool2d(found[-1], 1, 2))
-        return dict(zip(LEVELS, found, strict=True))
-
-
-def shapes(grid: tuple[int, int]) -> list[tuple[int, int]]:
-    """(height, width) of every level over a grid of patches."""
-    return [(math.ceil(grid[0] / stride), math.ceil(grid[1] / stride)) for stride in STRIDES]
+        levels = [out(scaled(x)) for scaled, out in zip(self.scaled, self.out, strict=True)]
+        return dict(zip(LEVELS, [*levels, F.max_pool2d(levels[-1], 1, 2)], strict=True))

@@ -1,11 +1,11 @@
-"""Questions: words or pieces of words as numbers, and an encoder of them, new or pretrained.
+"""Questions as tokens, and an encoder of them: a small one from scratch or a pretrained one.
 
 B questions, L tokens of each, W width
 """
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,21 +15,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .vit import Block
+from .vit import Block, Mix
 
 MISSING = "--settings.text needs the library transformers: pip install 'maskery[vqa]'"
 WORD = re.compile(r"\w+(?:['’]\w+)*|[^\w\s]")
 PAD, UNKNOWN, START = 0, 1, 2
-NAMED = 3  # tokens before the first word
+SPECIAL = 3  # tokens before the first word
 
 
 class Tokens(Protocol):
+    """A tokeniser: a callable, so that both kinds are used alike."""
+
     pad: int
-    start: int  # what an empty question has at its beginning
+    start: int  # the first token of an empty question
     count: int
 
     def __call__(self, questions: Sequence[str], length: int) -> np.ndarray:
-        """[B, length] int64, filled with `pad`; what is longer is cut."""
+        """[B, length] int64, filled with `pad`; longer questions are cut."""
         ...
 
     def longest(self, questions: Sequence[str]) -> int:
@@ -38,20 +40,20 @@ class Tokens(Protocol):
 
 
 class Words:
-    """A number for each of the words that are known, one for all others."""
+    """One token for each known word, one for all others."""
 
     pad, start = PAD, START
 
     def __init__(self, words: Sequence[str]):
-        self.place = {word: i + NAMED for i, word in enumerate(words)}
-        self.count = NAMED + len(words)
+        self.number = {word: i + SPECIAL for i, word in enumerate(words)}
+        self.count = SPECIAL + len(words)
 
     def __call__(self, questions: Sequence[str], length: int) -> np.ndarray:
-        found = np.full((len(questions), length), PAD)
-        for row, question in zip(found, questions, strict=True):
-            numbers = [START, *(self.place.get(word, UNKNOWN) for word in split(question))][:length]
+        tokens = np.full((len(questions), length), PAD)
+        for row, question in zip(tokens, questions, strict=True):
+            numbers = [START, *(self.number.get(word, UNKNOWN) for word in split(question))][:length]
             row[: len(numbers)] = numbers
-        return found
+        return tokens
 
     def longest(self, questions: Sequence[str]) -> int:
         return 1 + max((len(split(question)) for question in questions), default=0)
@@ -62,7 +64,7 @@ def split(question: str) -> list[str]:
 
 
 def words_of(questions: Iterable[str], most: int) -> tuple[str, ...]:
-    """The most frequent words, by the alphabet where they are as frequent."""
+    """The most frequent words; equally frequent ones in alphabetical order."""
     counts = Counter(word for question in questions for word in split(question))
     return tuple(sorted(counts, key=lambda word: (-counts[word], word))[:most])
 
@@ -71,19 +73,19 @@ class Pieces:
     """The tokens of a pretrained encoder, by its own tokeniser."""
 
     def __init__(self, where: str):
-        self.tokenizer = loaded(lambda auto, **how: auto.AutoTokenizer.from_pretrained(where, **how), where)
+        self.tokenizer = loaded(where, lambda library, **how: library.AutoTokenizer.from_pretrained(where, **how))
         if self.tokenizer.pad_token_id is None:
             raise ValueError(f"--settings.text {where}: its tokeniser has no token that fills up short questions")
         self.pad, self.count = self.tokenizer.pad_token_id, len(self.tokenizer)
-        self.start = self.tokenizer("")["input_ids"][0] if self.tokenizer("")["input_ids"] else self.pad
+        empty = self.tokenizer("")["input_ids"]
+        self.start = empty[0] if empty else self.pad
 
     def __call__(self, questions: Sequence[str], length: int) -> np.ndarray:
-        found = self.tokenizer(list(questions), padding="max_length", truncation=True, max_length=length)
-        return np.array(found["input_ids"], np.int64).reshape(len(questions), length)
+        tokens = self.tokenizer(list(questions), padding="max_length", truncation=True, max_length=length)
+        return np.array(tokens["input_ids"], np.int64).reshape(len(questions), length)
 
     def longest(self, questions: Sequence[str]) -> int:
-        each = self.tokenizer(list(questions))["input_ids"] if questions else []
-        return max(map(len, each), default=1)
+        return max(map(len, self.tokenizer(list(questions))["input_ids"] if questions else []), default=1)
 
 
 class WordEncoder(nn.Module):
@@ -100,36 +102,36 @@ class WordEncoder(nn.Module):
 
     def forward(self, tokens: Tensor, real: Tensor) -> Tensor:
         """Tokens [B, L], those that are no padding [B, L] -> [B, L, W]."""
-        x, mix = self.embed(tokens) + self.positions, among(real)
+        x, mix = self.embed(tokens) + self.positions, padding_mask(real)
         for block in self.blocks:
             x = block(x, mix)
         return self.norm(x)
 
 
-class Pretrained(nn.Module):
-    """A transformer of the library transformers, as BERT is one, brought to the width that is wanted.
+class PretrainedText(nn.Module):
+    """A transformer like BERT from the library transformers, projected to the width W. Without dropout.
 
-    Its weights are read from safetensors, and none of its repository's code runs. Without dropout.
+    Its weights are read from safetensors, and none of its repository's code runs.
     """
 
     def __init__(self, where: str, length: int, width: int):
         super().__init__()
-        # "cpu": settings are checked under the meta device, and an encoder that is not there has to fail there.
+        # "cpu": settings are checked under the meta device, where a missing encoder has to fail, too.
         with torch.device("cpu"), torch.random.fork_rng(devices=[]):
-            how: dict[str, Any] = {"use_safetensors": True, "dtype": torch.float32}
-            self.net = loaded(lambda auto, **k: auto.AutoModel.from_pretrained(where, **how, **k), where)
-        facts = self.net.config
-        if facts.is_encoder_decoder or not getattr(facts, "hidden_size", None):
-            raise ValueError(f"--settings.text {where}: a {facts.model_type} is no encoder of text as BERT is one")
-        most = getattr(facts, "max_position_embeddings", length)
+            options: dict[str, Any] = {"use_safetensors": True, "dtype": torch.float32}
+            self.net = loaded(where, lambda library, **how: library.AutoModel.from_pretrained(where, **options, **how))
+        config = self.net.config
+        if config.is_encoder_decoder or not getattr(config, "hidden_size", None):
+            raise ValueError(f"--settings.text {where}: a {config.model_type} is no encoder of text like BERT")
+        most = getattr(config, "max_position_embeddings", length)
         if length > most:
             raise ValueError(f"--settings.length is {length}: {where} reads {most} tokens at most")
         for name, part in self.net.named_children():
             if name == "pooler":
-                part.requires_grad_(False)  # not part of it
-        self.proj = nn.Linear(facts.hidden_size, width)
+                part.requires_grad_(False)  # not used
+        self.proj = nn.Linear(config.hidden_size, width)
 
-    def train(self, mode: bool = True) -> "Pretrained":
+    def train(self, mode: bool = True) -> "PretrainedText":
         super().train(mode)
         self.net.eval()  # no dropout
         return self
@@ -139,13 +141,13 @@ class Pretrained(nn.Module):
         return self.proj(self.net(input_ids=tokens, attention_mask=real.long()).last_hidden_state)
 
 
-def among(real: Tensor) -> Any:
+def padding_mask(real: Tensor) -> Mix:
     """Attention to the tokens [B, L] that are no padding."""
     return partial(F.scaled_dot_product_attention, attn_mask=real[:, None, None])
 
 
-def loaded(load: Any, where: str) -> Any:
-    """What the library reads: from a directory without looking anywhere else. ValueError in one line: it cannot."""
+def loaded(where: str, load: Callable[..., Any]) -> Any:
+    """Load with transformers, from a directory without using the network. ValueError in one line when it cannot."""
     try:
         import transformers
         from transformers.utils import logging
@@ -154,7 +156,7 @@ def loaded(load: Any, where: str) -> Any:
     local = Path(where).is_dir()
     if not local and where.startswith((".", "/", "~")):
         raise ValueError(f"--settings.text {where}: no such directory")
-    verbose = logging.get_verbosity()
+    verbosity = logging.get_verbosity()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
@@ -162,5 +164,5 @@ def loaded(load: Any, where: str) -> Any:
     except (OSError, ValueError, KeyError) as e:
         raise ValueError(f"--settings.text {where}: {str(e).strip().splitlines()[0]}") from None
     finally:
-        logging.set_verbosity(verbose)
+        logging.set_verbosity(verbosity)
         logging.enable_progress_bar()

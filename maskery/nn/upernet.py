@@ -3,14 +3,13 @@
 B batch, D width of the encoder, W width of the decoder, h x w patches
 
     levels       tokens of four depths, brought to h/2 .. 4 h lines: strides 4, 8, 16, 32 for patches of 16
-    pooled       the coarsest level, averaged over 1, 4, 9 and 36 cells beside itself (PSPNet)
+    pooled       the coarsest level with its averages over 1, 4, 9 and 36 cells (PSPNet)
     top-down     every level is added to the finer one before it (FPN)
     fused        all levels, enlarged to the finest                                            [B, W, 4 h, 4 w]
 
-transformers 5 has this decoder with BatchNorm, whose averages change in forward, which nothing here does, and which
-wants synchronising where a device has two images of 512 pixels. So it is written out, with GroupNorm (Wu & He 2018, who
-find it as good); a test holds it against transformers' with the norms exchanged. Stated: pools 1, 2, 3, 6; the
-rescaling (BEiT's code). Ours: GroupNorm for SyncBN.
+transformers 5 has this decoder with BatchNorm, whose averages change in `forward` and need synchronising where a device
+has two images of 512 pixels. So it is written out, with GroupNorm (Wu & He 2018, who find it as good), and tested
+against transformers' with the norms exchanged. Stated: pools 1, 2, 3, 6; the rescaling (BEiT's code). Ours: GroupNorm.
 """
 
 import math
@@ -20,21 +19,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .pyramid import upscale
+
 POOLS = (1, 2, 3, 6)  # cells along a side
 
 
 def norm(width: int) -> nn.GroupNorm:
-    """32 groups, or fewer: one of a single channel would be all zeros where the image is averaged to one place."""
+    """GroupNorm with 32 groups or fewer: a single channel averaged to one place would always become zero."""
     return nn.GroupNorm(math.gcd(32, max(1, width // 8)), width)
 
 
-class ConvNorm(nn.Sequential):
+def conv_norm(before: int, after: int, size: int) -> nn.Sequential:
     """Convolution that keeps the size, norm, ReLU."""
-
-    def __init__(self, before: int, after: int, size: int):
-        conv = nn.Conv2d(before, after, size, padding=size // 2, bias=False)
-        nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
-        super().__init__(conv, norm(after), nn.ReLU())
+    conv = nn.Conv2d(before, after, size, padding=size // 2, bias=False)
+    nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
+    return nn.Sequential(conv, norm(after), nn.ReLU())
 
 
 class Pyramid(nn.Module):
@@ -42,10 +41,8 @@ class Pyramid(nn.Module):
 
     def __init__(self, dim: int):
         super().__init__()
-        self.four = nn.Sequential(
-            nn.ConvTranspose2d(dim, dim, 2, 2), norm(dim), nn.GELU(), nn.ConvTranspose2d(dim, dim, 2, 2)
-        )
-        self.two = nn.ConvTranspose2d(dim, dim, 2, 2)
+        self.four = nn.Sequential(upscale(dim, dim), norm(dim), nn.GELU(), upscale(dim, dim))
+        self.two = upscale(dim, dim)
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
         a, b, c, d = maps
@@ -58,22 +55,22 @@ class UPerNet(nn.Module):
 
     def __init__(self, dim: int, width: int):
         super().__init__()
-        self.pooled = nn.ModuleList(ConvNorm(dim, width, 1) for _ in POOLS)
-        self.bottleneck = ConvNorm(dim + len(POOLS) * width, width, 3)
-        self.lateral = nn.ModuleList(ConvNorm(dim, width, 1) for _ in range(3))
-        self.out = nn.ModuleList(ConvNorm(width, width, 3) for _ in range(3))
-        self.fuse = ConvNorm(4 * width, width, 3)
+        self.pooled = nn.ModuleList(conv_norm(dim, width, 1) for _ in POOLS)
+        self.bottleneck = conv_norm(dim + len(POOLS) * width, width, 3)
+        self.lateral = nn.ModuleList(conv_norm(dim, width, 1) for _ in range(3))
+        self.out = nn.ModuleList(conv_norm(width, width, 3) for _ in range(3))
+        self.fuse = conv_norm(4 * width, width, 3)
 
     def forward(self, levels: Sequence[Tensor]) -> Tensor:
         *finer, last = levels
         pools = zip(POOLS, self.pooled, strict=True)
         cells = [enlarged(conv(F.adaptive_avg_pool2d(last, n)), last) for n, conv in pools]
-        found = [conv(x) for conv, x in zip(self.lateral, finer, strict=True)]
-        found.append(self.bottleneck(torch.cat([last, *cells], dim=1)))
+        fused = [conv(x) for conv, x in zip(self.lateral, finer, strict=True)]
+        fused.append(self.bottleneck(torch.cat([last, *cells], dim=1)))
         for i in (2, 1, 0):
-            found[i] = found[i] + enlarged(found[i + 1], found[i])
-        outs = [conv(x) for conv, x in zip(self.out, found[:3], strict=True)]
-        return self.fuse(torch.cat([outs[0], *(enlarged(x, outs[0]) for x in (*outs[1:], found[3]))], dim=1))
+            fused[i] = fused[i] + enlarged(fused[i + 1], fused[i])
+        outs = [conv(x) for conv, x in zip(self.out, fused[:3], strict=True)]
+        return self.fuse(torch.cat([outs[0], *(enlarged(x, outs[0]) for x in (*outs[1:], fused[3]))], dim=1))
 
 
 def enlarged(x: Tensor, like: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ..runs.metrics import whole_lines
+from ..runs.metrics import complete_lines
 
 ACCURACIES = {  # of looks
     "knn_mean_patch": "20-NN, mean patch",
@@ -27,7 +27,7 @@ def learning_curves(run: Path) -> Path | None:
         return None
     from matplotlib.figure import Figure
 
-    facts = [json.loads(line) for line in whole_lines(run / "metrics.jsonl")]
+    facts = [json.loads(line) for line in complete_lines(run / "metrics.jsonl")]
     steps, looks = [f for f in facts if "loss" in f], [f for f in facts if "loss" not in f]
     votes = [name for name in ACCURACIES if any(name in f for f in looks)]
     figure = Figure(figsize=(5 * (3 if votes else 2), 3.4), layout="constrained")

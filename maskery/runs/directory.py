@@ -1,7 +1,12 @@
-"""What a run directory says: its configuration and its weights."""
+"""What a run directory holds: configuration, checkpoints, numbers, evaluations."""
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError
 from torch import Tensor
@@ -10,28 +15,44 @@ from .. import checkpoint
 from ..config import Run, read
 from ..objectives import OBJECTIVES
 from ..options import UsageError, options, parse
+from .best import BEST
+from .metrics import Metrics, read_metrics
+
+BEFORE_AFTER, COMPARISON, CHOSEN_HEAD = "before-after.json", "compare.json", "chosen.json"  # in evals/, no results
+OTHERS = tuple(f"evals/{name}" for name in (BEFORE_AFTER, COMPARISON, CHOSEN_HEAD))
+JSON_FILES = ("environment.json", "baselines.json", *OTHERS)
+SKIPPED_SHOWN = 200  # names of unreadable images that `RunDirectory.skipped` returns
 
 
-def is_run(place: Path) -> bool:
-    """Whether it is a run or one of its checkpoints."""
-    ours = (place / "state.json").exists() or (place / "checkpoints").is_dir()
-    return ours and not (place / "config.json").exists()
+def is_run(where: Path) -> bool:
+    """Whether WHERE is a run or one of its checkpoints."""
+    ours = (where / "state.json").exists() or (where / "checkpoints").is_dir()
+    return ours and not (where / "config.json").exists()
 
 
-def run_of(where: Path, say: Callable[[str], None] = print) -> Run:
-    """The run of a run directory or of one of its checkpoints. When config.yaml is damaged, a checkpoint's is taken."""
-    try:
-        return run_from(where / "config.yaml")
-    except ValueError as damage:
-        good, _ = checkpoint.newest_good(where / "checkpoints")
-        if good is None:
-            raise
-        say(f"{damage}; taking {good / 'config.yaml'} instead")
-        return run_from(good / "config.yaml")
+def open_run(where: Path, say: Callable[[str], None] = print) -> "RunDirectory":
+    """Open a run or one of its checkpoints. ValueError when its configuration cannot be read.
+
+    Of a damaged config.yaml the newest checkpoint's copy takes the place, and `say` gets a message.
+    """
+    is_checkpoint = (where / "state.json").exists() and not (where / "checkpoints").is_dir()
+    directory = RunDirectory(where.parent.parent, where) if is_checkpoint else RunDirectory(where)
+    if directory.config_problem:
+        say(directory.config_problem)
+    return directory
 
 
-def run_from(path: Path) -> Run:
-    """The run a YAML file describes. ValueError names the file and what is wrong in it."""
+def open_tolerantly(path: Path) -> "RunDirectory":
+    """Open a run whose every file may be missing or damaged. ValueError when there is no run at all."""
+    if not path.is_dir():
+        raise ValueError(f"{path}: there is no such run")
+    if not (path / "config.yaml").exists() and not (path / "metrics.jsonl").exists():
+        raise ValueError(f"{path}: is no run: neither config.yaml nor metrics.jsonl is in it")
+    return RunDirectory(path)
+
+
+def read_config(path: Path) -> Run:
+    """Parse a config.yaml. ValueError names the file and what is wrong in it."""
     tree = read(path)
     method = tree.get("method", "mae")
     if method not in OBJECTIVES:
@@ -42,15 +63,192 @@ def run_from(path: Path) -> Run:
         raise ValueError(f"{path}: {e}") from None
 
 
-def objective_state(where: Path) -> dict[str, Tensor]:
-    """All tensors of the network of a run (its newest good checkpoint) or of a checkpoint."""
-    file = where
-    if not (where / "state.json").exists():
-        good, damaged = checkpoint.newest_good(where / "checkpoints")
-        if good is None:
-            raise ValueError(f"{where}: no checkpoint can be used" + (f": {'; '.join(damaged)}" if damaged else " yet"))
-        file = good
+@dataclass(frozen=True)
+class RunDirectory:
+    """A run, or one checkpoint of it. Files are read on first use; all but config.yaml may be missing or damaged."""
+
+    path: Path  # of the run
+    checkpoint: Path | None = None  # the one that was named, of RUN/checkpoints/STEP
+
+    # ------------------------------------------------------------------------------------------------ configuration
+    @property
+    def run(self) -> Run:
+        """The run's configuration. ValueError when no copy of it can be read."""
+        return self._config[0]
+
+    @property
+    def config_problem(self) -> str:
+        """What is wrong with config.yaml, and which copy is taken instead."""
+        return self._config[1]
+
+    @cached_property
+    def _config(self) -> tuple[Run, str]:
+        try:
+            return read_config((self.checkpoint or self.path) / "config.yaml"), ""
+        except ValueError as e:
+            if self.checkpoint or not self.newest:
+                raise
+            copy = self.newest / "config.yaml"
+            return read_config(copy), f"{e}; taking {copy} instead"
+
+    @cached_property
+    def config_values(self) -> Mapping[str, Any]:
+        """The values in config.yaml; empty when it is damaged."""
+        try:
+            return read(self.path / "config.yaml")
+        except ValueError:
+            return {}
+
+    # -------------------------------------------------------------------------------------------------- checkpoints
+    @cached_property
+    def _newest_good(self) -> tuple[Path | None, tuple[str, ...]]:
+        return checkpoint.newest_good(self.path / "checkpoints")
+
+    @property
+    def newest(self) -> Path | None:
+        """The newest checkpoint whose files are as they were written."""
+        return self._newest_good[0]
+
+    @property
+    def last(self) -> str | None:
+        """The name of the newest checkpoint, unchecked."""
+        return (_text(self.path / "checkpoints" / "last") or "").strip() or None
+
+    @property
+    def best(self) -> Path | None:
+        """The best checkpoint, where one was kept."""
+        path = self.path / "checkpoints" / BEST
+        return path if (path / "state.json").exists() else None
+
+    def state(self, path: Path | None) -> Mapping[str, Any]:
+        """The contents of a checkpoint's state.json; empty without one."""
+        return (_json(path / "state.json") or {}) if path else {}
+
+    def tensors(self, best: bool = False) -> dict[str, Tensor]:
+        """All tensors of the network: of the named checkpoint, else of the best if wanted and kept, else the newest."""
+        path = self.checkpoint or (self.best if best else None) or self.newest
+        if path is None:
+            damaged = "; ".join(self._newest_good[1])
+            raise ValueError(f"{self.path}: no checkpoint can be used" + (f": {damaged}" if damaged else " yet"))
+        try:
+            return checkpoint.objective_state(path)
+        except (OSError, ValueError, SafetensorError) as e:
+            raise ValueError(f"{path}: cannot be read: {e}") from e
+
+    # -------------------------------------------------------------------------------------------- numbers, pictures
+    @cached_property
+    def metrics(self) -> Metrics:
+        """The contents of metrics.jsonl so far."""
+        try:
+            return read_metrics(self.path / "metrics.jsonl")
+        except OSError as e:
+            return Metrics(problem=e.strerror or str(e))
+
+    @property
+    def environment(self) -> Mapping[str, Any]:
+        return self._json("environment.json") or {}
+
+    @property
+    def baselines(self) -> Mapping[str, Any]:
+        return self._json("baselines.json") or {}
+
+    @property
+    def before_after(self) -> Mapping[str, Any]:
+        return self._json(f"evals/{BEFORE_AFTER}") or {}
+
+    @property
+    def comparison(self) -> Mapping[str, Any]:
+        """The numbers of a run that `maskery compare` made."""
+        return self._json(f"evals/{COMPARISON}") or {}
+
+    @property
+    def chosen_head(self) -> int | None:
+        """Which of several heads is the classifier; None before the run was measured."""
+        head = (self._json(f"evals/{CHOSEN_HEAD}") or {}).get("head")
+        return head if isinstance(head, int) else None
+
+    @property
+    def evaluations(self) -> tuple[Path, ...]:
+        """The files of results in evals/."""
+        files = (self.path / "evals").glob("*.json")
+        return tuple(sorted(file for file in files if f"evals/{file.name}" not in OTHERS))
+
+    @property
+    def strips(self) -> tuple[Path, ...]:
+        """Pictures of the same held-out images after more and more steps."""
+        return tuple(sorted((self.path / "samples").glob("step-*.png")))
+
+    @cached_property
+    def skipped(self) -> tuple[tuple[tuple[str, str], ...], int]:
+        """The first images that could not be read as (name, reason), and how many there are."""
+        try:
+            with (self.path / "skipped.jsonl").open(encoding="utf-8", errors="replace") as stream:
+                lines = (line for line in stream if line.endswith("\n"))
+                first = [entry for line in islice(lines, SKIPPED_SHOWN) if (entry := _skipped(line))]
+                return tuple(first), len(first) + sum(1 for _ in lines)
+        except OSError:
+            return (), 0
+
+    # ------------------------------------------------------------------------------------------ damage and versions
+    def damaged(self) -> list[str]:
+        """The JSON files that exist and cannot be read, evaluations aside."""
+        return [name for name in JSON_FILES if self._json(name) is None]
+
+    def missing(self) -> Iterator[str]:
+        """Sentences about what a report of this run cannot show."""
+        try:
+            if self.config_problem:
+                yield self.config_problem
+            read(self.path / "config.yaml")
+        except ValueError as e:
+            yield f"The configuration cannot be read: {e}"
+        metrics = self.metrics
+        if metrics.problem:
+            yield f"No numbers yet: {metrics.problem} (metrics.jsonl)."
+        elif not metrics.lines:
+            yield "No steps have been logged yet."
+        if metrics.damaged:
+            yield f"{metrics.damaged:,} lines of metrics.jsonl are damaged and left out."
+        for name in self.damaged():
+            yield f"{name} is damaged and left out."
+        if metrics.looks and "guesses" not in self.baselines:
+            yield "What guesses would lose was not measured (baselines.json): nothing is held out, or an old run."
+        if not self.last:
+            yield "There is no checkpoint yet."
+        if not self.strips:
+            yield "There are no pictures in samples/ (none were asked for, or none is made yet)."
+
+    def version(self) -> str:
+        """A text that changes with the files a report is made from: their sizes and times."""
+        names = ("config.yaml", "metrics.jsonl", "baselines.json", "checkpoints/last", "skipped.jsonl")
+        files = (self.path / name for name in (*names, "samples", "evals"))
+        return " ".join(f"{s.st_size}.{s.st_mtime_ns}" for s in (f.stat() for f in files if f.exists()))
+
+    def _json(self, name: str) -> Mapping[str, Any] | None:
+        return _json(self.path / name)
+
+
+def _json(path: Path) -> Mapping[str, Any] | None:
+    """The object in a JSON file; empty when there is no file, None when it is damaged."""
+    if not path.exists():
+        return {}
     try:
-        return checkpoint.objective_state(file)
-    except (OSError, ValueError, SafetensorError) as e:
-        raise ValueError(f"{file}: cannot be read: {e}") from e
+        tree = json.loads(_text(path) or "")
+    except ValueError:
+        return None
+    return tree if isinstance(tree, dict) else None
+
+
+def _text(path: Path) -> str | None:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+
+
+def _skipped(line: str) -> tuple[str, str] | None:
+    try:
+        entry = json.loads(line)
+        return str(entry["name"]), str(entry["reason"])
+    except (ValueError, KeyError, TypeError):
+        return None

@@ -1,4 +1,4 @@
-"""metrics.jsonl in bounded memory: however long a run was, at most some thousand buckets of it, and its looks.
+"""Read metrics.jsonl in bounded memory: a few thousand buckets of log lines, and the periodic evaluations (looks).
 
 A bucket is a number of consecutive log lines: their last step, and mean, lowest and highest of every number.
 """
@@ -13,17 +13,18 @@ from typing import Any
 
 import numpy as np
 
-CHUNK, MOST = 1024, 4096  # lines parsed at a time; buckets at most
-LOOKS = 4096  # looks kept at most, evenly thinned
+CHUNK, MAX_BUCKETS = 1024, 4096  # lines parsed at a time
+MAX_LOOKS = 4096  # more are thinned evenly
 
-NEWEST = ("step", "t", "epoch")  # numbers that say where a bucket ends, not what is usual in it
+MIN_RATE = 0.05  # images per second are logged to a tenth: what reads 0.0 is less than this
+POSITIONS = ("step", "t", "epoch")  # where a bucket ends: the last value counts, not the mean
 
 Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Column:
-    """One number over the run, a value a bucket; nan where no line of the bucket has it."""
+    """One number over the run, one value per bucket; NaN where no line of the bucket has it."""
 
     mean: np.ndarray
     low: np.ndarray
@@ -35,8 +36,9 @@ class Metrics:
     columns: dict[str, Column] = field(default_factory=dict)
     looks: tuple[Row, ...] = ()
     lines: int = 0  # log lines in the file
-    damaged: int = 0  # lines that are none
+    damaged: int = 0  # lines that cannot be parsed
     last: Row = field(default_factory=dict)  # the newest log line
+    problem: str = ""  # why the file cannot be read
 
     def __getitem__(self, name: str) -> np.ndarray:
         """Bucket means of one number; empty when nothing was logged."""
@@ -48,32 +50,41 @@ class Metrics:
 
     @property
     def steps(self) -> int:
-        """Of the whole run; 0 when nobody knows yet."""
+        """Steps of the full run; 0 before the first log line."""
         return round(self.last["step"] / self.last["t"]) if self.last.get("t") else 0
 
-    def late(self, name: str, share: float = 0.25) -> np.ndarray:
-        """Values of the newest part of what was logged, one of them at least where there is any."""
+    def late(self, name: str, fraction: float = 0.25) -> np.ndarray:
+        """The newest fraction of a number's logged values; at least one value if there is any."""
         values = self[name][np.isfinite(self[name])]
-        return values[len(values) - max(1, math.ceil(share * len(values))) :] if len(values) else values
+        return values[len(values) - max(1, math.ceil(fraction * len(values))) :] if len(values) else values
+
+    def training_seconds(self, batch_size: int) -> float | None:
+        """The time of all steps by their logged speed; None when no speed was logged."""
+        steps, rates = self["step"], self["images_per_second"]
+        known = np.isfinite(rates)
+        if not known.any():
+            return None
+        images = np.diff(steps, prepend=0) * batch_size
+        return float((images[known] / np.maximum(rates[known], MIN_RATE)).sum())
 
 
 def read_metrics(path: Path) -> Metrics:
-    """What is in the file so far; a last line without its end is no line yet. OSError when it cannot be read."""
-    looks, damaged, lines, columns, last = [], 0, 0, Columns(), {}
+    """Read the complete lines of the file so far. OSError when it cannot be read."""
+    looks, damaged, lines, buckets, last = [], 0, 0, Buckets(), {}
     with path.open("rb") as stream:
         for rows, bad in _chunks(stream):
             damaged += bad
-            found = [row for row in rows if "loss" in row]
+            logged = [row for row in rows if "loss" in row]
             looks += [row for row in rows if "loss" not in row]
-            looks = looks[:1] + looks[1:-1:2] + looks[-1:] if len(looks) > LOOKS else looks
-            lines += len(found)
-            columns.add(found)
-            last = found[-1] if found else last
-    return Metrics(columns.made(), tuple(looks), lines, damaged, last)
+            looks = looks[:1] + looks[1:-1:2] + looks[-1:] if len(looks) > MAX_LOOKS else looks
+            lines += len(logged)
+            buckets.add(logged)
+            last = logged[-1] if logged else last
+    return Metrics(buckets.columns(), tuple(looks), lines, damaged, last)
 
 
-class Columns:
-    """Buckets in the making: when there are too many, neighbours become one."""
+class Buckets:
+    """Collects log lines in buckets; merges neighbours when there are too many."""
 
     def __init__(self) -> None:
         self.stride, self.counts = 1, np.empty(0)
@@ -92,12 +103,12 @@ class Columns:
             mean = np.add.reduceat(np.where(known, values, 0.0), starts) / np.where(n, n, math.nan)
             low = np.fmin.reduceat(np.where(known, values, math.nan), starts)
             high = np.fmax.reduceat(np.where(known, values, math.nan), starts)
-            if name in NEWEST:
+            if name in POSITIONS:
                 mean = high
             before = self.parts.get(name, np.full((3, len(self.counts)), math.nan))
             self.parts[name] = np.concatenate([before, np.stack([mean, low, high])], axis=1)
         self.counts = np.append(self.counts, counts)
-        while len(self.counts) > MOST:
+        while len(self.counts) > MAX_BUCKETS:
             self.halve()
 
     def halve(self) -> None:
@@ -110,17 +121,17 @@ class Columns:
                 known[0] + known[1] > 0, known[0] + known[1], math.nan
             )
             low, high = np.fmin(l1, l2), np.fmax(h1, h2)
-            merged = np.stack([high if name in NEWEST else both, low, high])
+            merged = np.stack([high if name in POSITIONS else both, low, high])
             self.parts[name] = np.concatenate([merged, part[:, even:]], axis=1)
         self.counts = np.append(a + b, self.counts[even:])
         self.stride *= 2
 
-    def made(self) -> dict[str, Column]:
+    def columns(self) -> dict[str, Column]:
         return {name: Column(*part) for name, part in self.parts.items()}
 
 
 def _chunks(stream: Iterable[bytes]) -> Iterator[tuple[list[Row], int]]:
-    """Rows of some lines at a time, and how many lines were none."""
+    """Parse some lines at a time; yields rows, and how many lines were damaged."""
     stream = iter(stream)
     while lines := [line for line in itertools.islice(stream, CHUNK) if line.endswith(b"\n")]:
         try:
@@ -139,15 +150,15 @@ def _row(line: bytes) -> Any:
 
 
 def _numbers(values: list[Any]) -> np.ndarray:
-    """As floats; nan where there is none."""
+    """As floats; NaN where there is none."""
     try:
         return np.array(values, dtype=float)  # None is nan
     except (TypeError, ValueError, OverflowError):
         return np.array([float(v) if isinstance(v, int | float) and abs(v) < 1e300 else math.nan for v in values])
 
 
-def whole_lines(path: Path) -> list[str]:
-    """The lines of a file; a last one without its end was cut off and is no line."""
+def complete_lines(path: Path) -> list[str]:
+    """The lines of a file, without a last one that was cut off."""
     if not path.exists():
         return []
     return [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]

@@ -8,9 +8,9 @@ import torch
 from ..data.dataset import open_data
 from ..evals.results import Result, fingerprint, write
 from ..pictures.learning_curves import learning_curves
-from ..runs.directory import run_of
+from ..runs.directory import open_run
 from ..terminal import Quiet
-from .classification.load import load_task
+from .checkpoint import load_objective
 from .classification.report import CLASSIFICATION_REPORT
 from .detection.report import DETECTION_REPORT
 from .outcome import MeasureContext, Report
@@ -29,9 +29,10 @@ REPORTS: dict[str, Report] = {
 
 def measure(where: Path, device: torch.device, of: str, weights: str) -> Result:
     """Measure the run at WHERE at its best checkpoint, and write its evals/: result.json, pictures, curves.png."""
-    run = run_of(where)
+    directory = open_run(where)
+    run = directory.run
     report = REPORTS[run.method]
-    task = load_task(where, run).to(device)
+    task = load_objective(directory).to(device)
     opened = open_data(run.data, replace(run.images, memory=0.0), run.size, Quiet())
     _, data = task.prepare(run.settings, opened)
     precision = torch.bfloat16 if run.precision == "bf16" else torch.float32

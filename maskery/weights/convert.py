@@ -1,8 +1,7 @@
-"""State dicts of other libraries under our names. What our vision transformer can be is converted, without changing
-what the network computes; what it cannot be is refused by name.
+"""Convert state dicts of other libraries to our names without changing what the network computes.
 
-timm, the official MAE and RC-MAE, DINO and MoCo v3 have our names already. Hugging Face writes others, and has others
-again in memory; both are read.
+What our vision transformer cannot be is refused by name. timm, the official MAE and RC-MAE, DINO and MoCo v3 have our
+names already. Hugging Face writes others, and has others again in memory; both are read.
 
 D width, N patches
 """
@@ -14,7 +13,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..nn.vit import IMAGENET_MEAN, IMAGENET_STD, SIZES, ViT, ViTConfig
 
@@ -35,8 +34,8 @@ HUGGING_FACE = (
     (r"\.layer_scale([12])\.lambda1$", r".ls\1.gamma"),
     (r"^layernorm\.", "norm."),
 )
-HEADS_OF_OTHERS = r"(heads?|head_dist|fc|classifier|pooler|pre_logits|attn_pool|dino_head|ibot_head|mask_token)(\.|$)"
-REFUSED = (  # a pattern in the name of a tensor, and what it is
+UNUSED = r"(heads?|head_dist|fc|classifier|pooler|pre_logits|attn_pool|dino_head|ibot_head|mask_token)(\.|$)"
+UNSUPPORTED = (  # a pattern in the name of a tensor, and what it is
     (r"^(reg|register)_tokens?$", "register tokens"),
     (r"^dist_token$", "a distillation token"),
     (r"^(norm_pre|pre_layrnorm|ln_pre)\.", "a norm before its first block, as CLIP has it"),
@@ -48,8 +47,8 @@ REFUSED = (  # a pattern in the name of a tensor, and what it is
 
 
 @dataclass(frozen=True)
-class Facts:
-    """What no tensor says about a network, where it is known."""
+class Metadata:
+    """What no tensor says about a network; None where it is not known."""
 
     heads: int | None = None
     image_size: tuple[int, int] | None = None  # (height, width) in pixels
@@ -59,87 +58,89 @@ class Facts:
     decoder_heads: int | None = None
 
 
-def encoder_names(raw: Mapping[str, Tensor], facts: Facts) -> tuple[dict[str, Tensor], list[str]]:
-    """The tensors of an encoder under our names in float32, and in words what was done besides renaming.
+def encoder_tensors(raw: Mapping[str, Tensor], metadata: Metadata) -> tuple[dict[str, Tensor], list[str]]:
+    """Convert the tensors of an encoder to our names in float32; also returns what was done besides renaming.
 
     The class token may be missing, nothing else. ValueError names what our ViT cannot be.
     """
-    state = _renamed(raw)
+    state = _rename(raw)
     notes = _fold_layer_scale(state)
-    left = sorted({name.split(".")[0] for name in state if re.match(HEADS_OF_OTHERS, name)})
-    state = {name: t for name, t in state.items() if not re.match(HEADS_OF_OTHERS, name)}
-    for pattern, what in REFUSED:
-        for name in state:
-            if re.search(pattern, name):
-                raise ValueError(f"the network has {what} ({name}), which a plain vision transformer has not")
-    kernel = state["patch_embed.proj.weight"]
-    if kernel.ndim != 4 or kernel.shape[2] != kernel.shape[3]:
-        raise ValueError(f"patch_embed.proj.weight is {list(kernel.shape)}: patches have to be square, [D, C, p, p]")
-    if "pos_embed" not in state:
-        raise ValueError("the network has no table of positions (pos_embed), which a plain vision transformer has")
-    depth = 1 + max((int(m[1]) for name in state if (m := re.match(r"blocks\.(\d+)\.", name))), default=-1)
+    unused = sorted({name.split(".")[0] for name in state if re.match(UNUSED, name)})
+    state = {name: t for name, t in state.items() if not re.match(UNUSED, name)}
+    _check_parts(state)
+    kernel, depth = state["patch_embed.proj.weight"], count_blocks(state)
     if any(f"blocks.{i}.attn.qkv.bias" not in state for i in range(depth)):
         notes.append("zeros for biases that its queries, keys and values do not have")
         for i in range(depth):
             state.setdefault(f"blocks.{i}.attn.qkv.bias", kernel.new_zeros(3 * kernel.shape[0]))
-    if _class_token_is_nowhere(state["pos_embed"], kernel.shape[-1], facts):
+    if _lacks_class_position(state["pos_embed"], kernel.shape[-1], metadata):
         state["pos_embed"] = F.pad(state["pos_embed"], (0, 0, 1, 0))
         notes.append("zeros for the position of the class token, which it does not have")
-    _same_as_ours(state, depth)
-    return {k: t.float() for k, t in state.items()}, notes + ([f"{', '.join(left)} left out"] if left else [])
+    _check_shapes(state, depth)
+    return {k: t.float() for k, t in state.items()}, notes + ([f"{', '.join(unused)} left out"] if unused else [])
 
 
-def decoder_names(raw: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of an MAE decoder under the names of `nn.decoder.Decoder`; empty when there is none."""
-    state = {name.removeprefix("decoder_"): t.float() for name, t in _renamed(raw).items()}
+def decoder_tensors(raw: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Convert the tensors of an MAE decoder to the names of `nn.decoder.Decoder`; empty when there is none."""
+    state = {name.removeprefix("decoder_"): t.float() for name, t in _rename(raw).items()}
     return state if "embed.weight" in state else {}
 
 
-def config_of(encoder: Mapping[str, Tensor], facts: Facts) -> tuple[ViTConfig, list[str]]:
-    """The network of these tensors, and in words what had to be assumed. ValueError names the fact that is missing."""
+def vit_config(encoder: Mapping[str, Tensor], metadata: Metadata) -> tuple[ViTConfig, list[str]]:
+    """The configuration of these tensors, and in words what had to be assumed. ValueError names what is not known."""
     dim, c, p, _ = encoder["patch_embed.proj.weight"].shape
-    depth, notes = depth_of(encoder), []
-    heads = facts.heads or HEADS.get(dim)
+    depth, notes = count_blocks(encoder), []
+    heads = metadata.heads or HEADS.get(dim)
     if heads is None:
         raise ValueError(f"a width of {dim} does not say how many heads there are: say it behind the name, #heads=N")
-    mean, std = normalisation(c, facts)
+    mean, std = normalisation(c, metadata)
     if mean is None or std is None:
         raise ValueError(
             f"nothing says how its {c} channels were normalised: say it behind the name, "
             "#mean=M1:M2:...,std=S1:S2:... of values in [0, 1]"
         )
-    if (mean, std) != (facts.mean, facts.std):
+    if (mean, std) != (metadata.mean, metadata.std):
         notes.append("nothing says how its images were normalised: ImageNet's mean and std are taken")
-    return ViTConfig(dim, depth, heads, p, image_size(encoder, facts), mean, std), notes
+    return ViTConfig(dim, depth, heads, p, image_size(encoder, metadata), mean, std), notes
 
 
-def depth_of(encoder: Mapping[str, Tensor]) -> int:
-    return 1 + max((int(name.split(".")[1]) for name in encoder if name.startswith("blocks.")), default=-1)
+def build_vit(config: ViTConfig, tensors: Mapping[str, Tensor], eps: float) -> ViT:
+    """Build an encoder of these tensors, in eval mode on the CPU."""
+    vit = ViT(config)
+    vit.load_state_dict(tensors)
+    for module in vit.modules():
+        if isinstance(module, nn.LayerNorm):
+            module.eps = eps
+    return vit.eval()
 
 
-def normalisation(c: int, facts: Facts) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
-    """Mean and std of c channels as the facts have them, else ImageNet's for three, else None."""
-    if facts.mean and facts.std and len(facts.mean) == len(facts.std) == c:
-        return facts.mean, facts.std
+def count_blocks(tensors: Mapping[str, Tensor]) -> int:
+    """The number of transformer blocks that tensors under our names belong to."""
+    return 1 + max((int(m[1]) for name in tensors if (m := re.match(r"blocks\.(\d+)\.", name))), default=-1)
+
+
+def normalisation(c: int, metadata: Metadata) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
+    """Mean and std of c channels from the metadata, else ImageNet's for three, else None."""
+    if metadata.mean and metadata.std and len(metadata.mean) == len(metadata.std) == c:
+        return metadata.mean, metadata.std
     return (IMAGENET_MEAN, IMAGENET_STD) if c == 3 else (None, None)
 
 
-def image_size(encoder: Mapping[str, Tensor], facts: Facts) -> tuple[int, int]:
+def image_size(encoder: Mapping[str, Tensor], metadata: Metadata) -> tuple[int, int]:
     """(height, width) in pixels of the images that the positions are for."""
     n, p = encoder["pos_embed"].shape[1] - 1, encoder["patch_embed.proj.weight"].shape[-1]
-    if facts.image_size and math.prod(side // p for side in facts.image_size) == n:
-        rows, columns = (side // p for side in facts.image_size)  # a convolution leaves the rest of the pixels alone
+    if metadata.image_size and math.prod(n // p for n in metadata.image_size) == n:
+        rows, columns = (n // p for n in metadata.image_size)  # a convolution leaves the rest of the pixels alone
         return rows * p, columns * p
-    if not _whole_root(n):
+    if not _is_square(n):
+        stated = " and not those of {} x {} pixels".format(*metadata.image_size) if metadata.image_size else ""
         raise ValueError(
-            f"its {n} positions are no square"
-            + (f" and not those of {facts.image_size[0]} x {facts.image_size[1]} pixels" if facts.image_size else "")
-            + ": say the size of its images behind the name, #size=HEIGHTxWIDTH"
+            f"its {n} positions are no square{stated}: say the size of its images behind the name, #size=HEIGHTxWIDTH"
         )
     return math.isqrt(n) * p, math.isqrt(n) * p
 
 
-def _renamed(raw: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _rename(raw: Mapping[str, Tensor]) -> dict[str, Tensor]:
     state: dict[str, Tensor] = {}
     for name, t in raw.items():
         for pattern, ours in HUGGING_FACE:
@@ -147,8 +148,8 @@ def _renamed(raw: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if name in state:
             raise ValueError(f"two tensors would be {name}")
         state[name] = t
-    apart = {re.sub(r"[qkv]\.(weight|bias)$", "", name) for name in state if re.search(r"attn\.[qkv]\.", name)}
-    for block in sorted(apart):  # "blocks.0.attn."
+    separate = {re.sub(r"[qkv]\.(weight|bias)$", "", name) for name in state if re.search(r"attn\.[qkv]\.", name)}
+    for block in sorted(separate):  # "blocks.0.attn."
         for kind in ("weight", "bias"):
             parts = [state.pop(f"{block}{x}.{kind}", None) for x in "qkv"]
             known = [t for t in parts if t is not None]
@@ -173,35 +174,48 @@ def _fold_layer_scale(state: dict[str, Tensor]) -> list[str]:
     return ["LayerScale multiplied into the weights it scales"] if scales else []
 
 
-def _class_token_is_nowhere(table: Tensor, p: int, facts: Facts) -> bool:
-    """Whether the table [1, N or 1 + N, D] has no row for the class token."""
+def _lacks_class_position(table: Tensor, p: int, metadata: Metadata) -> bool:
+    """Whether the position table [1, N or 1 + N, D] has no row for the class token."""
     if table.ndim != 3:
         return False
     n = table.shape[1]
-    if facts.image_size and (patches := math.prod(side // p for side in facts.image_size)) in (n, n - 1):
+    if metadata.image_size and (patches := math.prod(n // p for n in metadata.image_size)) in (n, n - 1):
         return patches == n
-    return _whole_root(n) and not _whole_root(n - 1)
+    return _is_square(n) and not _is_square(n - 1)
 
 
-def _same_as_ours(state: Mapping[str, Tensor], depth: int) -> None:
-    """ValueError when a tensor is not in our ViT of this size, is missing, has another shape or is not finite."""
+def _check_parts(state: Mapping[str, Tensor]) -> None:
+    """Raise ValueError for a part that a plain vision transformer does not have, or one that is missing."""
+    for pattern, what in UNSUPPORTED:
+        for name in state:
+            if re.search(pattern, name):
+                raise ValueError(f"the network has {what} ({name}), which a plain vision transformer has not")
+    kernel = state["patch_embed.proj.weight"]
+    if kernel.ndim != 4 or kernel.shape[2] != kernel.shape[3]:
+        raise ValueError(f"patch_embed.proj.weight is {list(kernel.shape)}: patches have to be square, [D, C, p, p]")
+    if "pos_embed" not in state:
+        raise ValueError("the network has no table of positions (pos_embed), which a plain vision transformer has")
+
+
+def _check_shapes(state: Mapping[str, Tensor], depth: int) -> None:
+    """Raise ValueError when a tensor is not in our ViT of this size, is missing, has another shape or is not finite."""
     dim, c, p, _ = state["patch_embed.proj.weight"].shape
     if dim % 4 or not depth:
         raise ValueError(f"a vision transformer of width {dim} with {depth} blocks cannot be")
     with torch.device("meta"):
         ours = ViT(ViTConfig(dim, depth, 1, p, (p, p), (0.5,) * c, (0.5,) * c))
-    wanted = {name: [*t.shape] for name, t in ours.state_dict().items()}
-    wanted["pos_embed"] = [1, max(2, *state["pos_embed"].shape[1:2]), dim]
-    for name in sorted(state.keys() - wanted.keys()):
+    shapes = {name: [*t.shape] for name, t in ours.state_dict().items()}
+    shapes["pos_embed"] = [1, max(2, *state["pos_embed"].shape[1:2]), dim]
+    for name in sorted(state.keys() - shapes.keys()):
         raise ValueError(f"{name} is not part of a plain vision transformer, and without it another network is left")
-    for name in sorted(wanted.keys() - state.keys() - {"cls_token"}):
+    for name in sorted(shapes.keys() - state.keys() - {"cls_token"}):
         raise ValueError(f"{name} is missing")
     for name, t in state.items():
-        if [*t.shape] != wanted[name]:
-            raise ValueError(f"{name} is {[*t.shape]}, in a plain vision transformer of width {dim} {wanted[name]}")
+        if [*t.shape] != shapes[name]:
+            raise ValueError(f"{name} is {[*t.shape]}, in a plain vision transformer of width {dim} {shapes[name]}")
         if not t.is_meta and not t.isfinite().all():
             raise ValueError(f"{name} has values that are not finite")
 
 
-def _whole_root(n: int) -> bool:
+def _is_square(n: int) -> bool:
     return n > 0 and math.isqrt(n) ** 2 == n

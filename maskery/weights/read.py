@@ -1,4 +1,4 @@
-"""Files of weights from anywhere, read without running code, the networks in them, and what is known about those."""
+"""Read files of weights from anywhere without running code in them; find the networks and their metadata."""
 
 import argparse
 import json
@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from .convert import Facts
+from .convert import Metadata
 
 FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 ANCHORS = ("patch_embed.proj.weight", "embeddings.patch_embeddings.projection.weight")  # every ViT has one of them
@@ -25,16 +25,16 @@ WRAPPERS = {"module", "_orig_mod", "model", "state_dict", "net", "encoder", "bac
 
 
 @dataclass(frozen=True)
-class Found:
-    """One vision transformer in a file, under the names it has there."""
+class Network:
+    """The tensors of one vision transformer, under the names they have in the file."""
 
     encoder: dict[str, Tensor]
     decoder: dict[str, Tensor]  # empty when there is none
-    others: dict[str, Tensor]  # under their whole names: what is beside the networks
+    others: dict[str, Tensor]  # what is beside the networks, under full names
 
 
-def tensors_in(file: Path) -> Mapping[str, Any]:
-    """The tensors of a .safetensors file or of what torch.save wrote, by name, or a tree of such.
+def read_tensors(file: Path) -> Mapping[str, Any]:
+    """Read a .safetensors file or what torch.save wrote: tensors by name, or a tree of such.
 
     ValueError in one line when it is none, is damaged, or holds more than tensors and numbers; no code in it is run.
     """
@@ -59,60 +59,61 @@ def tensors_in(file: Path) -> Mapping[str, Any]:
     return tree
 
 
-def tensors_of(directory: Path) -> Mapping[str, Any]:
-    """As `tensors_in`, of a directory that timm, Hugging Face or we wrote, in one file or several."""
+def read_directory(directory: Path) -> Mapping[str, Any]:
+    """Read the tensors that timm, Hugging Face or we wrote into a directory, in one file or several."""
     file = next((directory / name for name in FILES if (directory / name).exists()), None)
     if file is None:
         raise ValueError(f"{directory}: none of {', '.join(FILES)} is there")
     if file.suffix != ".json":
-        return tensors_in(file)
+        return read_tensors(file)
     shards = read_json(file).get("weight_map")
     if not isinstance(shards, dict) or not shards:
         raise ValueError(f"{file}: damaged: it has no weight_map")
-    parts = [tensors_in(directory / Path(str(name)).name) for name in sorted(set(shards.values()))]
+    parts = [read_tensors(directory / Path(str(name)).name) for name in sorted(set(shards.values()))]
     return {name: t for part in parts for name, t in part.items()}
 
 
-def networks(tree: Mapping[str, Any]) -> dict[str, Found]:
-    """The vision transformers in a tree of tensors by what tells them apart, in the order they have there."""
-    found: dict[str, Found] = {}
+def networks(tree: Mapping[str, Any]) -> dict[str, Network]:
+    """Find the vision transformers in a tree of tensors, by what tells them apart, in their order there."""
+    by_name: dict[str, Network] = {}
     for path, flat in _flat(tree):
         prefixes = {name.removesuffix(anchor) for name in flat for anchor in ANCHORS if name.endswith(anchor)}
         prefixes = sorted((p for p in prefixes if not p or p.endswith(".")), key=len)
         parts = {prefix: _split(prefix, flat, prefixes) for prefix in prefixes}
         used = {name for names in parts.values() for both in names for name in both.values()}
         others = {name: t for name, t in flat.items() if name not in used}
-        for prefix, (encoder, decoder) in parts.items():
-            tensors = [{ours: flat[name] for ours, name in names.items()} for names in (encoder, decoder)]
-            found.setdefault(part_of(f"{path}.{prefix}"), Found(tensors[0], tensors[1], others))
-    return found
+        for prefix, names in parts.items():
+            encoder, decoder = ({short: flat[name] for short, name in part.items()} for part in names)
+            by_name.setdefault(network_name(f"{path}.{prefix}"), Network(encoder, decoder, others))
+    return by_name
 
 
-def part_of(path: str) -> str:
-    """What a path says beyond "here is a network": "teacher_without_ddp.module." -> "teacher", "encoder." -> ""."""
+def network_name(path: str) -> str:
+    """The part of a path that tells networks apart: "teacher_without_ddp.module." -> "teacher", "encoder." -> ""."""
     words = (word.removesuffix("_without_ddp") for word in path.split("."))
     return ".".join(word for word in words if word and word not in WRAPPERS)
 
 
 def decoder_beside(prefix: str) -> str:
-    """Where the decoder of an encoder is: "student.encoder." -> "student.decoder."."""
+    """The decoder's prefix for an encoder's: "student.encoder." -> "student.decoder."."""
     return re.sub(r"[^.]+\.$", "", prefix) + "decoder."
 
 
-def facts_in(directory: Path) -> Facts:
-    """What config.json says, as timm and we write it or as Hugging Face does; nothing of what it does not say."""
+def read_metadata(directory: Path) -> Metadata:
+    """Read a config.json of timm, Hugging Face or ours."""
     path = directory / "config.json"
     config = read_json(path) if path.exists() else {}
     try:
         if "model_type" in config:
             path = directory / "preprocessor_config.json"
-            return _facts_of_hugging_face(config, read_json(path) if path.exists() else {})
-        return _facts_of_timm(config)
+            return _metadata_of_hugging_face(config, read_json(path) if path.exists() else {})
+        return _metadata_of_timm(config)
     except (TypeError, ValueError, KeyError, IndexError, AttributeError) as e:
         raise ValueError(f"{path}: not what timm, Hugging Face or `maskery export` writes: {_line(e)}") from e
 
 
 def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object. ValueError in one line when the file is damaged."""
     try:
         tree = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as e:
@@ -123,7 +124,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def _flat(tree: Mapping[str, Any], path: str = "", depth: int = 0) -> Iterator[tuple[str, dict[str, Tensor]]]:
-    """Every dictionary of tensors in a tree, with its path."""
+    """Yield every dictionary of tensors in a tree, with its path."""
     flat = {name: t for name, t in tree.items() if isinstance(name, str) and isinstance(t, Tensor)}
     if flat:
         yield path, flat
@@ -133,22 +134,22 @@ def _flat(tree: Mapping[str, Any], path: str = "", depth: int = 0) -> Iterator[t
 
 
 def _split(prefix: str, flat: Mapping[str, Tensor], prefixes: list[str]) -> tuple[dict[str, str], dict[str, str]]:
-    """The names without prefix of an encoder and of its decoder -> their whole names.
+    """Map the short names of an encoder and of its decoder to their full names.
 
     The official MAE has its decoder among the encoder's tensors, Hugging Face and we have it beside the encoder.
     """
     inner = [p for p in prefixes if p != prefix and p.startswith(prefix)]
     mine = {name[len(prefix) :]: name for name in flat if name.startswith(prefix) and not name.startswith(tuple(inner))}
     if "decoder_embed.weight" in mine:
-        decoder = {ours: name for ours, name in mine.items() if ours.startswith("decoder_") or ours == "mask_token"}
-        return {ours: name for ours, name in mine.items() if ours not in decoder}, decoder
+        decoder = {n: name for n, name in mine.items() if n.startswith("decoder_") or n == "mask_token"}
+        return {n: name for n, name in mine.items() if n not in decoder}, decoder
     beside = decoder_beside(prefix)
     if not prefix or any(p.startswith(beside) for p in prefixes):
         return mine, {}
     return mine, {name[len(beside) :]: name for name in flat if name.startswith(beside)}
 
 
-def _facts_of_timm(config: Mapping[str, Any]) -> Facts:
+def _metadata_of_timm(config: Mapping[str, Any]) -> Metadata:
     args, cfg = config.get("model_args") or {}, config.get("pretrained_cfg") or {}
     if args.get("act_layer") not in (None, "gelu"):
         raise ValueError(f"its activation is {args['act_layer']}, a plain vision transformer's is gelu")
@@ -158,10 +159,10 @@ def _facts_of_timm(config: Mapping[str, Any]) -> Facts:
         from . import timm  # timm takes seconds to import
 
         heads = timm.heads(str(config["architecture"]))
-    return Facts(heads, _pair(size), _floats(cfg.get("mean")), _floats(cfg.get("std")), config.get("norm_eps", 1e-6))
+    return Metadata(heads, _pair(size), _floats(cfg.get("mean")), _floats(cfg.get("std")), config.get("norm_eps", 1e-6))
 
 
-def _facts_of_hugging_face(config: Mapping[str, Any], images: Mapping[str, Any]) -> Facts:
+def _metadata_of_hugging_face(config: Mapping[str, Any], images: Mapping[str, Any]) -> Metadata:
     if config.get("hidden_act", "gelu") != "gelu":
         raise ValueError(f"its hidden_act is {config['hidden_act']}, a plain vision transformer's is gelu")
     mean, std = _floats(images.get("image_mean")), _floats(images.get("image_std"))
@@ -170,7 +171,7 @@ def _facts_of_hugging_face(config: Mapping[str, Any], images: Mapping[str, Any])
     if mean and std:  # of values in [0, k]
         k = round(255 * (images.get("rescale_factor", 1 / 255) if images.get("do_rescale", True) else 1), 6)
         mean, std = tuple(m / k for m in mean), tuple(s / k for s in std)
-    return Facts(
+    return Metadata(
         config.get("num_attention_heads"),
         _pair(config.get("image_size")),
         mean,

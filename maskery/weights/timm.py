@@ -74,8 +74,8 @@ def load(name: str, size: tuple[int, int], weights: str | None, random: bool) ->
     return TimmViT(model), f"timm's {name} with its weights from {source}"
 
 
-def whole(name: str, random: bool) -> tuple[Any, str]:
-    """The model in its own image size and without a head, and in words what it is; ValueError as `load`."""
+def load_model(name: str, random: bool) -> tuple[Any, str]:
+    """Load the model in its own image size and without a head; also returns what it is. ValueError as `load`."""
     if random:
         torch.default_generator.manual_seed(0)
         return timm.create_model(name, num_classes=0), "RANDOM WEIGHTS, which know nothing of images"

@@ -18,13 +18,11 @@ from safetensors.torch import load_file
 
 import maskery
 from maskery.cli import MISUSED, STOPPED, main
-from maskery.commands.evaluate_trained import Supervise as Asked
-from maskery.commands.evaluate_trained import Supervised, place_of, supervise, understood
+from maskery.commands.evaluate_trained import Command, TaskStudyResult, evaluate
 from maskery.data.sources.open import open_source
 from maskery.evals.results import END, RANDOM, START, fingerprint, read, read_all
 from maskery.nn.vit import SIZES, ViT, ViTConfig
 from maskery.options import options
-from maskery.tasks import TASKS
 from maskery.weights.load import load_encoder
 from tests.exported import to_timm
 from tests.tasks.images import noise, several, two_colours
@@ -65,8 +63,8 @@ def four_sides(places: Path, colours: Path) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def done(places: Path, colours: Path) -> Supervised:
-    return supervise("probe", **four_sides(places, colours))
+def done(places: Path, colours: Path) -> TaskStudyResult:
+    return evaluate("probe", **four_sides(places, colours))
 
 
 def command(kind: str, leaves: dict[str, Any]) -> list[str]:
@@ -79,7 +77,7 @@ def last_line(capsys: pytest.CaptureFixture[str]) -> str:
 
 
 # ----------------------------------------------------------------------------------------------------- side by side
-def test_every_side_is_a_run_of_each_seed(done: Supervised, places: Path) -> None:
+def test_every_side_is_a_run_of_each_seed(done: TaskStudyResult, places: Path) -> None:
     assert done.out == places / "second" / "evals" / "probe"
     other = str(places / "other")
     folders = {**LABELS, other: other.replace("/", "-").strip("-")}
@@ -103,7 +101,7 @@ def test_every_side_is_a_run_of_each_seed(done: Supervised, places: Path) -> Non
             assert not torch.equal(*(e["blocks.0.attn.qkv.weight"] for e in encoders))
 
 
-def test_the_files_hold_means_and_every_seed(done: Supervised, places: Path) -> None:
+def test_the_files_hold_means_and_every_seed(done: TaskStudyResult, places: Path) -> None:
     kept = [read(file) for file in (places / "second" / "evals").glob("probe-*.json")]
     assert {r.of for r in kept} == {r.of for r in done.results}
     for result in kept:
@@ -121,7 +119,7 @@ def test_the_files_hold_means_and_every_seed(done: Supervised, places: Path) -> 
 
 
 def test_again_it_trains_nothing_and_prints_the_same_table(
-    done: Supervised, places: Path, colours: Path, capsys: pytest.CaptureFixture[str]
+    done: TaskStudyResult, places: Path, colours: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     files = sorted(done.out.glob("*/metrics.jsonl"))
     before = [file.stat().st_mtime_ns for file in files]
@@ -137,7 +135,7 @@ def test_again_it_trains_nothing_and_prints_the_same_table(
 
 
 def test_another_evaluation_in_the_same_place_is_refused(
-    done: Supervised, places: Path, colours: Path, capsys: pytest.CaptureFixture[str]
+    done: TaskStudyResult, places: Path, colours: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = (done.out / "end-seed0" / "metrics.jsonl").stat().st_mtime_ns
     assert main(command("probe", four_sides(places, colours) | {"steps": 3})) == 1
@@ -148,7 +146,7 @@ def test_another_evaluation_in_the_same_place_is_refused(
 
 
 def test_what_is_no_evaluation_is_never_removed(
-    done: Supervised, places: Path, colours: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    done: TaskStudyResult, places: Path, colours: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
     shutil.copytree(done.out / "end-seed0", out / "end-seed0")
@@ -159,18 +157,18 @@ def test_what_is_no_evaluation_is_never_removed(
     (out / "me.jpg").unlink()
     assert main([*command("probe", leaves), "--settings.blocks", "9"]) == 1  # nothing goes before everything is checked
     assert {p.name for p in out.iterdir()} == {"end-seed0"}
-    made = supervise("probe", **leaves)
+    made = evaluate("probe", **leaves)
     assert [p.name for p in out.iterdir()] == [f"{made.results[0].of.replace('/', '-').strip('-')}-seed0"]
 
 
 def test_killed_before_its_first_checkpoint_it_starts_from_its_weights_again(
-    done: Supervised, places: Path, colours: Path, tmp_path: Path
+    done: TaskStudyResult, places: Path, colours: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
     shutil.copytree(done.out, out)
     for part in ("checkpoints", "evals"):
         shutil.rmtree(out / "end-seed1" / part)
-    supervise("probe", **four_sides(places, colours) | {"out": out, "json": None})
+    evaluate("probe", **four_sides(places, colours) | {"out": out, "json": None})
     assert_same_run(done.out / "end-seed1", out / "end-seed1")
 
 
@@ -197,36 +195,35 @@ def test_one_label_a_class_is_enough(places: Path, colours: Path, tmp_path: Path
     """Nothing can be kept out of it to choose by."""
     for kind in ("probe", "finetune"):
         leaves = QUICK | {"watch": {"log_every": 1, "looks": 1}, "shots": 1, "where": places / "other"}
-        made = supervise(kind, data=colours, out=tmp_path / kind, **leaves)
+        made = evaluate(kind, data=colours, out=tmp_path / kind, **leaves)
         assert (made.results[0].counts["train"], made.results[0].counts["tune"]) == (2, 0)
 
 
 def test_where_runs_of_few_labels_lie(places: Path, colours: Path) -> None:
     for args, name in ((["--shots", "5"], "finetune-5-shots"), (["--labels", "1%"], "finetune-1percent")):
         given = ["--where", str(places / "second"), "--data", str(colours), *args]
-        asked = understood("finetune", given, Asked(settings=TASKS["finetune"].Config()))
-        assert place_of("finetune", asked) == places / "second" / "evals" / name
+        assert Command.parse("finetune", given).out == places / "second" / "evals" / name
 
 
 # ----------------------------------------------------------------------------------------------------- what it finds
 def test_what_is_easy_is_learned_and_what_cannot_be_is_not(places: Path, colours: Path, tmp_path: Path) -> None:
     leaves = {"where": places / "other", "batch_size": 16, "steps": 20, "overlap": False}
-    easy = supervise("probe", data=colours, out=tmp_path / "easy", watch=QUICK["watch"], **leaves).results[0]
+    easy = evaluate("probe", data=colours, out=tmp_path / "easy", watch=QUICK["watch"], **leaves).results[0]
     assert easy.numbers["top1"] == 1.0
     coins = noise(tmp_path / "coins", {"train": 60, "val": 50})
-    hard = supervise("probe", data=coins, out=tmp_path / "hard", watch=QUICK["watch"], **leaves).results[0]
+    hard = evaluate("probe", data=coins, out=tmp_path / "hard", watch=QUICK["watch"], **leaves).results[0]
     assert 0.3 < hard.numbers["top1"] < 0.7  # four standard deviations of 100 tosses
 
 
 def test_images_with_several_labels_by_the_recipe(places: Path, tmp_path: Path) -> None:
     """Left and right half have a label each: the mean patch token, and what is best, are found by mAP."""
     leaves = QUICK | {"where": places / "other", "data": several(tmp_path), "watch": {"log_every": 1, "looks": 2}}
-    tuned = supervise("finetune", out=tmp_path / "finetune", **leaves)
+    tuned = evaluate("finetune", out=tmp_path / "finetune", **leaves)
     looks = [line for line in metrics(next((tmp_path / "finetune").iterdir())) if "loss" not in line]
     assert all({"map", "tune_map", "held_out_loss"} <= look.keys() for look in looks)
     assert (next((tmp_path / "finetune").iterdir()) / "checkpoints" / "best").is_dir()
     assert tuned.results[0].tables["average precision"].keys() == {"blue", "red"}
-    probed = supervise(
+    probed = evaluate(
         "probe",
         out=tmp_path / "probe",
         **leaves | {"steps": 60, "settings": {"pooling": "mean_patch"}, "watch": QUICK["watch"]},
@@ -273,7 +270,7 @@ def test_a_signal_stops_and_the_same_command_ends_as_an_unbroken_one(
     assert 3 <= max(line["step"] for line in metrics(stopped / folder)) < 12
     assert main(command(kind, leaves | {"out": stopped})) == 0
     assert "going on from step-" in capsys.readouterr().err
-    unbroken = supervise(kind, **leaves | {"out": tmp_path / "unbroken"})
+    unbroken = evaluate(kind, **leaves | {"out": tmp_path / "unbroken"})
     assert_same_run(unbroken.out / folder, stopped / folder)
     one, other = (read(out / folder / "evals" / "result.json") for out in (unbroken.out, stopped))
     assert (one.numbers, one.fingerprint, one.protocol) == (other.numbers, other.fingerprint, other.protocol)
@@ -354,7 +351,7 @@ def test_a_number_to_choose_by_that_no_look_has(
     )
 
 
-def test_weights_of_a_run_are_not_changed_by_evaluating_them(done: Supervised, places: Path) -> None:
+def test_weights_of_a_run_are_not_changed_by_evaluating_them(done: TaskStudyResult, places: Path) -> None:
     last = places / "second" / "checkpoints" / (places / "second" / "checkpoints" / "last").read_text().strip()
     assert load_file(last / "model.safetensors").keys() == weights(places / "second").keys()
     assert {p.name for p in (places / "second" / "checkpoints").iterdir()} == {last.name, "last"}

@@ -4,13 +4,14 @@ import csv
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 
 import maskery
 from maskery.cli import MISUSED, main
-from maskery.commands import predict
+from maskery.inference.classifier import Classifier
 from tests.classified import finished
 from tests.tasks.images import several, two_colours
 
@@ -100,10 +101,10 @@ def test_a_table_is_whole_or_not_there(
         asked += 1
         if asked > 70:  # in the second batch
             raise KeyboardInterrupt
-        return predicted(*args)
+        return prediction(*args)
 
-    predicted = predict.predicted
-    monkeypatch.setattr(predict, "predicted", interrupted)
+    prediction: Any = Classifier.prediction
+    monkeypatch.setattr(Classifier, "prediction", interrupted)
     for kind in ("csv", "parquet"):
         asked = 0
         assert main(["predict", str(tuned), "--data", str(photos), "--out", str(tmp_path / f"p.{kind}")]) == 1

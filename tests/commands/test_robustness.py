@@ -1,6 +1,6 @@
 """Robustness of classifiers, on scenes and on folders that look like the published sets."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -29,9 +29,16 @@ class ByHand:
 
     classes: tuple[str, ...]
     size: tuple[int, int] = (32, 32)
-    share: float = 1.0
+    crop_fraction: float = 1.0
     images: ImagesConfig = READ
     turn: int = 0
+
+    @property
+    def channels(self) -> int:
+        return self.images.channels or 3
+
+    def image_config(self, config: ImagesConfig) -> ImagesConfig:
+        return replace(self.images, memory=0)
 
     def classify(self, image: Tensor, /) -> Tensor:
         n = len(self.classes)

@@ -13,8 +13,8 @@ import pytest
 import torch
 import torch.distributed as td
 
-from maskery.data.decode.image import Unreadable
 from maskery.data.decode.picture import Picture
+from maskery.data.decode.unreadable import Unreadable
 from maskery.data.memory_cache import Kept, keep
 from maskery.distributed import World
 
@@ -41,7 +41,7 @@ def check(kept: Kept, indices: list[int]) -> None:
             continue
         want, got = picture(i), kept[i]
         np.testing.assert_array_equal(got.array, want.array)
-        assert (got.height, got.width, got.whole) == (want.height, want.width, want.whole)
+        assert (got.height, got.width, got.extent) == (want.height, want.width, want.extent)
 
 
 def test_they_come_back_as_they_were():

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 import maskery
-from maskery.exporters.source import Source
+from maskery.exporters.model import ExportModel
 from maskery.nn.vit import ViT, ViTConfig
-from maskery.tasks.classification.load import CHOSEN
+from maskery.runs.directory import CHOSEN_HEAD
 from tests.classified import finished
 from tests.tasks.images import two_colours
 from tests.test_train import TINY
@@ -32,8 +32,8 @@ RECTANGLE = ViTConfig(48, 2, 3, 8, (24, 40), (0.1, 0.3), (0.2, 0.4))
 
 
 @pytest.fixture(params=[SQUARE, RECTANGLE], ids=["square", "rectangle, 2 channels"])
-def source(request: pytest.FixtureRequest) -> Source:
-    return Source(network(request.param))
+def source(request: pytest.FixtureRequest) -> ExportModel:
+    return ExportModel(network(request.param))
 
 
 @pytest.fixture(scope="session")
@@ -73,5 +73,5 @@ def probed(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A probe of the class token with two learning rates."""
     out = tmp_path_factory.mktemp("classifiers") / "probed"
     finished("probe", photos, out, settings={"lrs": (1.0, 2.0)})
-    (out / "evals" / CHOSEN).write_text('{"head": 1}')
+    (out / "evals" / CHOSEN_HEAD).write_text('{"head": 1}')
     return out

@@ -13,21 +13,20 @@ import yaml
 from PIL import Image
 
 import maskery
-from maskery.exporters.card import card
-from maskery.exporters.export import KINDS, Kind, python_text
-from maskery.exporters.markdown import code
-from maskery.exporters.source import Exported, Source, source_at
-from tests.classified import by_hand, source
+from maskery.exporters.card import card, code
+from maskery.exporters.export import WRITERS, Kind, escaped
+from maskery.exporters.model import ExportModel, ExportResult, open_model
+from tests.classified import by_hand, exported
 from tests.exporters.conftest import RECTANGLE, SQUARE, network
 
-DONE = Exported("timm", 1e-7, "features are ours", "pass", "timm")
+DONE = ExportResult("timm", 1e-7, "features are ours", "pass", "timm")
 
 
 def front(text: str) -> dict[str, Any]:
     return yaml.safe_load(re.match(r"---\n(.*?)\n---\n", text, re.DOTALL)[1])  # pyright: ignore[reportOptionalSubscript]
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", WRITERS)
 def test_its_code_runs_and_gives_our_features(
     kind: Kind, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -63,7 +62,7 @@ def test_its_code_runs_and_gives_our_features(
 
 
 def test_it_says_what_the_run_says(run: Path, scene_folder: Path) -> None:
-    text = card(source_at(run), DONE)
+    text = card(open_model(run), DONE)
     assert front(text) == {
         "library_name": "timm",
         "pipeline_tag": "image-feature-extraction",
@@ -91,7 +90,7 @@ def test_it_is_honest_about_what_is_missing(run: Path, tmp_path: Path) -> None:
     bare.mkdir()
     shutil.copytree(run / "checkpoints", bare / "checkpoints")
     shutil.copy(run / "config.yaml", bare)
-    text = card(source_at(bare), DONE)
+    text = card(open_model(bare), DONE)
     assert "No numbers of this run are recorded" in text
     assert "It was not evaluated" in text
     assert "| device | not recorded |" in text
@@ -104,34 +103,34 @@ def test_it_is_honest_about_what_is_missing(run: Path, tmp_path: Path) -> None:
     (bare / "metrics.jsonl").write_text("".join([lines[0], "{{{\n", *lines[1:], '{"step": 7, "lo']))
     (bare / "environment.json").write_text('{"device": ')
     next((bare / "evals").glob("knn-*.json")).write_text("[]")
-    text = card(source_at(bare), DONE)
+    text = card(open_model(bare), DONE)
     assert "held out loss" in text
     assert "Could not be read, and is missing here: `environment.json`, `a line of metrics.jsonl`, `evals/knn-" in text
     shutil.rmtree(bare / "checkpoints")
     with pytest.raises(ValueError, match="neither a run, nor a checkpoint"):
-        source_at(bare)
+        open_model(bare)
 
 
 def test_a_checkpoint_of_a_run_has_the_runs_card(run: Path) -> None:
     checkpoint = run / "checkpoints" / (run / "checkpoints" / "last").read_text().strip()
-    assert card(source_at(checkpoint), DONE) == card(source_at(run), DONE)
+    assert card(open_model(checkpoint), DONE) == card(open_model(run), DONE)
 
 
 def test_weights_from_elsewhere_have_a_short_one() -> None:
-    text = card(Source(network(RECTANGLE), "/home/me/odd\n# name`.pth"), DONE)
+    text = card(ExportModel(network(RECTANGLE), "/home/me/odd\n# name`.pth"), DONE)
     assert "`odd?# name?.pth`, which is no run of Maskery" in text
     assert "/home/me" not in text
     assert "2 channels of 24 x 40 pixels" in text
     assert "## Training" not in text
-    assert card(Source(network(SQUARE)), DONE)
+    assert card(ExportModel(network(SQUARE)), DONE)
 
 
 def test_names_do_not_break_out() -> None:
     assert code("a|b`c\nd") == "`a\\|b?c?d`"
-    assert eval(f'"{python_text(Path("a" + chr(92) + chr(34) + "b" + chr(10)))}"') == 'a\\"b\n'
-    text = card(Source(network(SQUARE), "x---\nlicense: mit\n---"), DONE)
+    assert eval(f'"{escaped(Path("a" + chr(92) + chr(34) + "b" + chr(10)))}"') == 'a\\"b\n'
+    text = card(ExportModel(network(SQUARE), "x---\nlicense: mit\n---"), DONE)
     assert "license" not in front(text)
-    assert card(Source(network(SQUARE), "caf\udce9.pth"), DONE).encode()
+    assert card(ExportModel(network(SQUARE), "caf\udce9.pth"), DONE).encode()
 
 
 # --------------------------------------------------------------------------------------------------- classifiers
@@ -164,7 +163,7 @@ def test_the_code_of_a_classifiers_card_runs(
 
 
 def test_a_classifiers_card_says_what_it_is(tuned: Path) -> None:
-    text = card(source_at(tuned), DONE)
+    text = card(open_model(tuned), DONE)
     assert front(text)["pipeline_tag"] == "image-classification"
     assert front(text)["tags"] == ["vision-transformer", "maskery", "image-classification", "finetune"]
     assert "# A classifier of 2 classes: `photos`" in text
@@ -185,15 +184,15 @@ def test_a_classifiers_card_says_what_it_is(tuned: Path) -> None:
     assert "labels classes" not in text  # they are in a place of their own
     assert "Could not be read" not in text
     assert "It knows these classes only" in text
-    alone = card(source_at(Path(f"{tuned}#encoder")), DONE)
+    alone = card(open_model(Path(f"{tuned}#encoder")), DONE)
     assert "it has no classifier" in alone
     assert "Could not be read" not in alone
     last = tuned / "checkpoints" / (tuned / "checkpoints" / "last").read_text().strip()
-    assert "the best by" not in card(source_at(last), DONE)
+    assert "the best by" not in card(open_model(last), DONE)
 
 
 def test_names_of_classes_do_not_break_out() -> None:
-    text = card(source("finetune", several=True), DONE)
+    text = card(exported("finetune", several=True), DONE)
     assert '0 `"the" moon`, 1 `ring\\|?x?`, 2 `star`. An image may have several of them, or none' in text
     assert "A classifier of 3 classes: `a classifier`" in text
     assert '["' not in text

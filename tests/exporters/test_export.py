@@ -13,17 +13,18 @@ from safetensors.torch import load_file, save_file
 import maskery
 from maskery.cli import MISUSED, main
 from maskery.exporters import export, plain_file
-from maskery.exporters.export import KINDS, export_to, whole
-from maskery.exporters.source import Source
-from maskery.tasks.classification.load import CHOSEN
-from tests.classified import source
+from maskery.exporters.export import WRITERS, export_to
+from maskery.exporters.model import ExportModel
+from maskery.outputs import partial_directory
+from maskery.runs.directory import CHOSEN_HEAD
+from tests.classified import exported
 from tests.exporters.conftest import RECTANGLE, SQUARE, network
 from tests.tasks.runs import done
 
 
-def broken() -> Source:
+def broken() -> ExportModel:
     """Equal to nothing: a block that no library can know."""
-    source = Source(network(SQUARE), "broken")
+    source = ExportModel(network(SQUARE), "broken")
     source.encoder.blocks[0].register_forward_hook(lambda module, args, out: out * 1.01)
     return source
 
@@ -37,20 +38,20 @@ def test_what_is_not_equal_is_not_there(tmp_path: Path, kind: export.Kind) -> No
 
 def test_what_was_there_stays_when_the_new_one_fails(tmp_path: Path) -> None:
     out = tmp_path / "out"
-    export_to("safetensors", Source(network(SQUARE)), out)
+    export_to("safetensors", ExportModel(network(SQUARE)), out)
     before = {p.name: p.read_bytes() for p in out.iterdir()}
     assert before.keys() == {"config.json", "model.safetensors", "README.md"}
     with pytest.raises(ValueError, match="differ by"):
         export_to("timm", broken(), out, overwrite=True)
     assert {p.name: p.read_bytes() for p in out.iterdir()} == before
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
-    export_to("safetensors", Source(network(RECTANGLE)), out, overwrite=True)
+    export_to("safetensors", ExportModel(network(RECTANGLE)), out, overwrite=True)
     assert maskery.load(out).config == RECTANGLE
 
 
 def test_an_interrupt_leaves_nothing(tmp_path: Path) -> None:
     def interrupted() -> None:
-        with whole(tmp_path / "out") as half:
+        with partial_directory(tmp_path / "out") as half:
             (half / "part").write_text("half of it")
             raise KeyboardInterrupt
 
@@ -74,7 +75,7 @@ def test_nothing_foreign_is_replaced(tmp_path: Path, capsys: pytest.CaptureFixtu
 def test_wrong_usage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["export", "run", "--to", "tensorflow", "--out", str(tmp_path / "o")]) == MISUSED
     said = capsys.readouterr().err
-    assert all(kind in said for kind in KINDS)
+    assert all(kind in said for kind in WRITERS)
     assert main(["export", "run", "--public", "--out", str(tmp_path / "o")]) == MISUSED
     assert "--public is for --push" in capsys.readouterr().err
 
@@ -87,7 +88,7 @@ class Bomb:
         return (Path.touch, (self.file,))
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", WRITERS)
 def test_bad_input_is_one_line_and_runs_nothing(tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]) -> None:
     touched = tmp_path / "touched"
     (tmp_path / "bomb.pth").write_bytes(pickle.dumps({"model": Bomb(touched)}))
@@ -107,23 +108,23 @@ def test_bad_input_is_one_line_and_runs_nothing(tmp_path: Path, kind: str, capsy
 
 def test_a_tensor_that_is_not_what_was_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def lost(*args: object) -> None:
-        file = args[1]
-        assert isinstance(file, Path)
-        save_file({name: t * 2 for name, t in network(SQUARE).state_dict().items()}, file)
+        folder = args[1]
+        assert isinstance(folder, Path)
+        save_file({name: t * 2 for name, t in network(SQUARE).state_dict().items()}, folder / "model.safetensors")
 
-    monkeypatch.setattr(plain_file, "save", lost)  # as a disk that lies
+    monkeypatch.setattr(plain_file, "save_tensors", lost)  # as a disk that lies
     with pytest.raises(ValueError, match="was not read back as it was written"):
-        export_to("safetensors", Source(network(SQUARE)), tmp_path / "out")
+        export_to("safetensors", ExportModel(network(SQUARE)), tmp_path / "out")
     assert not list(tmp_path.iterdir())
 
 
 # --------------------------------------------------------------------------------------------------- classifiers
-def another() -> Source:
+def another() -> ExportModel:
     """A classifier whose answers are not those of its network: one bias is another one."""
-    given = source("probe")
-    assert given.classifier is not None
+    given = exported("probe")
+    assert given.network is not None
     with torch.no_grad():
-        given.classifier.network.head.bias[1] += 0.01
+        given.network.head.bias[1] += 0.01
     return given
 
 
@@ -146,9 +147,9 @@ def test_probes_that_are_no_linear_classifier_of_one_vector(
     run = tmp_path / "run"
     done("probe", photos, run, steps=1, watch={"looks": 0}, settings=settings)
     (run / "evals").mkdir()
-    (run / "evals" / CHOSEN).write_text('{"head": 0}')
+    (run / "evals" / CHOSEN_HEAD).write_text('{"head": 0}')
     capsys.readouterr()
-    for kind in KINDS:
+    for kind in WRITERS:
         assert main(["export", str(run), "--to", kind, "--out", str(tmp_path / "out")]) == 1
         said = capsys.readouterr().err
         assert words in said

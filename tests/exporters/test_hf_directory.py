@@ -12,11 +12,10 @@ from PIL import Image
 import maskery
 from maskery.cli import main
 from maskery.exporters.export import export_to
-from maskery.exporters.source import Source
-from maskery.inference.predictor import Predictor
-from maskery.inference.preprocess import Preparation
+from maskery.exporters.model import ExportModel
+from maskery.inference.preprocess import Preprocessing
 from maskery.weights.load import load_encoder
-from tests.classified import NAMES, by_hand, source
+from tests.classified import NAMES, by_hand, exported
 from tests.exporters.conftest import SQUARE, network
 
 transformers = pytest.importorskip("transformers")
@@ -38,13 +37,13 @@ def processed(folder: Path, image: Any, **options: Any) -> torch.Tensor:
     return processor(image, return_tensors="pt", **options)["pixel_values"]
 
 
-def test_equal_and_back(source: Source, tmp_path: Path) -> None:
+def test_equal_and_back(source: ExportModel, tmp_path: Path) -> None:
     assert export_to("hf", source, tmp_path / "out").difference < 1e-5
     assert load_encoder(tmp_path / "out").config == source.encoder.config
 
 
 def test_the_eps_of_the_norms_goes_along(tmp_path: Path) -> None:
-    source = Source(network(SQUARE, eps=0.1))
+    source = ExportModel(network(SQUARE, eps=0.1))
     assert export_to("hf", source, tmp_path / "out").difference < 1e-5
     assert load_encoder(tmp_path / "out").blocks[0].norm1.eps == 0.1
     assert export_to("safetensors", source, tmp_path / "plain").difference == 0
@@ -137,7 +136,7 @@ def test_its_images_are_ours(run: Path, tmp_path: Path) -> None:
     maskery.export(run, tmp_path / "out", "hf")
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (48, 72, 3), np.uint8))
     encoder = maskery.load(run)
-    ours = encoder.normalise(encoder.preparation.view("", image)[None])
+    ours = encoder.normalise(encoder.preprocessing.input("", image)[None])
     theirs = processed(tmp_path / "out", image)
     inner = (ours - theirs)[..., 3:-3]  # theirs resizes first: at the edges it sees what is cut away
     assert inner.abs().max() < 0.03
@@ -148,7 +147,7 @@ def test_its_images_are_ours(run: Path, tmp_path: Path) -> None:
 def test_images_of_a_rectangle_with_two_channels(tmp_path: Path) -> None:
     from tests.exporters.conftest import RECTANGLE
 
-    source = Source(network(RECTANGLE))
+    source = ExportModel(network(RECTANGLE))
     done = export_to("hf", source, tmp_path / "out")
     assert any("squeezes" in limit for limit in done.limits)
     assert any("does not make 2 channels" in limit for limit in done.limits)
@@ -184,13 +183,13 @@ def test_a_probe_of_the_class_token(probed: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("more", [{"several": True}, {"layer": 3}], ids=str)
 def test_other_classifiers_of_the_class_token(more: dict[str, Any], tmp_path: Path) -> None:
-    export_to("hf", source("probe", **more), tmp_path / "probe")
+    export_to("hf", exported("probe", **more), tmp_path / "probe")
     model = transformers.ViTForImageClassification.from_pretrained(tmp_path / "probe")
     assert list(model.config.label2id) == list(NAMES)
     assert model.config.num_hidden_layers == more.get("layer", 6)
     assert model.config.problem_type.startswith("multi" if "several" in more else "single")
     assert (".sigmoid()" in (tmp_path / "probe" / "README.md").read_text()) is ("several" in more)
-    export_to("hf", source("finetune", pooling="class_token"), tmp_path / "tuned")
+    export_to("hf", exported("finetune", pooling="class_token"), tmp_path / "tuned")
 
 
 def test_what_it_cannot_look_at_is_refused_with_what_can(
@@ -204,20 +203,19 @@ def test_what_it_cannot_look_at_is_refused_with_what_can(
     assert not list(tmp_path.iterdir())
     for pooling in ("mean_patch", "both"):
         with pytest.raises(ValueError, match="take --to timm"):
-            export_to("hf", source("probe", pooling=pooling), tmp_path / "out")
+            export_to("hf", exported("probe", pooling=pooling), tmp_path / "out")
 
 
 @pytest.mark.parametrize("size", [(32, 32), (32, 48)])
 def test_its_images_are_cut_as_we_measure(size: tuple[int, int], tmp_path: Path) -> None:
-    named = source("probe", size=size, eval_share=0.8)
+    named = exported("probe", size=size, eval_share=0.8)
     export_to("hf", named, tmp_path / "out")
     assert named.classifier is not None
     wide = round(60 * size[1] / size[0])  # of the shape that it squeezes nothing of
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (9, 9, 3), np.uint8)).resize((wide, 60))
-    predictor = Predictor(named.classifier.like)
-    ours = named.encoder.normalise(predictor.preparation.view("", image)[None])
+    ours = named.encoder.normalise(named.classifier.preprocessing.input("", image)[None])
     assert ((ours - processed(tmp_path / "out", image)) * named.encoder.std).abs().max() < 0.02
-    whole = Preparation(3, size).view("", image)[None]
+    whole = Preprocessing(3, size).input("", image)[None]
     assert ((ours - named.encoder.normalise(whole)) * named.encoder.std).abs().mean() > 0.01
 
 

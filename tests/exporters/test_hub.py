@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from maskery.cli import main
-from maskery.exporters.hub import on_hub
+from maskery.exporters.hub import hub_code
 
 WHERE = "random:vit_tiny_patch16_224"
 
@@ -142,4 +142,4 @@ def test_the_lines_that_load_it_from_the_hub() -> None:
             'from huggingface_hub import snapshot_download\nf(snapshot_download("me/vit") + "/model.onnx")',
         ),
     ):
-        assert on_hub(load, "o", "me/vit") == expected
+        assert hub_code(load, "o", "me/vit") == expected

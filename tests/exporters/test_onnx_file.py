@@ -12,8 +12,8 @@ import maskery
 from maskery.exporters import onnx_file
 from maskery.exporters.check import difference
 from maskery.exporters.export import export_to
-from maskery.exporters.source import Source
-from tests.classified import NAMES, by_hand, source
+from maskery.exporters.model import ExportModel
+from tests.classified import NAMES, by_hand, exported
 from tests.exporters.conftest import RECTANGLE, network
 
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -26,7 +26,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("onnx") / "out"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(onnx_file, "ONE_FILE", 1000)
-        done = export_to("onnx", Source(network(RECTANGLE)), out)
+        done = export_to("onnx", ExportModel(network(RECTANGLE)), out)
     assert done.difference < 1e-4
     return out
 
@@ -60,7 +60,7 @@ def test_the_graph_says_what_it_is(folder: Path, session: Any) -> None:
 def test_what_is_not_equal_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(onnx_file, "TOLERANCE", 1e-12)
     with pytest.raises(ValueError, match="ONNX Runtime's tokens of 1 x 2 x 24 x 40 differ by"):
-        export_to("onnx", Source(network(RECTANGLE)), tmp_path / "out")
+        export_to("onnx", ExportModel(network(RECTANGLE)), tmp_path / "out")
     assert not list(tmp_path.iterdir())
 
 
@@ -81,13 +81,13 @@ def test_a_fine_tuned_classifier(tuned: Path, tmp_path: Path) -> None:
 
 
 def test_several_labels_of_both_tokens(tmp_path: Path) -> None:
-    named = source("probe", several=True, pooling="both")
+    named = exported("probe", several=True, pooling="both")
     export_to("onnx", named, tmp_path / "out")
     session = onnxruntime.InferenceSession(tmp_path / "out" / "model.onnx", providers=["CPUExecutionProvider"])
     assert named.classifier is not None
     images = torch.rand(2, 3, 32, 32)
     logits, probabilities = session.run(None, {"images": images.numpy()})
-    assert difference(named.classifier.like.classify(images), torch.from_numpy(logits)) < 1e-4
+    assert difference(named.classifier.classify(images), torch.from_numpy(logits)) < 1e-4
     np.testing.assert_allclose(probabilities, 1 / (1 + np.exp(-logits)), rtol=1e-4)
     assert json.loads(session.get_modelmeta().custom_metadata_map["maskery.classes"]) == list(NAMES)
     assert session.run(None, {"images": np.zeros((1, 3, 64, 40), np.float32)})[0].shape == (1, 3)

@@ -10,8 +10,8 @@ from safetensors.torch import load_file, save_file
 
 import maskery
 from maskery.exporters.export import export_to
-from maskery.inference.classifier import classifier_at
-from tests.classified import NAMES, by_hand, source
+from maskery.inference.classifier import load_classifier
+from tests.classified import NAMES, by_hand, exported
 
 KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "fine-tuned": ("finetune", {}),
@@ -27,14 +27,14 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_comes_back(kind: str, tmp_path: Path) -> None:
     task, more = KINDS[kind]
-    given = source(task, **more)
+    given = exported(task, **more)
     export_to("safetensors", given, tmp_path / "out")
     assert given.classifier is not None
-    like, again = given.classifier.like, classifier_at(tmp_path / "out")
+    like, again = given.classifier, load_classifier(tmp_path / "out")
     images = torch.rand(3, 3, *like.size)
     torch.testing.assert_close(again.classify(images), like.classify(images), rtol=1e-5, atol=1e-5)
     assert again.classes == like.classes == NAMES
-    assert (again.several, again.size, again.share) == (like.several, like.size, like.share)
+    assert (again.multilabel, again.size, again.crop_fraction) == (like.multilabel, like.size, like.crop_fraction)
     assert (again.images.bits, again.images.channels) == (8, 3)
     assert again.images.mean == pytest.approx(like.images.mean)
 
@@ -47,7 +47,7 @@ def test_runs_come_back_and_go_out_again(kind: str, to: Any, tmp_path: Path, req
     maskery.export(tmp_path / "out", tmp_path / "again", "safetensors")
     images = torch.rand(2, 3, 32, 32)
     for place in (tmp_path / "out", tmp_path / "again", tmp_path / "again" / "model.safetensors"):
-        torch.testing.assert_close(classifier_at(place).classify(images), by_hand(run, images), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(load_classifier(place).classify(images), by_hand(run, images), rtol=1e-4, atol=1e-4)
 
 
 def test_its_encoder_alone(probed: Path, tmp_path: Path) -> None:
@@ -62,7 +62,7 @@ def test_its_encoder_alone(probed: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("damage", ["label_names", "maskery", "pool", "head"])
 def test_what_was_damaged_is_one_line(damage: str, tmp_path: Path) -> None:
-    export_to("safetensors", source("probe"), tmp_path / "out")
+    export_to("safetensors", exported("probe"), tmp_path / "out")
     file, config = tmp_path / "out" / "model.safetensors", tmp_path / "out" / "config.json"
     facts, state = json.loads(config.read_text()), load_file(file)
     if damage == "label_names":
@@ -76,5 +76,5 @@ def test_what_was_damaged_is_one_line(damage: str, tmp_path: Path) -> None:
     config.write_text(json.dumps(facts))
     save_file(state, file)
     with pytest.raises(ValueError, match="its classifier is not as `maskery export` writes it: ") as e:
-        classifier_at(tmp_path / "out")
+        load_classifier(tmp_path / "out")
     assert "\n" not in str(e.value)

@@ -16,13 +16,14 @@ import maskery
 from maskery.cli import main
 from maskery.data.crops import resize_size
 from maskery.exporters.export import export_to
-from maskery.exporters.source import Source
+from maskery.exporters.model import ExportModel
 from maskery.exporters.timm_directory import crop_pct
+from maskery.inference.preprocess import Preprocessing
 from maskery.weights.load import load_encoder
-from tests.classified import by_hand, source
+from tests.classified import by_hand, exported
 
 
-def test_equal_and_back(source: Source, tmp_path: Path) -> None:
+def test_equal_and_back(source: ExportModel, tmp_path: Path) -> None:
     assert export_to("timm", source, tmp_path / "out").difference < 1e-5
     assert load_encoder(tmp_path / "out").config == source.encoder.config
 
@@ -78,7 +79,7 @@ def test_a_classifier_whole(kind: str, tmp_path: Path, request: pytest.FixtureRe
 
 @pytest.mark.parametrize("more", [{"pooling": "mean_patch"}, {"layer": 3}, {"several": True}], ids=str)
 def test_other_probes(more: dict[str, Any], tmp_path: Path) -> None:
-    export_to("timm", source("probe", **more), tmp_path / "out")
+    export_to("timm", exported("probe", **more), tmp_path / "out")
     model: Any = timm.create_model(f"local-dir:{tmp_path / 'out'}", pretrained=True).eval()
     assert len(model.blocks) == more.get("layer", 6)
     assert isinstance(model.fc_norm, torch.nn.Identity)
@@ -91,7 +92,7 @@ def test_what_timm_cannot_look_at_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
         ValueError, match=r"of the class token and the mean patch .* is none that timm has; take --to onnx"
     ):
-        export_to("timm", source("probe", pooling="both"), tmp_path / "out")
+        export_to("timm", exported("probe", pooling="both"), tmp_path / "out")
     assert not list(tmp_path.iterdir())
 
 
@@ -119,10 +120,10 @@ def test_its_transform_cuts_as_we_measure(tuned: Path, tmp_path: Path) -> None:
     model: Any = timm.create_model(f"local-dir:{tmp_path / 'out'}", pretrained=True).eval()
     transform: Any = timm.data.create_transform(**timm.data.resolve_data_config({}, model=model))
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (75, 50, 3), np.uint8)).resize((40, 60))
-    ours = maskery.classifier(tuned).preparation.view("", image)
+    ours = maskery.classifier(tuned).preprocessing.input("", image)
     theirs = maskery.load(tuned).denormalise(transform(image))
     assert (theirs - ours).abs().max() < 0.02
-    whole = maskery.load(tuned).preparation.view("", image)  # without the cut
+    whole = Preprocessing(3, (32, 32)).input("", image)  # without the cut
     assert (whole - ours).abs().mean() > 0.02
 
 

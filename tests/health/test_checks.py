@@ -17,7 +17,7 @@ from maskery.health.checks import Facts, Verdict, verdicts
 from maskery.methods import METHODS, mae
 from maskery.nn.targets import pixels
 from maskery.nn.teacher import Ema
-from maskery.runs.directory import run_of
+from maskery.runs.directory import open_run
 from maskery.runs.metrics import read_metrics
 
 BASE_LR = 4e-2  # lr 2.5e-3 at batch 16: what `pretrain` suggests for vit-micro
@@ -48,7 +48,7 @@ def healthy_mae(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def judged(run: Path) -> dict[str, Verdict]:
     known = json.loads((run / "baselines.json").read_text())
-    found = verdicts(Facts(read_metrics(run / "metrics.jsonl"), asdict(run_of(run)), known))
+    found = verdicts(Facts(read_metrics(run / "metrics.jsonl"), asdict(open_run(run).run), known))
     assert len({v.name for v in found}) == len(found)
     return {v.name: v for v in found}
 

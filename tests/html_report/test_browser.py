@@ -10,7 +10,7 @@ import pytest
 import maskery
 from maskery.html_report.run_page import run_page
 from maskery.html_report.server import Server
-from maskery.runs.contents import read_run, state
+from maskery.runs.directory import RunDirectory, open_tolerantly
 from tests.html_report.browser import Browser, browser
 from tests.html_report.test_compare_page import facts as _facts  # noqa: F401
 from tests.test_train import TINY
@@ -173,7 +173,9 @@ def test_live_pages_follow_the_run(tab: Browser, run: Path, tmp_path: Path) -> N
     part = tmp_path / "run"
     shutil.copytree(run, part)
     tab.errors.clear()
-    with Server(lambda version: run_page(read_run(part), None, (), version), lambda: state(part), 0) as server:
+    with Server(
+        lambda version: run_page(open_tolerantly(part), None, (), version), lambda: RunDirectory(part).version(), 0
+    ) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
         thread.start()
         tab.open(f"http://127.0.0.1:{server.server_port}/")

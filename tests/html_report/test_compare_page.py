@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from maskery.evals.leaderboard import table
-from maskery.html_report.compare_page import COLOURS, _curve, curves, page, picture
+from maskery.html_report.compare_page import COLOURS, AccuracyCurves, charts, page, write_picture
 
 START = "random initialisation"
 
@@ -65,16 +65,18 @@ def facts() -> dict[str, Any]:
 
 
 def test_curves_are_means_over_seeds(facts: dict[str, Any]) -> None:
-    curve = _curve("mae", facts)
-    assert [p["epoch"] for p in curve] == [0, 1, 2]
-    assert [p["seconds"] for p in curve] == [0, 12, 25]
-    assert [p["mean"] for p in curve] == pytest.approx([0.15, 0.4, 0.5])
-    assert [p["std"] for p in curve] == pytest.approx([0.05 * 2**0.5, 0.1 * 2**0.5, 0])
-    assert [p["std"] for p in _curve("naive", facts)] == [0, 0]
+    curves = AccuracyCurves.of(facts)
+    assert curves
+    curve = curves.by_label["mae"]
+    assert curve["epoch"].tolist() == [0, 1, 2]
+    assert curve["seconds"].tolist() == [0, 12, 25]
+    assert curve["mean"] == pytest.approx([0.15, 0.4, 0.5])
+    assert curve["std"] == pytest.approx([0.05 * 2**0.5, 0.1 * 2**0.5, 0])
+    assert curves.by_label["naive"]["std"].tolist() == [0, 0]
 
 
 def test_the_picture_has_a_line_of_each_method(facts: dict[str, Any], tmp_path: Path) -> None:
-    assert picture(facts, tmp_path / "compare.png") is None
+    assert write_picture(facts, tmp_path / "compare.png") is None
     assert [p.name for p in tmp_path.iterdir()] == ["compare.png"]
     pixels = np.asarray(Image.open(tmp_path / "compare.png").convert("RGB")).reshape(-1, 3)
     for colour in COLOURS[:2]:
@@ -84,21 +86,21 @@ def test_the_picture_has_a_line_of_each_method(facts: dict[str, Any], tmp_path: 
 
 
 def test_the_curves_of_the_page_are_of_every_method(facts: dict[str, Any]) -> None:
-    by_epoch, by_time = curves(facts)
+    by_epoch, by_time = charts(facts)
     assert [line.label for line in by_epoch.lines] == [line.label for line in by_time.lines] == ["mae", "naive"]
     assert [words for words, _ in by_epoch.guides] == [START]
     assert "mae from 15 % to 50 %" in by_epoch.alt
     assert by_time.unit == "minutes of training"  # 100 s are the longest run
-    assert curves(facts | {"runs": []}) == []
+    assert charts(facts | {"runs": []}) == []
 
 
 def test_without_looks_or_matplotlib_there_is_a_reason_instead(
     facts: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     nothing = facts | {"runs": [one | {"looks": []} for one in facts["runs"]]}
-    assert "no kNN was made" in (picture(nothing, tmp_path / "a.png") or "")
+    assert "no kNN was made" in (write_picture(nothing, tmp_path / "a.png") or "")
     monkeypatch.setitem(sys.modules, "matplotlib", None)  # as Python marks what cannot be imported
-    assert "pip install 'maskery[report]'" in (picture(facts, tmp_path / "a.png") or "")
+    assert "pip install 'maskery[report]'" in (write_picture(facts, tmp_path / "a.png") or "")
     assert not list(tmp_path.iterdir())
 
 
@@ -107,7 +109,7 @@ def test_the_page_stands_alone_and_escapes(facts: dict[str, Any], tmp_path: Path
     samples.mkdir(parents=True)
     for step, colour in ((0, "red"), (8, "blue")):
         Image.new("RGB", (4, 4), colour).save(samples / f"step-{step:08d}.png")
-    picture(facts, tmp_path / "compare.png")
+    write_picture(facts, tmp_path / "compare.png")
     html = page(facts, tmp_path)
     assert html.count("<script") == 1  # ours, which no text of a user can be
     assert "<script>alert" not in html

@@ -1,7 +1,7 @@
 """Evaluations become tables: those that belong together side by side, the newest of equal ones."""
 
 from maskery.evals.results import END, RANDOM, Result
-from maskery.html_report.comparisons import before_after, compared, tables
+from maskery.html_report.comparisons import before_and_after_table, compare_table, tables
 
 
 def result(of: str, top1: float, seed: int = 0, **more: str) -> Result:
@@ -15,7 +15,7 @@ def test_sides_stand_side_by_side() -> None:
     assert table.title == "Linear probe"
     assert table.heads == ("", RANDOM, END, f"above {RANDOM}")
     assert table.rows == (("top1", "21.0 ± 1.0", "51.0 ± 1.0", "+30.0 ± 0.0"),)
-    assert table.reading[0].startswith("Pretraining paid off")
+    assert table.conclusions[0].startswith("Pretraining paid off")
 
 
 def test_other_data_is_another_table_and_the_newest_counts() -> None:
@@ -31,11 +31,11 @@ def test_verdicts_come_first() -> None:
 
 def test_the_runs_own_looks_and_what_compare_measured() -> None:
     facts = {"step": 9, "loss": {"before": 2.0, "after": 1.0}, "command": ["x"]}
-    table = before_after(facts)
+    table = before_and_after_table(facts)
     assert table
     assert table.rows == (("loss", "2", "1"),)
-    assert before_after({}) is None
-    table = compared({"knn_mean_patch": 0.25, "steps": 3})
+    assert before_and_after_table({}) is None
+    table = compare_table({"knn_mean_patch": 0.25, "steps": 3})
     assert table
     assert table.rows == (("knn mean patch", "25.0 %"),)
-    assert compared({"steps": 3}) is None
+    assert compare_table({"steps": 3}) is None

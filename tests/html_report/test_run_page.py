@@ -46,7 +46,7 @@ def test_a_whole_run(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "Not in this report" not in html
     assert html.count('class="dot"') == 20  # all held-out images
     assert len(re.findall(r'data-when="step', html)) == 3
-    assert "First and last look" in html
+    assert "First and last evaluation" in html
     assert not re.search(r'(src|href|action)="(?!data:|#)', html)
     assert "connect-src &#39;none&#39;" in html
     assert "http://" not in html.replace("http://www.w3.org", "")

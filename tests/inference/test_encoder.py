@@ -20,21 +20,42 @@ IMAGE = np.random.default_rng(0).integers(0, 256, (50, 70, 3), np.uint8)
 @pytest.fixture(scope="module")
 def encoder() -> Encoder:
     torch.manual_seed(0)
-    return Encoder(ViTConfig(48, 2, 3, 8, (32, 48))).eval()
+    return Encoder(ViT(ViTConfig(48, 2, 3, 8, (32, 48)))).eval()
 
 
 def test_what_load_gives_is_the_network_and_embeds_as_maskery_embed(scene_folder: Path, tmp_path: Path) -> None:
     few = TINY | {"watch": {"looks": 0}, "image_size": (24, 32)}
     maskery.pretrain(data=scene_folder, out=tmp_path / "run", steps=1, **few)
     encoder = maskery.load(tmp_path / "run")
-    assert isinstance(encoder, ViT)
+    assert isinstance(encoder, Encoder)
     assert not encoder.training
-    assert encoder.reading.bits == 8
+    assert not encoder.vit.training
+    assert encoder.images.bits == 8
     maskery.embed(tmp_path / "run", str(scene_folder), tmp_path / "f.parquet")
     rows = pq.read_table(tmp_path / "f.parquet").to_pylist()[::10]
     wanted = torch.tensor([row["embedding"] for row in rows])
     found = encoder.features([scene_folder / row["name"] for row in rows], batch_size=5)
     torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)
+
+
+def test_its_state_dict_is_the_networks(encoder: Encoder) -> None:
+    """Under timm's names, also within another module; parts and methods of the network are there."""
+    assert encoder.state_dict().keys() == encoder.vit.state_dict().keys()
+    assert encoder.blocks[0] is encoder.vit.blocks[0]
+    assert encoder.attend(torch.rand(1, 3, 32, 48))[1].shape == (1, 24)
+    state = {name: t + 1 for name, t in encoder.state_dict().items()}
+    other = Encoder(ViT(encoder.config))
+    other.load_state_dict(state)
+    pair = torch.nn.ModuleList([encoder, torch.nn.Linear(2, 2)])
+    assert "0.cls_token" in pair.state_dict()
+    again = torch.nn.ModuleList([Encoder(ViT(encoder.config)), torch.nn.Linear(2, 2)])
+    again.load_state_dict(pair.state_dict())
+    assert torch.equal(again[0].vit.pos_embed, encoder.pos_embed)
+    assert torch.equal(other.pos_embed, encoder.pos_embed + 1)
+    with pytest.raises(RuntimeError, match="cls_token"):
+        other.load_state_dict({})
+    with pytest.raises(AttributeError, match="no attribute 'heads'"):
+        other.heads()
 
 
 def test_every_kind_of_image_is_the_same_image(encoder: Encoder, tmp_path: Path) -> None:
@@ -87,10 +108,10 @@ def test_channels(encoder: Encoder, tmp_path: Path) -> None:
     expected = encoder.features(np.stack([grey] * 3, axis=2))
     for given in (grey, grey[:, :, None], tmp_path / "grey.png", Image.fromarray(grey)):
         assert torch.equal(encoder.features(given), expected)
-    single = Encoder(ViTConfig(48, 1, 3, 8, (32, 32), (0.5,), (0.2,))).eval()
+    single = Encoder(ViT(ViTConfig(48, 1, 3, 8, (32, 32), (0.5,), (0.2,)))).eval()
     assert single.features([IMAGE, Image.fromarray(IMAGE), grey]).shape == (3, 48)
     assert torch.equal(single.features(IMAGE), single.features(Image.fromarray(IMAGE).convert("L")))
-    many = Encoder(ViTConfig(48, 1, 3, 8, (32, 32), (0.5,) * 5, (0.2,) * 5)).eval()
+    many = Encoder(ViT(ViTConfig(48, 1, 3, 8, (32, 32), (0.5,) * 5, (0.2,) * 5))).eval()
     assert many.features(torch.rand(2, 5, 40, 40)).shape == (2, 48)
 
 

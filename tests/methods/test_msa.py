@@ -19,7 +19,8 @@ from maskery.nn.decoder import DecoderSize
 from maskery.nn.vit import ViTConfig
 from maskery.objective import Batch
 from maskery.options import UsageError, options, parse
-from maskery.weights.load import run_from, start_from
+from maskery.runs.directory import read_config
+from maskery.weights.load import start_from
 
 VIT = ViTConfig(48, 2, 3, 8, (32, 32))  # N 16, K 4
 SMALL = DecoderSize(32, 1, 4)
@@ -416,7 +417,7 @@ def test_settings_come_from_options_and_from_config_yaml(tmp_path) -> None:
     settings = MSAConfig(lam=0.5, align="mean", strong=Strong(sigma=(0.2, 1.5), p_grey=0.0), feature_depth=1)
     run = Run(settings=settings, method="msa", epochs=1.0)
     (tmp_path / "config.yaml").write_text(configs.dump(run))
-    assert run_from(tmp_path / "config.yaml") == run
+    assert read_config(tmp_path / "config.yaml") == run
     args = ["--settings.align-loss", "infonce", "--settings.strong.sigma", "1", "3", "--settings.teacher=shared"]
     asked = parse(Pretrain, args, "maskery pretrain", Pretrain(settings=MSAConfig(), method="msa"))
     assert asked.settings == MSAConfig(align_loss="infonce", strong=Strong(sigma=(1.0, 3.0)), teacher="shared")

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from maskery.nn.vit import ViT, ViTConfig, drop_paths
-from maskery.nn.windows import global_blocks, windowed, within
+from maskery.nn.windows import global_blocks, window_attention, windowed
 
 
 @pytest.mark.parametrize(("grid", "side"), [((4, 4), 2), ((4, 6), 2), ((5, 3), 2), ((7, 4), 3), ((3, 3), 14)])
@@ -16,7 +16,7 @@ def test_every_patch_looks_at_its_own_window(grid: tuple[int, int], side: int) -
     rows, columns = torch.meshgrid(torch.arange(grid[0]) // side, torch.arange(grid[1]) // side, indexing="ij")
     window = (100 * rows + columns).flatten()
     expected = F.scaled_dot_product_attention(q, k, v, attn_mask=window[:, None] == window)
-    torch.testing.assert_close(within(grid, side, q.device)(q, k, v), expected)
+    torch.testing.assert_close(window_attention(grid, side, q.device)(q, k, v), expected)
 
 
 def test_global_blocks_are_vitdets() -> None:

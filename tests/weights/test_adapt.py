@@ -8,11 +8,11 @@ from timm.models._manipulate import adapt_input_conv
 from maskery.nn.decoder import Decoder, DecoderSize
 from maskery.nn.positions import resize
 from maskery.nn.vit import IMAGENET_MEAN, IMAGENET_STD, ViT, ViTConfig
-from maskery.weights.convert import Facts
+from maskery.weights.convert import Metadata
 from maskery.weights.load import adapt
 
 BASE = ViTConfig(48, 2, 3, 8, (32, 48), IMAGENET_MEAN, IMAGENET_STD)
-FACTS = Facts(3, (32, 48), IMAGENET_MEAN, IMAGENET_STD)
+METADATA = Metadata(3, (32, 48), IMAGENET_MEAN, IMAGENET_STD)
 
 
 def trained(config: ViTConfig = BASE) -> ViT:
@@ -24,8 +24,8 @@ def trained(config: ViTConfig = BASE) -> ViT:
     return vit
 
 
-def adapted(vit: ViT, to: ViTConfig, facts: Facts = FACTS) -> tuple[ViT, list[str]]:
-    state, _, changed = adapt.encoder(vit.state_dict(), facts, to)
+def adapted(vit: ViT, to: ViTConfig, metadata: Metadata = METADATA) -> tuple[ViT, list[str]]:
+    state, _, changed = adapt.encoder(vit.state_dict(), metadata, to)
     new = ViT(to).eval()
     new.load_state_dict(state)
     return new, changed
@@ -54,7 +54,7 @@ def test_an_even_patch_of_any_size_has_the_same_embedding(new: int) -> None:
 def test_a_grey_image_is_to_one_channel_what_it_was_to_three(mean: tuple, std: tuple) -> None:
     vit = trained(ViTConfig(48, 2, 3, 8, (32, 48), mean, std))
     grey = ViTConfig(48, 2, 3, 8, (32, 48), (sum(mean) / 3,), (sum(std) / 3,))
-    one, changed = adapted(vit, grey, Facts(3, (32, 48), mean, std))
+    one, changed = adapted(vit, grey, Metadata(3, (32, 48), mean, std))
     images = torch.rand(2, 1, 32, 48)
     for ours, theirs in zip(one(images), vit(images.expand(-1, 3, -1, -1)), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
@@ -64,7 +64,7 @@ def test_a_grey_image_is_to_one_channel_what_it_was_to_three(mean: tuple, std: t
 def test_copies_of_one_channel_are_to_many_what_it_was_to_one() -> None:
     vit = trained(ViTConfig(48, 2, 3, 8, (32, 48), (0.4,), (0.2,)))
     five = ViTConfig(48, 2, 3, 8, (32, 48), (0.4,) * 5, (0.2,) * 5)
-    many, _ = adapted(vit, five, Facts(3, (32, 48), (0.4,), (0.2,)))
+    many, _ = adapted(vit, five, Metadata(3, (32, 48), (0.4,), (0.2,)))
     images = torch.rand(2, 1, 32, 48)
     torch.testing.assert_close(many(images.expand(-1, 5, -1, -1))[1], vit(images)[1], rtol=1e-4, atol=1e-4)
 
@@ -90,7 +90,7 @@ def test_positions_are_resized_as_rows_and_columns() -> None:
 
 def test_images_of_the_same_kind_change_nothing() -> None:
     vit = trained()
-    state, grid, changed = adapt.encoder(vit.state_dict(), FACTS, BASE)
+    state, grid, changed = adapt.encoder(vit.state_dict(), METADATA, BASE)
     assert (grid, changed) == ((4, 6), [])
     assert all(torch.equal(t, vit.state_dict()[name]) for name, t in state.items())
 
@@ -99,11 +99,14 @@ def test_a_decoder_that_fits_and_what_of_it_does_not() -> None:
     other = ViTConfig(48, 2, 3, 16, (32, 48))
     theirs = Decoder(BASE, DecoderSize(32, 2, 4), 192).state_dict()
     own = Decoder(other, DecoderSize(32, 2, 4), 768).state_dict()
-    taken, reason = adapt.decoder(theirs, own, (4, 6), (2, 3), (4, 4))
+    taken, reason = adapt.decoder(theirs, own, ((4, 6), (2, 3)), (4, 4))
     assert not reason
     assert [name for name, t in own.items() if taken[name].shape != t.shape] == ["pred.weight", "pred.bias"]
     assert torch.equal(taken["pos_embed"], resize(theirs["pos_embed"], (4, 6), (2, 3)))
-    assert adapt.decoder(theirs, own, (4, 6), (2, 3), (None, 4))[0].keys() == taken.keys()
-    assert adapt.decoder(theirs, own, (4, 6), (2, 3), (8, 4)) == ({}, "there 32 wide, 2 blocks, 8 heads; here 32, 2, 4")
+    assert adapt.decoder(theirs, own, ((4, 6), (2, 3)), (None, 4))[0].keys() == taken.keys()
+    assert adapt.decoder(theirs, own, ((4, 6), (2, 3)), (8, 4)) == (
+        {},
+        "there 32 wide, 2 blocks, 8 heads; here 32, 2, 4",
+    )
     small = Decoder(other, DecoderSize(32, 1, 4), 768).state_dict()
-    assert adapt.decoder(theirs, small, (4, 6), (2, 3), (4, 4))[0] == {}
+    assert adapt.decoder(theirs, small, ((4, 6), (2, 3)), (4, 4))[0] == {}

@@ -8,10 +8,10 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 from maskery.nn.vit import ViT
-from maskery.weights.convert import Facts, config_of, decoder_names, encoder_names, image_size
+from maskery.weights.convert import Metadata, decoder_tensors, encoder_tensors, image_size, vit_config
 
 SMALL = {"img_size": 32, "patch_size": 8, "embed_dim": 48, "depth": 2, "num_heads": 3, "num_classes": 0}
-FACTS = Facts(3, (32, 32), (0.5,) * 3, (0.5,) * 3)
+METADATA = Metadata(3, (32, 32), (0.5,) * 3, (0.5,) * 3)
 
 
 def timms(**args: Any) -> VisionTransformer:
@@ -22,9 +22,9 @@ def timms(**args: Any) -> VisionTransformer:
     return model
 
 
-def ours(state: dict[str, Tensor], facts: Facts = FACTS) -> tuple[ViT, list[str]]:
-    converted, notes = encoder_names(state, facts)
-    vit = ViT(config_of(converted, facts)[0]).eval()
+def ours(state: dict[str, Tensor], metadata: Metadata = METADATA) -> tuple[ViT, list[str]]:
+    converted, notes = encoder_tensors(state, metadata)
+    vit = ViT(vit_config(converted, metadata)[0]).eval()
     vit.load_state_dict(converted)
     return vit, notes
 
@@ -47,7 +47,7 @@ def ours(state: dict[str, Tensor], facts: Facts = FACTS) -> tuple[ViT, list[str]
 def test_what_ours_can_be_has_the_same_features(args: dict, words: list[str]) -> None:
     model = timms(**args)
     size = args.get("img_size", (32, 32))
-    vit, notes = ours(model.state_dict(), Facts(3, size, (0.5,) * 3, (0.5,) * 3))
+    vit, notes = ours(model.state_dict(), Metadata(3, size, (0.5,) * 3, (0.5,) * 3))
     images = torch.rand(2, 3, *size)
     torch.testing.assert_close(
         vit.encode(vit.normalise(images)), model.forward_features(vit.normalise(images)), rtol=1e-5, atol=1e-5
@@ -74,7 +74,7 @@ def test_what_ours_can_be_has_the_same_features(args: dict, words: list[str]) ->
 )
 def test_what_ours_cannot_be_is_refused_by_name(args: dict, words: str) -> None:
     with pytest.raises(ValueError, match=words) as e:
-        encoder_names(timms(**args).state_dict(), FACTS)
+        encoder_tensors(timms(**args).state_dict(), METADATA)
     assert "\n" not in str(e.value)
 
 
@@ -102,32 +102,32 @@ def test_what_ours_cannot_be_is_refused_by_name(args: dict, words: str) -> None:
 def test_a_state_dict_with_something_wrong(change: dict, words: str) -> None:
     state = {name: t for name, t in (timms().state_dict() | change).items() if t is not None}
     with pytest.raises(ValueError, match=words):
-        encoder_names(state, FACTS)
+        encoder_tensors(state, METADATA)
 
 
 def test_half_precision_becomes_single() -> None:
-    converted, _ = encoder_names({k: t.bfloat16() for k, t in timms().state_dict().items()}, FACTS)
+    converted, _ = encoder_tensors({k: t.bfloat16() for k, t in timms().state_dict().items()}, METADATA)
     assert {t.dtype for t in converted.values()} == {torch.float32}
 
 
 def test_what_a_network_looks_at() -> None:
-    state, _ = encoder_names(timms(img_size=(32, 64)).state_dict(), Facts())
+    state, _ = encoder_tensors(timms(img_size=(32, 64)).state_dict(), Metadata())
     with pytest.raises(ValueError, match=r"a width of 48 does not say how many heads there are: .* #heads=N"):
-        config_of(state, Facts(image_size=(32, 64)))
+        vit_config(state, Metadata(image_size=(32, 64)))
     with pytest.raises(ValueError, match=r"its 32 positions are no square: .* #size=HEIGHTxWIDTH"):
-        config_of(state, Facts(3))
+        vit_config(state, Metadata(3))
     with pytest.raises(ValueError, match="no square and not those of 32 x 32 pixels"):
-        config_of(state, Facts(3, (32, 32)))
-    config, assumed = config_of(state, Facts(3, (32, 64)))
+        vit_config(state, Metadata(3, (32, 32)))
+    config, assumed = vit_config(state, Metadata(3, (32, 64)))
     assert config.image_size == (32, 64)
     assert assumed == ["nothing says how its images were normalised: ImageNet's mean and std are taken"]
     assert image_size(
-        {"pos_embed": torch.zeros(1, 50, 4), "patch_embed.proj.weight": torch.zeros(4, 3, 2, 2)}, Facts()
+        {"pos_embed": torch.zeros(1, 50, 4), "patch_embed.proj.weight": torch.zeros(4, 3, 2, 2)}, Metadata()
     ) == (14, 14)
-    five, _ = encoder_names(timms(in_chans=5).state_dict(), Facts())
+    five, _ = encoder_tensors(timms(in_chans=5).state_dict(), Metadata())
     with pytest.raises(ValueError, match="nothing says how its 5 channels were normalised"):
-        config_of(five, Facts(3))
-    assert config_of(five, Facts(3, None, (0.1,) * 5, (0.2,) * 5))[0].mean == (0.1,) * 5
+        vit_config(five, Metadata(3))
+    assert vit_config(five, Metadata(3, None, (0.1,) * 5, (0.2,) * 5))[0].mean == (0.1,) * 5
 
 
 @pytest.mark.parametrize(("width", "heads"), [(192, 3), (384, 6), (768, 12), (1024, 16), (1280, 16)])
@@ -137,7 +137,7 @@ def test_published_widths_say_how_many_heads_there_are(width: int, heads: int) -
         "pos_embed": torch.zeros(1, 5, width),
         "blocks.0.norm1.bias": torch.zeros(width),
     }
-    assert config_of(state, Facts())[0].heads == heads
+    assert vit_config(state, Metadata())[0].heads == heads
 
 
 def test_names_as_transformers_has_them_in_memory() -> None:
@@ -148,7 +148,7 @@ def test_names_as_transformers_has_them_in_memory() -> None:
     model = ViTModel(ViTConfig(**sizes, image_size=32, patch_size=8, layer_norm_eps=1e-6)).eval().requires_grad_(False)
     for p in model.parameters():
         p.normal_(std=0.2)
-    vit, notes = ours(model.state_dict(), Facts(2, (32, 32), (0.5,) * 3, (0.5,) * 3))
+    vit, notes = ours(model.state_dict(), Metadata(2, (32, 32), (0.5,) * 3, (0.5,) * 3))
     images = torch.rand(2, 3, 32, 32)
     expected = model(vit.normalise(images)).last_hidden_state
     torch.testing.assert_close(vit.encode(vit.normalise(images)), expected, rtol=1e-5, atol=1e-5)
@@ -156,5 +156,5 @@ def test_names_as_transformers_has_them_in_memory() -> None:
 
 
 def test_a_decoder_of_nobody_is_none() -> None:
-    assert decoder_names({}) == {}
-    assert decoder_names({"layers.0.weight": torch.zeros(2)}) == {}
+    assert decoder_tensors({}) == {}
+    assert decoder_tensors({"layers.0.weight": torch.zeros(2)}) == {}

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 import maskery
 from maskery.cli import main
+from maskery.inference.encoder import Encoder
 from maskery.methods import METHODS
 from maskery.methods.mae import MAE, MAEConfig
 from maskery.methods.msa import MSA, MSAConfig
@@ -17,8 +18,8 @@ from maskery.methods.rc_mae import RCMAE, RCMAEConfig
 from maskery.nn import masking
 from maskery.nn.decoder import DecoderSize
 from maskery.nn.positions import resize
-from maskery.nn.vit import IMAGENET_MEAN, ViT, ViTConfig
-from maskery.weights.load import adapt, images_of, load_encoder, open_weights, start_from
+from maskery.nn.vit import IMAGENET_MEAN, ViTConfig
+from maskery.weights.load import adapt, image_config, load_encoder, open_weights, start_from
 from maskery.weights.teacher import build_objective
 from tests.commands.test_pretrain import short
 from tests.methods.test_mae import relative
@@ -244,11 +245,11 @@ def test_without_a_class_token_it_begins_at_random(tmp_path: Path) -> None:
 def test_a_run_of_rc_mae_at_another_size_keeps_student_and_teacher_apart(scene_folder: Path, tmp_path: Path) -> None:
     first = tmp_path / "first"
     maskery.pretrain(short(scene_folder, first, method="rc-mae", settings={"momentum": 0.5})[1:])
-    assert images_of(first) is not None
+    assert image_config(first) is not None
     student, teacher = (load_encoder(Path(f"{first}#{who}")) for who in ("student", "teacher"))
     assert same(dict(load_encoder(first).state_dict()), dict(teacher.state_dict()))
     assert not torch.equal(student.blocks[0].mlp.fc1.weight, teacher.blocks[0].mlp.fc1.weight)
-    assert images_of(Path(f"{first}#student")) is not None
+    assert image_config(Path(f"{first}#student")) is not None
 
     method = RCMAE(RCMAEConfig(decoder=DecoderSize(32, 1, 4)), ViTConfig(128, 6, 4, 4, (32, 32)))
     start_from(method, first)
@@ -274,7 +275,7 @@ def test_the_python_of_the_page() -> None:
     page = (Path(__file__).parents[2] / "docs" / "weights.md").read_text()
     names: dict[str, Any] = {}
     exec(page.split("```python\n")[1].split("```")[0], names)
-    assert isinstance(names["encoder"], ViT)
+    assert isinstance(names["encoder"], Encoder)
 
 
 def test_foreign_weights_in_every_verb(scene_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

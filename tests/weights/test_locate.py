@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from maskery.cli import main
 from maskery.exporters.export import export_to
-from maskery.exporters.source import Source
+from maskery.exporters.model import ExportModel
 from maskery.nn.vit import ViT, ViTConfig
 from maskery.weights.load import load_encoder
 from maskery.weights.locate import open_weights
@@ -216,7 +216,7 @@ def test_a_random_model_is_always_the_same_and_leaves_the_generator_alone(said: 
 
 def test_directories_of_timm_and_ours(tmp_path: Path) -> None:
     rectangle = ViT(ViTConfig(48, 2, 3, 8, (32, 48), (0.1,), (0.2,))).eval()
-    export_to("timm", Source(rectangle), tmp_path / "ours")
+    export_to("timm", ExportModel(rectangle), tmp_path / "ours")
     loaded = load_encoder(tmp_path / "ours")
     assert loaded.config == rectangle.config
     assert same(dict(loaded.state_dict()), dict(rectangle.state_dict()))

@@ -19,7 +19,7 @@ _BARE = (0x01, *range(0xD0, 0xD9))  # markers without a length
 
 @dataclass(frozen=True)
 class Frame:
-    """What the markers before the pixels say."""
+    """The facts in the markers before the pixels."""
 
     height: int  # as stored, before EXIF rotation
     width: int
@@ -28,9 +28,12 @@ class Frame:
 
 
 def frame(data: bytes) -> Frame | None:
-    """The frame of a JPEG of 8 bits and 1 or 3 components; None for all others, damaged ones among them."""
+    """The frame of a JPEG of 8 bits and 1 or 3 components; None for all others, damaged ones among them.
+
+    By hand, as simplejpeg's header does not tell EXIF, for which the whole file would have to be searched, nor 12 bits.
+    """
     at, end, app1 = 2, len(data) - 10, False
-    found: tuple[int, int, int] | None = None
+    size: tuple[int, int, int] | None = None  # height, width, components
     while at < end:
         if data[at] != 0xFF:
             return None
@@ -44,18 +47,23 @@ def frame(data: bytes) -> Frame | None:
         if marker == 0xDA:  # pixels begin
             break
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            if marker not in _FRAMES or found or data[at + 4] != 8:
+            if marker not in _FRAMES or size or data[at + 4] != 8:
                 return None
-            found = (data[at + 5] << 8 | data[at + 6], data[at + 7] << 8 | data[at + 8], data[at + 9])
+            size = (data[at + 5] << 8 | data[at + 6], data[at + 7] << 8 | data[at + 8], data[at + 9])
         app1 |= marker == 0xE1
         at += 2 + (data[at + 2] << 8 | data[at + 3])
     else:
         return None
-    if not found or found[2] not in (1, 3) or not found[0] * found[1]:
+    if not size or size[2] not in (1, 3) or not size[0] * size[1]:
         return None
-    if Image.MAX_IMAGE_PIXELS is not None and found[0] * found[1] > 2 * Image.MAX_IMAGE_PIXELS:
+    if Image.MAX_IMAGE_PIXELS is not None and size[0] * size[1] > 2 * Image.MAX_IMAGE_PIXELS:
         return None  # a decompression bomb: Pillow says so
-    return Frame(*found, app1)
+    return Frame(*size, app1)
+
+
+def scale_for(factor: int) -> int:
+    """The coarsest scale of the DCT that is no coarser than 1 / `factor`."""
+    return next(scale for scale in SCALES if scale <= max(1, factor))
 
 
 def decode(data: bytes, frame: Frame, scale: int, *, grey: bool) -> np.ndarray | None:

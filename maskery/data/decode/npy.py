@@ -4,12 +4,12 @@ A picture is an array [H, W, C] of uint8 or uint16 in C order. One with alpha is
 a, so that four bands and three colours with alpha are told apart. `numpy.load` reads both.
 """
 
-import ast
 import io
+import tokenize
 
 import numpy as np
 
-from .unreadable import Unreadable
+from .unreadable import Unreadable, one_line
 
 MAGIC = b"\x93NUMPY"
 _ALPHA = {np.dtype(kind): np.dtype([(field, kind) for field in "rgba"]) for kind in ("|u1", "<u2")}
@@ -28,22 +28,19 @@ def npy_header(start: bytes) -> tuple[tuple[int, int, int], np.dtype, bool, int]
 
     Raises `Unreadable` for arrays of other kinds.
     """
-    version, field = start[6:8], 2 if start[6:7] == b"\x01" else 4
-    begin = 8 + field + int.from_bytes(start[8 : 8 + field], "little")
-    if version[:1] not in (b"\x01", b"\x02", b"\x03") or len(start) < begin or begin > 10_000:
-        raise Unreadable("truncated or damaged NPY: its header is not complete")
+    file = io.BytesIO(start)
     try:
-        about = ast.literal_eval(start[8 + field : begin].decode("latin-1").strip())
-        shape, dtype = tuple(about["shape"]), np.dtype(about["descr"])
-        c_order = not about["fortran_order"]
-    except (ValueError, SyntaxError, KeyError, TypeError) as error:
-        raise Unreadable("damaged NPY: its header cannot be read") from error
+        if np.lib.format.read_magic(file) != (1, 0):
+            raise ValueError("its version is not 1.0")
+        shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(file)
+    except (ValueError, TypeError, tokenize.TokenError) as error:
+        raise Unreadable(f"truncated or damaged NPY: {one_line(error)}") from error
     alpha = dtype in _ALPHA.values()
     if alpha:
         shape, dtype = (*shape, 4), np.dtype(dtype["r"])
-    if dtype not in _ALPHA or len(shape) != 3 or not c_order or not all(isinstance(s, int) and s > 0 for s in shape):
+    if dtype not in _ALPHA or len(shape) != 3 or fortran_order or not all(isinstance(s, int) and s > 0 for s in shape):
         raise Unreadable(f"NPY of {dtype}, shape {shape}: uint8 or uint16 of height, width and channels are read")
-    return shape, dtype, alpha, begin
+    return shape, dtype, alpha, file.tell()
 
 
 def decode_npy(data: bytes) -> tuple[np.ndarray, bool]:

@@ -1,4 +1,14 @@
-"""A decoded image that may have fewer pixels than the original, and still knows where everything lies.
+"""The pixels of an image, perhaps reduced, with exact positions in the full one.
+
+One image on its way into a batch:
+
+    Encoded              bytes, and the full size H x W                         `image.open_image`
+    Picture              [h, w, C] uint8 or uint16, upright, reduced to the     `Encoded.at(detail)`
+                         detail that the crops need
+    region, box          [h', w', C]: the pixels under a crop, and where the    `Picture.region(crop, size)`
+                         crop lies in them, in fractions of pixels
+    Regions, Stack       the regions of a batch with their boxes, padded        `data/resample.py`
+    slot                 their place in a buffer that moves to the device       `data/transfer.py`
 
 H height, W width, C channels. Boxes are (left, top, right, bottom); sizes are (height, width).
 """
@@ -11,21 +21,22 @@ import numpy as np
 from . import pixels
 
 Box = tuple[float, float, float, float]
+EPS = 1e-6  # pixels: what rounding errors may move an edge that lies between two pixels
 
 
 @dataclass(frozen=True)
 class Picture:
-    """The pixels of an image of `height` x `width`, upright, of which the array may be a smaller copy.
+    """The pixels of an image of `height` x `width`, upright; the array may be a smaller copy of it.
 
-    Boxes are given in pixels of the image. `whole` is where the image lies in the array, in pixels of the array: one
-    reduced by a factor f has ceil(H / f) rows, of which the last stands for fewer rows of the image than the others -
-    or the first, when it was turned after it was reduced. So no position is rounded to the smaller grid.
+    Boxes are given in pixels of the image. `extent` is where the image lies in the array, in pixels of the array: one
+    reduced by a factor f has ceil(H / f) rows, of which the last covers fewer rows of the image than the others - or
+    the first, when it was turned after it was reduced. So no position is rounded to the smaller grid.
     """
 
     array: np.ndarray  # [h, w, C] uint8 or uint16, any strides
     height: int
     width: int
-    whole: Box
+    extent: Box
 
     @classmethod
     def of(cls, array: np.ndarray) -> "Picture":
@@ -33,8 +44,8 @@ class Picture:
         return cls(array, height, width, (0.0, 0.0, width, height))
 
     @classmethod
-    def reduced(cls, array: np.ndarray, height: int, width: int, factor: int, orientation: int = 1) -> "Picture":
-        """Of an array as it is stored, by 1 / `factor` smaller than the `height` x `width` that are stored."""
+    def of_reduced(cls, array: np.ndarray, height: int, width: int, factor: int, orientation: int = 1) -> "Picture":
+        """From an array as stored, 1 / `factor` of the stored `height` x `width`."""
         upright = pixels.upright(array, orientation)
         if orientation in (5, 6, 7, 8):
             height, width = width, height
@@ -47,25 +58,25 @@ class Picture:
         return self.array.nbytes
 
     def at(self, detail: float) -> "Picture":
-        """As it is: it is decoded already. (`Encoded.at` decodes.)"""
+        """The picture itself: it is decoded already. (`Encoded.at` decodes.)"""
         return self
 
-    def standing_for(self, height: int, width: int) -> "Picture":
-        """The same picture as a copy of an image of that size."""
+    def with_full_size(self, height: int, width: int) -> "Picture":
+        """The same pixels as a copy of an image of that size."""
         return replace(self, height=height, width=width)
 
-    def shrunk(self, factor: int) -> "Picture":
-        """Reduced by a whole factor, by means of squares of pixels."""
+    def reduced_by(self, factor: int) -> "Picture":
+        """Downsample by an integer factor with box averaging."""
         if factor == 1:
             return self
-        left, top, right, bottom = (edge / factor for edge in self.whole)
-        return replace(self, array=pixels.shrink(self.array, factor), whole=(left, top, right, bottom))
+        left, top, right, bottom = (edge / factor for edge in self.extent)
+        return replace(self, array=pixels.shrink(self.array, factor), extent=(left, top, right, bottom))
 
-    def part(self, box: Box, size: tuple[int, int]) -> tuple[np.ndarray, Box]:
-        """([h, w, C], box in it): what a view of `size` needs of a box of the image.
+    def region(self, box: Box, size: tuple[int, int]) -> tuple[np.ndarray, Box]:
+        """([h', w', C], box in it): the pixels that a view of `size` needs of a box of the image.
 
-        No pixel outside the box is handed out, as when one crops first and resizes then. Where the box has twice the
-        view's pixels in both directions or more, they are reduced by a whole factor.
+        No pixel outside the box is included, as when one crops first and resizes then. Where the box has twice the
+        view's pixels in both directions or more, they are reduced by an integer factor.
         """
         left, top, right, bottom = self._in_array(box)
         x, y = max(0, math.floor(left + EPS)), max(0, math.floor(top + EPS))
@@ -79,14 +90,11 @@ class Picture:
         return array, (left, top, min(right, width), min(bottom, height))
 
     def _in_array(self, box: Box) -> Box:
-        left, top, right, bottom = self.whole
+        left, top, right, bottom = self.extent
         x, y = (right - left) / self.width, (bottom - top) / self.height
         return (left + x * box[0], top + y * box[1], left + x * box[2], top + y * box[3])
 
 
-EPS = 1e-6  # pixels: what rounding errors may move an edge that lies between two pixels
-
-
 def detail(boxes: list[Box], size: tuple[int, int]) -> float:
-    """The least number of pixels, to one of the image, that gives every box the view's pixels in both directions."""
+    """The least scale of the image at which every box still has the view's pixels in both directions."""
     return max(max(size[0] / (bottom - top), size[1] / (right - left)) for left, top, right, bottom in boxes)

@@ -1,4 +1,4 @@
-"""What a TIFF file says about its pages, and whether what it says is all there."""
+"""The pages of a TIFF file: size, kind and depth of each, and whether all of its data are in the file."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -33,6 +33,9 @@ class Page:
     def channels(self) -> int:
         return {"grey": 1, "bands": self.samples}.get(self.kind, 3)
 
+    def __str__(self) -> str:
+        return f"{self.width} x {self.height} {self.kind} with {self.samples} samples of {self.bits} bits"
+
     @property
     def alpha(self) -> bool:
         return self.kind != "bands" and self.samples == _PLAIN[self.kind] + 1
@@ -45,11 +48,11 @@ def pixel_limit() -> int | None:
 
 def describe(page: TiffPage) -> Page:
     """Raises `Unreadable` for kinds that are not read, for too many pixels, and for pages that are not complete."""
-    _complete(page)
+    _check_complete(page)
     bits = page.bitspersample
     if not isinstance(bits, int) or not 1 <= bits <= 16 or page.sampleformat not in (1, 4):
-        kind = {2: "signed integers", 3: "floating point numbers", 5: "complex numbers", 6: "complex numbers"}
-        what = kind.get(int(page.sampleformat), "integers")
+        names = {2: "signed integers", 3: "floating point numbers", 5: "complex numbers", 6: "complex numbers"}
+        what = names.get(int(page.sampleformat), "integers")
         raise Unreadable(f"TIFF of {bits}-bit {what}: only unsigned integers of 1 to 16 bits are read")
     photometric, samples = int(page.photometric), page.samplesperpixel
     kind = _PHOTOMETRIC.get(photometric)
@@ -72,7 +75,7 @@ def describe(page: TiffPage) -> Page:
     return Page(page.imagelength, page.imagewidth, samples, bits, kind, photometric == 0, orientation)
 
 
-def _complete(page: TiffPage) -> None:
+def _check_complete(page: TiffPage) -> None:
     """Raises `Unreadable` where tifffile would fill in: it drops broken tags, and missing segments become 0."""
     file, format = page.parent.filehandle, page.parent.tiff
     file.seek(page.offset)
@@ -93,12 +96,10 @@ def _complete(page: TiffPage) -> None:
 
 def full_pages(tif: TiffFile) -> Iterator[int]:
     """Positions of the pages that are pictures of their own: no thumbnails, no masks; the first page if none is."""
-    found = False
-    for i in range(len(tif.pages)):
-        if not int(page_at(tif, i).subfiletype) & 5:
-            found = True
-            yield i
-    if not found:
+    i = None
+    for i in (k for k in range(len(tif.pages)) if not int(page_at(tif, k).subfiletype) & 5):
+        yield i
+    if i is None:
         yield 0
 
 
@@ -111,21 +112,15 @@ def page_at(tif: TiffFile, i: int) -> TiffPage:
 def survey_pages(file: BinaryIO, *, stacked: bool) -> tuple[Page, int]:
     """The first page and the number of pages. `stacked`: the pages are one picture's channels, so all must be alike."""
     with TiffFile(file) as tif:
-        keep = list(full_pages(tif))
-        first = describe(page_at(tif, keep[0]))
+        indices = list(full_pages(tif))
+        first = describe(page_at(tif, indices[0]))
         if stacked:
-            for i in keep[1:]:
-                must_match(first, describe(page_at(tif, i)), i)
-        return first, len(keep)
+            for i in indices[1:]:
+                check_alike(first, describe(page_at(tif, i)), i)
+        return first, len(indices)
 
 
-def must_match(first: Page, other: Page, i: int) -> None:
+def check_alike(first: Page, other: Page, i: int) -> None:
     """Raises `Unreadable` when page `i`, counted from 0, is unlike the first."""
     if other != first:
-        raise Unreadable(
-            f"TIFF pages that differ cannot be stacked: the first is {words(first)}, page {i + 1} is {words(other)}"
-        )
-
-
-def words(page: Page) -> str:
-    return f"{page.width} x {page.height} {page.kind} with {page.samples} samples of {page.bits} bits"
+        raise Unreadable(f"TIFF pages that differ cannot be stacked: the first is {first}, page {i + 1} is {other}")

@@ -1,4 +1,4 @@
-"""What to do with bytes that are no picture: one exception, one list of what parsers raise, and silence around them."""
+"""Bytes that are no picture: one exception for all that parsers raise, and their warnings kept off the terminal."""
 
 import contextlib
 import logging
@@ -14,10 +14,10 @@ from tifffile import TiffFileError
 
 
 class Unreadable(ValueError):
-    """These bytes give no picture. The message is the reason alone, one line, without the file's name."""
+    """An image cannot be decoded. The message is the reason alone, one line, without the file's name."""
 
 
-# What Pillow, tifffile and imagecodecs were seen to raise on damaged bytes. RuntimeError is imagecodecs' and Pillow's C
+# Raised by Pillow, tifffile and imagecodecs on damaged bytes. RuntimeError is imagecodecs' and Pillow's C
 # code; KeyError, IndexError, TypeError and AttributeError come from tags that are missing or of another type.
 DAMAGE = (
     OSError,

@@ -30,8 +30,7 @@ from ...outputs import write_file
 from ...terminal import Reporter
 from ...text import to_bytes
 from ..dataset import check_unreadable
-from ..decode.image import Unreadable
-from ..decode.unreadable import reason
+from ..decode.unreadable import Unreadable, reason
 from ..loader import begin_worker
 from ..sources.labels import annotated
 from ..sources.source import Source

@@ -1,5 +1,8 @@
 """Arrow's and Parquet's files: opening them, and what their columns may hold."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import pyarrow as pa
 import pyarrow.ipc
 import pyarrow.parquet as parquet
@@ -7,12 +10,8 @@ import pyarrow.parquet as parquet
 
 def read_schema(file: str) -> pa.Schema:
     """Raises ValueError naming the file when it is no table."""
-    try:
-        if file.lower().endswith(".parquet"):
-            return parquet.read_schema(file)
-        return _arrow(file).schema
-    except (pa.ArrowException, OSError) as error:
-        raise ValueError(f"{file} cannot be read as a table: {_first_line(error)}") from error
+    with _reading(file):
+        return parquet.read_schema(file) if file.lower().endswith(".parquet") else _arrow(file).schema
 
 
 def read_columns(file: str, schema: pa.Schema, columns: list[str]) -> pa.Table:
@@ -22,14 +21,21 @@ def read_columns(file: str, schema: pa.Schema, columns: list[str]) -> pa.Table:
         if name not in mine.names or mine.field(name).type != schema.field(name).type:
             there = f"{mine.field(name).type}" if name in mine.names else "missing"
             raise ValueError(f"{file}: column {name!r} is {there}, in the first file it is {schema.field(name).type}")
-    try:
+    with _reading(file):
         if file.lower().endswith(".parquet"):
             # Not memory-mapped: Parquet is decoded into RAM anyway, and a mapped file must not change meanwhile.
             with parquet.ParquetFile(file) as opened:
                 return opened.read(columns)
         return _arrow(file).read_all().select(columns)
+
+
+@contextmanager
+def _reading(file: str) -> Iterator[None]:
+    try:
+        yield
     except (pa.ArrowException, OSError) as error:
-        raise ValueError(f"{file} cannot be read as a table: {_first_line(error)}") from error
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ValueError(f"{file} cannot be read as a table: {reason}") from error
 
 
 def _arrow(file: str) -> pa.RecordBatchFileReader | pa.RecordBatchStreamReader:
@@ -39,10 +45,6 @@ def _arrow(file: str) -> pa.RecordBatchFileReader | pa.RecordBatchStreamReader:
     except pa.ArrowInvalid:
         mapped.seek(0)
         return pa.ipc.open_stream(mapped)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def is_text(kind: pa.DataType) -> bool:

@@ -6,10 +6,11 @@ annotated.
 
 import csv
 import os
+from typing import Any
 
 from ...config import ImagesConfig
 from ...text import to_bytes
-from .labels import index_labels, index_multi_hot, split_names
+from .labels import set_labels, split_names
 from .names import Names, unique
 from .source import Source, find_column, read_file
 
@@ -58,14 +59,11 @@ class ListSource(Source):
             raise ValueError(f"{where}: row {columns[path].index('') + 1} below the header has no {path}")
         label = find_column(where, images.label_column, LABELS, list(columns)) if images.labels else None
         if label is not None:
-            cells, what = columns[label], "classes"
-            if any("|" in cell for cell in cells):
-                rows = [cell.split("|") if cell else None for cell in cells]
-                self.multi_hot, self.classes = index_multi_hot(rows, f"{where}: column {label!r}")
-                what = "labels, several an image,"
-            else:
-                self.labels, self.classes = index_labels(cells)
-            notes.append(f"{len(self.classes)} {what} from column {label}")
+            cells: list[Any] = columns[label]
+            multi_label = any("|" in cell for cell in cells)
+            if multi_label:
+                cells = [cell.split("|") if cell else None for cell in cells]
+            notes.append(set_labels(self, label, cells, multi_label=multi_label))
         split = find_column(where, images.split_column, SPLIT, list(columns))
         if split is not None:
             self.splits = split_names(columns[split])

@@ -1,10 +1,11 @@
 """Values of a label or split column -> numbers and names."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
-from .source import SPLITS
+from .source import SPLITS, Source
 
 MOST_MULTI_HOT = 8_000_000_000  # images times labels, a byte each
 _INDICATORS = {"0", "1", "-1", "", "None"}  # of rows that say of every label whether the image has it
@@ -56,6 +57,17 @@ def index_multi_hot(
             f"{MOST_MULTI_HOT // len(rows):,} at most; --images.no-labels leaves them aside"
         )
     return (multi_hot_of(counts, positions, len(classes)), classes) if classes else (None, ())
+
+
+def set_labels(
+    source: Source, column: str, cells: Sequence[Any], given: tuple[str, ...] = (), *, multi_label: bool
+) -> str:
+    """Set the labels and classes of `source` from the cells of a column; return a note about them."""
+    if multi_label:
+        source.multi_hot, source.classes = index_multi_hot(cells, f"{source.where}: column {column!r}", given)
+    else:
+        source.labels, source.classes = index_labels(cells, given)
+    return f"{len(source.classes)} {'labels, several an image,' if multi_label else 'classes'} from column {column}"
 
 
 def multi_hot_of(counts: np.ndarray, positions: np.ndarray, m: int) -> np.ndarray:

@@ -4,7 +4,6 @@ import hashlib
 import itertools
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from typing import overload
 
 import numpy as np
 
@@ -40,13 +39,7 @@ class Names(Sequence[str]):
     def all_raw(self) -> Iterator[bytes]:
         return (self.blob[a:b] for a, b in itertools.pairwise(self.offsets.tolist()))
 
-    @overload
-    def __getitem__(self, i: int) -> str: ...
-    @overload
-    def __getitem__(self, i: slice) -> list[str]: ...
-    def __getitem__(self, i: int | slice) -> str | list[str]:
-        if isinstance(i, slice):
-            return [self[k] for k in range(*i.indices(len(self)))]
+    def __getitem__(self, i: int) -> str:  # type: ignore[override]  # no slices: they would be lists of Python strings
         if not -len(self) <= i < len(self):
             raise IndexError(f"name {i} of {len(self)}")
         return to_text(self.raw(i % len(self)))

@@ -15,7 +15,7 @@ from ...text import to_bytes
 from .arrow import holds_images, is_list, is_text, read_columns, read_schema, text_columns
 from .file_list import LABELS, PATHS, SPLIT
 from .image_mask_pairs import read_mask_classes
-from .labels import index_labels, index_multi_hot, split_names
+from .labels import set_labels, split_names
 from .names import Names, unique
 from .source import SPLITS, Source, find_column, read_file
 
@@ -36,39 +36,35 @@ class TableSource(Source):
         self.where = where
         self._arguments = (where, files, images)
         schema = read_schema(files[0])
-        names = schema.names
-        image = _image_column(where, images.image_column, schema)
-        label = find_column(where, images.label_column, LABELS, names) if images.labels and not images.masks else None
-        split = find_column(where, images.split_column, SPLIT, names)
-        mask = _mask_column(where, images.mask_column, schema, image) if images.masks else None
-        name = find_column(where, None, [n for n in _NAMES if n != image], text_columns(schema))
-        wanted = list(dict.fromkeys(c for c in (image, label, split, name, mask) if c is not None))
-        tables = [read_columns(file, schema, wanted) for file in files]
-        self._images = _Cells(files, [table[image] for table in tables])
+        columns = _columns(where, images, schema)
+        tables = [read_columns(file, schema, list(dict.fromkeys(columns.values()))) for file in files]
+        self._images = _Cells(files, [table[columns["image"]] for table in tables])
         if not self._images.chunks:
             raise ValueError(f"no images in {where}: the table has no rows")
 
-        def values(column: str) -> list:
-            return [value for table in tables for value in table[column].to_pylist()]
+        def values(role: str) -> list:
+            return [value for table in tables for value in table[columns[role]].to_pylist()]
 
-        self.names = _names(self._images.chunks, values(name) if name else None)
+        self.names = _names(self._images.chunks, values("name") if "name" in columns else None)
         notes = [f"{len(files)} files of a table"] if len(files) > 1 else []
-        if label is not None:
-            self.labels, self.multi_hot, self.classes = _labels(where, label, schema, values(label))
-            what = "classes" if self.labels is not None else "labels, several an image,"
-            notes.append(f"{len(self.classes)} {what} from column {label}")
-        if split is not None:
-            self.splits = split_names(values(split))
-            notes.append(f"splits from column {split}")
+        if "label" in columns:
+            multi_label, names = _label_kind(where, schema, columns["label"])
+            cells = values("label")
+            cells = cells if multi_label else [int(cell) if isinstance(cell, bool) else cell for cell in cells]
+            notes.append(set_labels(self, columns["label"], cells, names, multi_label=multi_label))
+        if "split" in columns:
+            self.splits = split_names(values("split"))
+            notes.append(f"splits from column {columns['split']}")
         elif len(files) > 1 or os.path.isdir(where):
             splits = [_split_of(os.path.relpath(file, where)) for file in files]
             if None not in splits:
                 self.splits = np.repeat(np.array(splits, object), list(map(len, tables)))
                 notes.append("splits from the names of the files")
-        self._masks = _Cells(files, [table[mask] for table in tables]) if mask is not None else None
-        if self._masks:
+        self._masks = None
+        if "mask" in columns:
+            self._masks = _Cells(files, [table[columns["mask"]] for table in tables])
             self.masks = filled = self._masks.filled()
-            notes.append(f"{int(filled.sum()):,} images with masks, from column {mask}")
+            notes.append(f"{int(filled.sum()):,} images with masks, from column {columns['mask']}")
             if not filled.all():
                 notes.append(f"{int((~filled).sum()):,} images have no mask and are left out")
             self.mask_classes = read_mask_classes(where if os.path.isdir(where) else os.path.dirname(where))
@@ -114,6 +110,19 @@ class _Cells:
         return read_file(self._folder[chunk], to_bytes(path))
 
 
+def _columns(where: str, images: ImagesConfig, schema: pa.Schema) -> dict[str, str]:
+    """Role (image, name, label, split, mask) -> column, without the roles that no column has."""
+    image, labels = _image_column(where, images.image_column, schema), images.labels and not images.masks
+    columns = {
+        "image": image,
+        "label": find_column(where, images.label_column, LABELS, schema.names) if labels else None,
+        "split": find_column(where, images.split_column, SPLIT, schema.names),
+        "mask": _mask_column(where, images.mask_column, schema, image) if images.masks else None,
+        "name": find_column(where, None, [n for n in _NAMES if n != image], text_columns(schema)),
+    }
+    return {role: column for role, column in columns.items() if column is not None}
+
+
 def _image_column(where: str, wanted: str | None, schema: pa.Schema) -> str:
     """The column of images: by its name, else the only one of bytes or of {bytes, path}. ValueError without one."""
     image = find_column(where, wanted, _IMAGES, schema.names)
@@ -156,25 +165,19 @@ def _names(cells: Sequence[pa.Array], given: list[str | None] | None) -> Names:
     return Names.of(unique(names) if len(names) == n else [b"row-%08d" % i for i in range(n)])
 
 
-def _labels(
-    where: str, label: str, schema: pa.Schema, values: list
-) -> tuple[np.ndarray | None, np.ndarray | None, tuple[str, ...]]:
-    """(labels, multi_hot, classes) of a `Source`: labels of integers or strings, multi-hot of lists of these."""
-    whole = schema.field(label).type
-    multi_label = is_list(whole)
-    kind = whole.value_type if multi_label else whole
+def _label_kind(where: str, schema: pa.Schema, label: str) -> tuple[bool, tuple[str, ...]]:
+    """(whether its cells are lists of labels, the names that its numbers stand for). ValueError: they are no labels."""
+    column = schema.field(label).type
+    multi_label = is_list(column)
+    kind = column.value_type if multi_label else column
     kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-    allowed = is_text(kind) or pa.types.is_integer(kind)
-    if not (allowed or (pa.types.is_null(kind) if multi_label else pa.types.is_boolean(kind))):
+    integers = pa.types.is_integer(kind)
+    if not (is_text(kind) or integers or (pa.types.is_null(kind) if multi_label else pa.types.is_boolean(kind))):
         raise ValueError(
-            f"{where}: column {label!r} holds {whole}: labels are integers or strings, or for several an image lists "
+            f"{where}: column {label!r} holds {column}: labels are integers or strings, or for several an image lists "
             "of these"
         )
-    given = _class_names(schema, label) if pa.types.is_integer(kind) else ()
-    if multi_label:
-        return None, *index_multi_hot(values, f"{where}: column {label!r}", given)
-    labels, classes = index_labels([int(v) if isinstance(v, bool) else v for v in values], given)
-    return labels, None, classes
+    return multi_label, _class_names(schema, label) if integers else ()
 
 
 def _class_names(schema: pa.Schema, label: str) -> tuple[str, ...]:

@@ -8,8 +8,8 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from dataclasses import astuple, dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -78,7 +78,7 @@ class VqaSource(Source):
         self.first = np.cumsum([0, *map(len, index.questions.values())])
         # Names, as many Python objects would be copied by every forked worker
         self._texts = Names.of([row.text.encode("utf-8", "surrogatepass") for row in flat])
-        self._rest = Names.of([json.dumps(row[1:]).encode() for row in flat])
+        self._rest = Names.of([json.dumps(astuple(row)[1:]).encode() for row in flat])
         self.notes = tuple(self._notes(flat, index.dropped))
 
     def read(self, i: int) -> bytes:
@@ -99,7 +99,7 @@ class VqaSource(Source):
     def text(self, k: int) -> str:
         return self._texts.raw(k).decode("utf-8", "surrogatepass")
 
-    def _notes(self, flat: Sequence["_Row"], dropped: Counter[str]) -> Iterator[str]:
+    def _notes(self, flat: Sequence[Question], dropped: Counter[str]) -> Iterator[str]:
         yield f"{len(flat):,} questions about {len(self):,} images"
         if self.splits is not None and (unanswered := int((self.splits == UNANSWERED).sum())):
             yield f"{unanswered:,} images have questions without annotations: those are answered, and not measured"
@@ -169,21 +169,13 @@ def answers_of(annotation: dict[str, Any]) -> tuple[str, ...]:
 
 
 # ------------------------------------------------------------------------------------------------------ their contents
-class _Row(NamedTuple):
-    text: str
-    number: int | str
-    answers: tuple[str, ...]
-    answer_type: str
-    question_type: str
-
-
 class _Index:
     """The images and questions of the files read so far, and what was left out of them."""
 
     def __init__(self, files: "ImageFiles"):
         self.files = files
         self.splits: dict[str, str] = {}  # of an image
-        self.questions: dict[str, list[_Row]] = {}  # of an image
+        self.questions: dict[str, list[Question]] = {}  # of an image
         self.dropped: Counter[str] = Counter()
 
     def add(self, path: str, split: str, answers: str | None) -> None:
@@ -200,7 +192,7 @@ class _Index:
             if image not in images:
                 images[image] = self._image(image, split, tree, path)
             annotation = annotations.get(number, {}) if answers else None
-            row = self._row(_Row(text, number, (), "", ""), image, images[image], annotation)
+            row = self._answered(Question(text, number, (), "", ""), image, images[image], annotation)
             if row is not None:
                 self.questions.setdefault(str(images[image]), []).append(row)
         if strange := len(annotations.keys() - numbers):
@@ -216,9 +208,11 @@ class _Index:
             raise ValueError(f"{path}: {file} is asked about in two files: held out is held out")
         return file
 
-    def _row(self, row: _Row, image: Any, file: str | None, annotation: dict[str, Any] | None) -> _Row | None:
-        """The question with its answers (annotation None: of a file without); None when it is left out and counted."""
-        reason, answers = "", answers_of(annotation) if annotation else ()
+    def _answered(
+        self, row: Question, image: Any, file: str | None, annotation: dict[str, Any] | None
+    ) -> Question | None:
+        """The question with its answers; None when it is left out and counted. `annotation` None: of a file without."""
+        answers = answers_of(annotation) if annotation else ()
         if file is None:
             reason = "questions about images that do not exist are left out"
         elif not row.text:
@@ -231,11 +225,11 @@ class _Index:
             reason = "annotations name another image than their question: both are left out"
         elif not answers:
             reason = "questions that nobody answered are left out"
-        if reason or annotation is None:
-            self.dropped[reason] += 1
-            return None
-        types = {name: str(annotation.get(name) or UNSPECIFIED) for name in ("answer_type", "question_type")}
-        return row._replace(answers=answers, **types)
+        else:
+            types = {name: str(annotation.get(name) or UNSPECIFIED) for name in ("answer_type", "question_type")}
+            return replace(row, answers=answers, **types)
+        self.dropped[reason] += 1
+        return None
 
 
 class ImageFiles:

@@ -29,7 +29,7 @@ from ...objective import Batch, Losses
 from ..labels import LabelsConfig
 from ..settings import ABOVE_0, BELOW_1, check_range
 from . import targets
-from .objective import Classifier
+from .objective import ClassificationObjective
 
 UNDECAYED = ("encoder.cls_token", "encoder.pos_embed")  # as in the reference's no_weight_decay
 
@@ -49,7 +49,7 @@ class FinetuneConfig:
     labels: LabelsConfig = field(default_factory=LabelsConfig)
 
 
-class Finetune(Classifier):
+class Finetune(ClassificationObjective):
     Config = FinetuneConfig
     config: FinetuneConfig
     no_weight_decay = UNDECAYED
@@ -126,7 +126,7 @@ class Finetune(Classifier):
         assert isinstance(f, ViT)
         return self.logits(f, norm, head, image)[:, None]
 
-    def plain(self, head: int = 0) -> LinearClassifier:
+    def linear_classifier(self, head: int = 0) -> LinearClassifier:
         net = deepcopy(self.average.net if self.average is not None else self.parts())
         f, norm, linear = net
         assert isinstance(f, ViT)

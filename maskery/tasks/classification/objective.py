@@ -23,7 +23,7 @@ from . import targets
 Progress = Callable[[int, int], None] | None
 
 
-class Classifier(Objective, abc.ABC):
+class ClassificationObjective(Objective, abc.ABC):
     """Its settings have `labels: LabelsConfig` and `eval_share`."""
 
     labelled = True
@@ -47,7 +47,7 @@ class Classifier(Objective, abc.ABC):
         """Images [B, C, H, W] in [0, 1] -> logits of every head [B, L, M]."""
 
     @abc.abstractmethod
-    def plain(self, head: int) -> LinearClassifier:
+    def linear_classifier(self, head: int) -> LinearClassifier:
         """The network that answers as this head does, alone. ValueError when it is none that other libraries have."""
 
     def validate(self, data: ImageData, most: int, precision: torch.dtype, workers: int) -> dict[str, float]:
@@ -81,7 +81,7 @@ class Judged:
 
 @torch.no_grad()
 def judged(
-    task: Classifier,
+    task: ClassificationObjective,
     data: ImageData,
     which: np.ndarray,
     precision: torch.dtype,

@@ -29,7 +29,7 @@ from ...objective import Batch, Losses
 from ...pictures.attention import overlay
 from ..labels import LabelsConfig
 from . import targets
-from .objective import Classifier
+from .objective import ClassificationObjective
 
 Pooling = Literal["class_token", "mean_patch", "both", "attentive"]
 CHUNK = {"cpu": 64, "cuda": 256}  # images whose features are computed at a time: more falls out of a CPU's cache
@@ -48,7 +48,7 @@ class ProbeConfig:
     labels: LabelsConfig = field(default_factory=LabelsConfig)
 
 
-class Probe(Classifier):
+class Probe(ClassificationObjective):
     Config = ProbeConfig
     config: ProbeConfig
     mean: Tensor
@@ -126,7 +126,7 @@ class Probe(Classifier):
         h_n = self.normalised(self.features(image))
         return torch.stack([head(h_n) for head in self.heads], dim=1)
 
-    def plain(self, head: int = 0) -> LinearClassifier:
+    def linear_classifier(self, head: int = 0) -> LinearClassifier:
         """W h_n + b = (W s) h + (b - (W s) mean) with s = 1 / sqrt(var + eps); blocks after `layer` are left out."""
         linear, pooling, last = self.heads[head], self.config.pooling, self.layers[-1]
         if pooling == "attentive" or not isinstance(linear, nn.Linear):

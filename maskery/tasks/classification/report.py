@@ -12,10 +12,10 @@ from ...evals.classify import headline, numbers
 from ...evals.metrics import confusion, multilabel, per_class
 from ...outputs import write_file
 from ...pictures.confusion import confusion_picture, most_confused
+from ...runs.directory import CHOSEN_HEAD
 from ...terminal import Terminal
 from ..outcome import MeasureContext, Outcome, Report, encoder_phrases, label_phrases, training_phrases
 from .finetune import FinetuneConfig
-from .load import CHOSEN
 from .objective import Judged, judged
 from .probe import ProbeConfig
 
@@ -37,7 +37,7 @@ def measure_classifier(context: MeasureContext) -> Outcome:
         table, more = learning_rates([s.removeprefix("_lr_") for s in task.suffixes], head, held_out, validation)
         tables["learning rates"] = table
         notes += more
-    write_file(context.directory / CHOSEN, json.dumps({"head": head}).encode())
+    write_file(context.directory / CHOSEN_HEAD, json.dumps({"head": head}).encode())
     return Outcome(numbers(logits, answers.truth), answers.indices, answers.skipped, tables, notes)
 
 

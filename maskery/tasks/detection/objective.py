@@ -164,12 +164,12 @@ class Detect(Objective):
         boxes [K, 4] in pixels, classes [K], scores [K], and with masks the probability of each place of the box,
         masks [K, 28, 28]. In eval mode.
         """
-        from ...nn.mask_rcnn import found
+        from ...nn.mask_rcnn import detections
 
         h, w = image.shape[2:]
         sizes = [(h, w)] * len(image) if extent is None else [(h, w) for h, w in extent.tolist()]
         answers = []
-        for one in found(self.detector, self.maps({"image": image}), sizes):
+        for one in detections(self.detector, self.maps({"image": image}), sizes):
             answer = {"boxes": one["boxes"], "classes": one["labels"] - 1, "scores": one["scores"]}
             answers.append(answer | ({"masks": one["masks"][:, 0]} if self.with_masks else {}))
         return answers

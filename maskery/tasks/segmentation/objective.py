@@ -34,7 +34,7 @@ from ...data.masks import VOID, Meaning, mask_of, nearest
 from ...data.train_dataset import SamplingPlan, TrainDataset
 from ...evals.segment import Inference, numbers, segmented
 from ...nn.all_mlp import AllMLP
-from ...nn.upernet import ConvNorm, Pyramid, UPerNet
+from ...nn.upernet import Pyramid, UPerNet, conv_norm
 from ...nn.vit import ViT, ViTConfig, drop_paths
 from ...objective import Batch, Losses, Objective
 from ...pictures.segments import painted
@@ -94,7 +94,7 @@ class Segment(Objective):
             self.width = config.width or vit.dim
             self.pixel_decoder = nn.ModuleList([Pyramid(vit.dim), UPerNet(vit.dim, self.width)])  # d
             if config.auxiliary:
-                self.auxiliary = nn.ModuleList([ConvNorm(vit.dim, AUXILIARY, 3), classifier(AUXILIARY, M)])
+                self.auxiliary = nn.ModuleList([conv_norm(vit.dim, AUXILIARY, 3), classifier(AUXILIARY, M)])
         elif config.head == "mlp":
             width = config.width or MLP
             if width % 4:

@@ -80,7 +80,7 @@ def classes_of(
         unknown = [v for v in values if v not in ids]
         if unknown:
             i = next(int(s.first[unknown[0]]) for s in surveys if s.first[unknown[0]] >= 0)
-            raise ValueError(Meaning(ids, void).strange(source.names[i], unknown[0]))
+            raise ValueError(Meaning(ids, void).unknown_value(source.names[i], unknown[0]))
         return names, ids
     if len(values) > MAX_CLASSES:
         raise ValueError(

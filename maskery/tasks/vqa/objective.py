@@ -31,7 +31,7 @@ from ...data.train_dataset import RandomCrops, SamplingPlan, TrainDataset
 from ...evals.answers import Answers, answers
 from ...evals.vqa import Truth, accuracies
 from ...nn.fusion import Fusion
-from ...nn.text import Pretrained, WordEncoder
+from ...nn.text import PretrainedText, WordEncoder
 from ...nn.vit import ViT, ViTConfig, drop_paths, init_linears
 from ...objective import Batch, Losses, Objective
 from ...pictures.attention import overlay
@@ -84,8 +84,8 @@ class Vqa(Objective):
         self.encoder.pos_embed.requires_grad_(learned)
         self.encoder.norm.requires_grad_(False)  # not part of it
         self.vocabulary = targets.tokens_of(config.text, config.words)
-        self.text: WordEncoder | Pretrained = (  # q
-            Pretrained(config.text, L, W)
+        self.text: WordEncoder | PretrainedText = (  # q
+            PretrainedText(config.text, L, W)
             if config.text
             else WordEncoder(self.vocabulary.count, L, W, heads, config.text_layers)
         )
@@ -205,7 +205,7 @@ class Vqa(Objective):
         image, y = batch["image"], batch["y"]
         if self.config.blind:
             return {"image": image, "nobody looks": torch.full_like(image, 0.5)}
-        looks = self.fusion.looks(*self.read(y.tokens), self.look(image))
+        looks = self.fusion.attention(*self.read(y.tokens), self.look(image))
         return {"image": image, "where the first question looks": overlay(image, looks, self.encoder.grid(image))}
 
 

@@ -11,7 +11,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from maskery.data.decode.image import Header, Unreadable, decode, read_header
+from maskery.data.decode.image import Header, decode, read_header
+from maskery.data.decode.unreadable import Unreadable
 
 PHOTOS = Path(__file__).parents[3] / ".." / "shared" / "data" / "photos"
 H, W = 37, 53

@@ -6,8 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from maskery.data.decode.image import Unreadable, decode, read_header
+from maskery.data.decode.image import decode, read_header
 from maskery.data.decode.npy import decode_npy, encode_npy
+from maskery.data.decode.unreadable import Unreadable
 
 
 @given(
@@ -54,7 +55,7 @@ def test_it_is_read_as_any_other_format():
         (lambda d: d[:60], "header"),
         (lambda d: d[:-1], "truncated NPY"),
         (lambda d: d + b"x", "truncated NPY"),
-        (lambda d: d.replace(b"shape", b"shxpe"), "header cannot be read"),
+        (lambda d: d.replace(b"shape", b"shxpe"), "damaged NPY: Header"),
         (lambda d: d.replace(b"|u1", b"<f4"), "uint8 or uint16"),
         (lambda d: d.replace(b"|u1", b"|O8"), "damaged|uint8"),
         (lambda d: d.replace(b"(3, 4, 3)", b"(3, 4)   "), "uint8 or uint16"),

@@ -39,7 +39,7 @@ def test_a_box_of_a_reduced_and_turned_image_is_where_it_was(orientation: int, f
     assert max(found.array.shape) == -(-437 // factor)
     for box in ((0, 0, 96, 96), (image.width - 97, image.height - 99, image.width, image.height), (57, 31, 193, 177)):
         size = (max(8, int((box[3] - box[1]) / factor)), max(8, int((box[2] - box[0]) / factor)))
-        view = resize(*found.part(box, size)[:1], *size, found.part(box, size)[1]).astype(float)
+        view = resize(*found.region(box, size)[:1], *size, found.region(box, size)[1]).astype(float)
         want = resize(upright[box[1] : box[3], box[0] : box[2]], *size).astype(float)
         inner = np.s_[2:-2, 2:-2]  # what lies beyond the box shows at its edges, and in blocks of the DCT
         assert abs((view - want)[inner]).mean() < 0.7
@@ -64,7 +64,7 @@ def test_a_view_never_gets_fewer_pixels_than_it_has(data: st.DataObject) -> None
     size = (data.draw(st.integers(8, 64)), data.draw(st.integers(8, 64)))
     scale = max(s for s in (1, 2, 4, 8) if s <= max(1, 1 / detail([box], size)))
     reduced = np.zeros((-(-height // scale), -(-width // scale), 1), np.uint8)
-    region, (x, y, right, bottom) = Picture.reduced(reduced, height, width, scale).part(box, size)
+    region, (x, y, right, bottom) = Picture.of_reduced(reduced, height, width, scale).region(box, size)
     assert 0 <= x < right <= region.shape[1]
     assert 0 <= y < bottom <= region.shape[0]
     assert right - x >= min(size[1], box[2] - box[0]) - 1e-3
@@ -75,10 +75,10 @@ def test_a_view_never_gets_fewer_pixels_than_it_has(data: st.DataObject) -> None
 def test_nothing_outside_the_box_is_handed_out() -> None:
     array = np.zeros((40, 60, 3), np.uint8)
     array[10:30, 20:50] = 255
-    region, box = Picture.of(array).part((20, 10, 50, 30), (16, 16))
+    region, box = Picture.of(array).region((20, 10, 50, 30), (16, 16))
     assert region.min() == 255
     assert box == (0, 0, 30, 20)
-    region, box = Picture.of(array).part((20, 10, 50, 30), (4, 4))  # five times the view: reduced
+    region, box = Picture.of(array).region((20, 10, 50, 30), (4, 4))  # five times the view: reduced
     assert region.shape == (4, 6, 3)
     assert region.min() == 255
     assert box == (0, 0, 6, 4)
@@ -90,7 +90,7 @@ def test_a_copy_knows_what_it_is_a_copy_of() -> None:
     image = open_image(encoded(small, format="PNG"), channels=3, full=(300, 500))
     assert (image.height, image.width) == (300, 500)
     box = (101, 53, 401, 253)
-    region, inside = image.at(1.0).part(box, (40, 60))
+    region, inside = image.at(1.0).region(box, (40, 60))
     view = resize(region, 40, 60, inside).astype(float)
     want = resize(full[box[1] : box[3], box[0] : box[2]], 40, 60)
     assert abs(view - want).mean() < 0.6
@@ -102,6 +102,6 @@ def test_reduced_for_memory_it_still_knows_its_size() -> None:
     kept = picture(open_image(encoded(ramp(331, 437), 3), channels=3), 60)
     assert (kept.height, kept.width) == (331, 437)
     assert kept.array.shape[0] == 83
-    assert kept.whole == pytest.approx((110 - 437 / 4, 83 - 331 / 4, 110, 83))
-    again = kept.shrunk(2)
-    assert again.whole[2] - again.whole[0] == pytest.approx(437 / 8)
+    assert kept.extent == pytest.approx((110 - 437 / 4, 83 - 331 / 4, 110, 83))
+    again = kept.reduced_by(2)
+    assert again.extent[2] - again.extent[0] == pytest.approx(437 / 8)

@@ -4,8 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from maskery.data.decode.image import resize
-from maskery.data.decode.pixels import luma, reduction, rgb_of_cmyk, shrink, stretch, to_bits, upright
+from maskery.data.decode.pixels import luma, reduction, resize, rgb_of_cmyk, shrink, stretch, to_bits, upright
 
 
 def noise(channels: int, dtype=np.uint8, height: int = 40, width: int = 60) -> np.ndarray:

@@ -5,7 +5,8 @@ import pytest
 import tifffile
 from PIL import Image
 
-from maskery.data.decode.image import Unreadable, decode, read_header
+from maskery.data.decode.image import decode, read_header
+from maskery.data.decode.unreadable import Unreadable
 from maskery.data.pack.encode import Encoding, encode, target
 
 

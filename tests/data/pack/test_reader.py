@@ -9,7 +9,7 @@ from PIL import Image
 
 from maskery.cli import main
 from maskery.config import ImagesConfig
-from maskery.data.decode.image import Unreadable
+from maskery.data.decode.unreadable import Unreadable
 from maskery.data.images import Images
 from maskery.data.pack.encode import Encoding
 from maskery.data.pack.reader import PackedSource, write_index

@@ -5,6 +5,7 @@ import pytest
 from maskery.config import ImagesConfig
 from maskery.data.sources.file_list import ListSource
 from maskery.data.sources.open import open_source
+from tests.data.sources.listed import listed
 
 
 def write(path, text, encoding="utf-8"):
@@ -61,10 +62,8 @@ def test_columns_by_their_usual_names(tmp_path, name, comma, header):
     source = open_source(write(tmp_path / name, "\n".join(rows) + "\n\n"))
     assert list(source.names) == ["x/a.jpg", "b, c.jpg", "d.jpg"]
     assert source.classes == ("cat", "dog")
-    assert source.labels is not None
-    assert source.labels.tolist() == [1, 0, -1]
-    assert source.splits is not None
-    assert source.splits.tolist() == ["train", "val", "test"]
+    assert listed(source.labels) == [1, 0, -1]
+    assert listed(source.splits) == ["train", "val", "test"]
 
 
 def test_columns_that_are_given(tmp_path):
@@ -72,8 +71,7 @@ def test_columns_that_are_given(tmp_path):
     source = open_source(file, ImagesConfig(image_column="where", label_column="kind", split_column="fold"))
     assert list(source.names) == ["a.jpg", "b.jpg"]
     assert source.classes == ("9", "10")
-    assert source.splits is not None
-    assert source.splits.tolist() == ["x", "y"]
+    assert listed(source.splits) == ["x", "y"]
     plain = open_source(file, ImagesConfig(image_column="where", labels=False))
     assert plain.labels is None
 
@@ -83,12 +81,11 @@ def test_several_labels_in_a_cell(tmp_path, name):
     text = "path,label,split\na.jpg,dog|cat,train\nb.jpg,dog,val\nc.jpg,,val\nd.jpg,|,train\ne.jpg,cat | ant|,train\n"
     source = open_source(write(tmp_path / name, text.replace(",", "\t") if name == "t.tsv" else text))
     assert source.labels is None
-    assert source.multi_hot is not None
     assert source.classes == ("ant", "cat", "dog")
-    assert source.multi_hot.tolist() == [[0, 1, 1], [0, 0, 1], [255] * 3, [0, 0, 0], [1, 1, 0]]
+    assert listed(source.multi_hot) == [[0, 1, 1], [0, 0, 1], [255] * 3, [0, 0, 0], [1, 1, 0]]
     assert source.notes == ("3 labels, several an image, from column label", "splits from column split")
     again = pickle.loads(pickle.dumps(source))
-    assert (again.multi_hot.tolist(), again.classes) == (source.multi_hot.tolist(), source.classes)
+    assert (listed(again.multi_hot), again.classes) == (listed(source.multi_hot), source.classes)
     plain = open_source(tmp_path / name, ImagesConfig(labels=False))
     assert (plain.multi_hot, plain.classes) == (None, ())
 
@@ -98,8 +95,7 @@ def test_several_numbers_in_a_cell(tmp_path):
         write(tmp_path / "t.csv", "path,kinds\na,10|9\nb,-1\nc,9\n"), ImagesConfig(label_column="kinds")
     )
     assert source.classes == ("9", "10")
-    assert source.multi_hot is not None
-    assert source.multi_hot.tolist() == [[1, 1], [0, 0], [1, 0]]
+    assert listed(source.multi_hot) == [[1, 1], [0, 0], [1, 0]]
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Where masks are found: layouts of folders, columns of tables."""
 
 import io
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from PIL import Image
 from maskery.config import ImagesConfig
 from maskery.data.sources.open import open_source
 from maskery.data.sources.source import Source
+from tests.data.sources.listed import listed
 
 
 def files(root: Path, *names: str) -> Path:
@@ -54,11 +56,10 @@ def test_layouts(tmp_path: Path, layout: dict[str, str], splits: list[str] | Non
     source = opened(tmp_path)
     expected = {image: (tmp_path / mask).read_bytes().decode("latin1") for image, mask in layout.items()}
     assert pairs(source) == expected
-    assert source.masks is not None
-    assert source.masks.all()
+    assert all(listed(source.masks) or ())
     if "train/a.png" in layout:
         splits = ["test", "train", "val"]
-    assert (None if source.splits is None else source.splits.tolist()) == splits
+    assert listed(source.splits) == splits
     assert source.zero_is_void == ("images/training/a.jpg" in layout)
     assert source.labels is None
 
@@ -67,8 +68,7 @@ def test_what_has_no_partner_is_counted(tmp_path: Path) -> None:
     names = ("images/a.jpg", "images/b.jpg", "images/c.jpg", "masks/a.png", "masks/x.png", "masks/y.png", "z.png")
     source = opened(files(tmp_path, *names))
     assert list(source.names) == ["images/a.jpg", "images/b.jpg", "images/c.jpg"]
-    assert source.masks is not None
-    assert source.masks.tolist() == [True, False, False]
+    assert listed(source.masks) == [True, False, False]
     assert source.read_mask(1) == b""
     assert source.notes == (
         "1 images with masks",
@@ -125,13 +125,10 @@ def test_a_table_with_a_column_of_masks(tmp_path: Path, kind: str) -> None:
     source = opened(tmp_path / "t.parquet")
     assert [source.read(i) for i in range(3)] == [png(1), png(2), png(3)]
     assert [source.read_mask(i) for i in range(3)] == [png(7), b"", png(9)]
-    assert source.masks is not None
-    assert source.masks.tolist() == [True, False, True]
+    assert listed(source.masks) == [True, False, True]
     assert source.mask_classes == ("a", "b")
     assert source.labels is None
     assert "2 images with masks, from column annotation" in source.notes
-    import pickle
-
     assert pickle.loads(pickle.dumps(source)).read_mask(2) == png(9)
     assert open_source(tmp_path / "t.parquet").masks is None
 

@@ -14,6 +14,7 @@ from maskery.config import ImagesConfig
 from maskery.data.sources.open import open_source
 from maskery.data.sources.source import Source
 from maskery.data.sources.table import TableSource
+from tests.data.sources.listed import listed
 
 BYTES = [b"one", b"two", b"", None, b"five"]
 IMAGENETTE = Path(__file__).parents[3] / ".." / "shared" / "data" / "imagenette_128.parquet"
@@ -39,20 +40,19 @@ def contents(source: Source) -> list[bytes]:
 @pytest.mark.parametrize("file", ["t.parquet", "t.arrow", "stream.arrow", "t.feather"])
 @pytest.mark.parametrize("kind", [pa.binary(), pa.large_binary(), pa.binary_view(), "struct"])
 def test_bytes_and_hugging_faces_struct(tmp_path, file, kind):
+    want = [b or b"" for b in BYTES]
     if kind == "struct":
         image = pa.array([{"bytes": b, "path": f"{i}.jpg"} for i, b in enumerate(BYTES[:3])] + [None, None])
-        want, names = [b"one", b"two", b"", b"", b""], [f"row-{i:08d}" for i in range(5)]
+        want[4] = b""
     else:
         image = pa.array(BYTES, kind)
-        want, names = [b or b"" for b in BYTES], [f"row-{i:08d}" for i in range(5)]
     table = pa.table({"image": image, "label": pa.array([3, 1, -1, None, 3])})
     source = open_source(write(tmp_path / file, table))
     assert isinstance(source, TableSource)
     assert contents(source) == want
-    assert list(source.names) == names
+    assert list(source.names) == [f"row-{i:08d}" for i in range(5)]
     assert source.classes == ("1", "3")
-    assert source.labels is not None
-    assert source.labels.tolist() == [1, 0, -1, -1, 1]
+    assert listed(source.labels) == [1, 0, -1, -1, 1]
 
 
 def test_the_struct_gives_names_and_files(tmp_path):
@@ -87,10 +87,8 @@ def test_label_split_and_name_columns(tmp_path):
     source = open_source(write(tmp_path / "t.parquet", table))
     assert list(source.names) == ["n1", "n2", "n1#2"]
     assert source.classes == ("ant", "cat")
-    assert source.labels is not None
-    assert source.splits is not None
-    assert source.labels.tolist() == [1, 0, -1]
-    assert source.splits.tolist() == ["train", "val", ""]
+    assert listed(source.labels) == [1, 0, -1]
+    assert listed(source.splits) == ["train", "val", ""]
     assert source.notes == ("2 classes from column class", "splits from column split")
     assert open_source(tmp_path / "t.parquet", ImagesConfig(labels=False)).labels is None
 
@@ -102,8 +100,7 @@ def test_class_names_of_hugging_face(tmp_path):
     table = table.replace_schema_metadata({"huggingface": json.dumps(about)})
     source = open_source(write(tmp_path / "t.parquet", table))
     assert source.classes == tuple(names)
-    assert source.labels is not None
-    assert source.labels.tolist() == [1, -1]
+    assert listed(source.labels) == [1, -1]
 
 
 TAGS = [["dog", "cat"], [], None, ["dog"], ["ant", "dog", "dog"]]
@@ -115,44 +112,40 @@ def test_lists_are_several_labels_an_image(tmp_path, file, kind):
     table = pa.table({"image": pa.array(BYTES), "label": pa.array(TAGS, kind)})
     source = open_source(write(tmp_path / file, table))
     assert source.labels is None
-    assert source.multi_hot is not None
     assert source.classes == ("ant", "cat", "dog")
-    assert source.multi_hot.tolist() == [[0, 1, 1], [0, 0, 0], [255, 255, 255], [0, 0, 1], [1, 0, 1]]
+    assert listed(source.multi_hot) == [[0, 1, 1], [0, 0, 0], [255, 255, 255], [0, 0, 1], [1, 0, 1]]
     assert source.notes == ("3 labels, several an image, from column label",)
     again = pickle.loads(pickle.dumps(source))
-    assert (again.multi_hot.tolist(), again.classes) == (source.multi_hot.tolist(), source.classes)
+    assert (listed(again.multi_hot), again.classes) == (listed(source.multi_hot), source.classes)
     plain = open_source(tmp_path / file, ImagesConfig(labels=False))
     assert (plain.multi_hot, plain.labels, plain.classes) == (None, None, ())
 
 
-def test_lists_of_a_dictionary(tmp_path):
-    labels = pa.array(TAGS, pa.list_(pa.dictionary(pa.int8(), pa.string())))
-    source = open_source(write(tmp_path / "t.arrow", pa.table({"image": pa.array(BYTES), "label": labels})))
-    assert source.classes == ("ant", "cat", "dog")
-    assert source.multi_hot is not None
-    assert source.multi_hot[4].tolist() == [1, 0, 1]
-
-
-@pytest.mark.parametrize("kind", [pa.list_(pa.int64()), pa.list_(pa.uint8(), 2), pa.large_list(pa.int16())])
-def test_lists_of_numbers(tmp_path, kind):
-    table = pa.table({"image": BYTES[:4], "kinds": pa.array([[10, 9], None, [9, 9], [100, 10]], kind)})
-    source = open_source(write(tmp_path / "t.parquet", table), ImagesConfig(label_column="kinds"))
-    assert source.classes == ("9", "10", "100")
-    assert source.multi_hot is not None
-    assert source.multi_hot.tolist() == [[1, 1, 0], [255] * 3, [1, 0, 0], [0, 1, 1]]
-
-
-def test_lists_of_one_label_are_lists(tmp_path):
-    source = open_source(write(tmp_path / "t.parquet", pa.table({"image": [b"1", b"2"], "label": [["b"], ["a"]]})))
-    assert source.labels is None
-    assert source.multi_hot is not None
-    assert source.multi_hot.tolist() == [[0, 1], [1, 0]]
-
-
-@pytest.mark.parametrize("cells", [pa.array([[], None]), pa.array([None, None], pa.list_(pa.string()))])
-def test_lists_without_a_label(tmp_path, cells):
-    source = open_source(write(tmp_path / "t.parquet", pa.table({"image": [b"1", b"2"], "label": cells})))
-    assert (source.labels, source.multi_hot, source.classes) == (None, None, ())
+@pytest.mark.parametrize(
+    ("cells", "classes", "rows"),
+    [
+        (
+            pa.array(TAGS, pa.list_(pa.dictionary(pa.int8(), pa.string()))),
+            ("ant", "cat", "dog"),
+            [[0, 1, 1], [0, 0, 0], [255] * 3, [0, 0, 1], [1, 0, 1]],
+        ),
+        *(
+            (
+                pa.array([[10, 9], None, [9, 9], [100, 10]], kind),
+                ("9", "10", "100"),
+                [[1, 1, 0], [255] * 3, [1, 0, 0], [0, 1, 1]],
+            )
+            for kind in (pa.list_(pa.int64()), pa.list_(pa.uint8(), 2), pa.large_list(pa.int16()))
+        ),
+        (pa.array([["b"], ["a"]]), ("a", "b"), [[0, 1], [1, 0]]),  # lists of one label are lists
+        (pa.array([[], None]), (), None),
+        (pa.array([None, None], pa.list_(pa.string())), (), None),
+    ],
+)
+def test_kinds_of_lists(tmp_path, cells, classes, rows):
+    table = pa.table({"image": [b"x"] * len(cells), "kinds": cells})
+    source = open_source(write(tmp_path / "t.arrow", table), ImagesConfig(label_column="kinds"))
+    assert (source.labels, source.classes, listed(source.multi_hot)) == (None, classes, rows)
 
 
 @pytest.mark.parametrize("shape", ["Sequence", "List", "a list"])
@@ -165,8 +158,7 @@ def test_names_of_hugging_faces_lists(tmp_path, shape):
         write(tmp_path / "t.parquet", table.replace_schema_metadata({"huggingface": json.dumps(about)}))
     )
     assert source.classes == ("zebra", "ape", "never seen")
-    assert source.multi_hot is not None
-    assert source.multi_hot.tolist() == [[1, 1, 0], [255] * 3, [0, 0, 0]]
+    assert listed(source.multi_hot) == [[1, 1, 0], [255] * 3, [0, 0, 0]]
 
 
 def test_six_hundred_labels_in_two_shards(tmp_path):
@@ -176,8 +168,7 @@ def test_six_hundred_labels_in_two_shards(tmp_path):
         write(tmp_path / f"{k}.parquet", pa.table({"image": [b"x"] * 300, "label": half}))
     source = open_source(tmp_path)
     assert source.classes == tuple(map(str, range(600)))
-    assert source.multi_hot is not None
-    assert [np.flatnonzero(row).tolist() for row in source.multi_hot] == rows
+    assert [np.flatnonzero(row).tolist() for row in listed(source.multi_hot) or ()] == rows
 
 
 def test_shards_with_one_label_and_with_several_are_not_alike(tmp_path):
@@ -197,8 +188,7 @@ def test_a_folder_of_shards(tmp_path):
     (tmp_path / "README.md").write_text("about")
     source = open_source(tmp_path)
     assert contents(source) == [b"x", b"1", b"2", b"3"]
-    assert source.splits is not None
-    assert source.splits.tolist() == ["test", "train", "train", "train"]
+    assert listed(source.splits) == ["test", "train", "train", "train"]
     assert source.where == str(tmp_path)
 
 

@@ -146,7 +146,7 @@ def test_with_everything_off_it_is_plain_training() -> None:
 
 def test_in_evaluation_nothing_is_drawn() -> None:
     batch = batch_of()
-    drawn = finetune().eval().draw(dict(batch), 0.0)
+    drawn = finetune().eval().sample(dict(batch), 0.0)
     assert drawn.keys() == {"image", "y"}
     assert drawn["image"] is batch["image"]
     assert drawn["y"] is batch["label"]

@@ -15,7 +15,7 @@ from maskery.data.dataset import open_data
 from maskery.evals.classify import answers
 from maskery.nn.vit import ViTConfig
 from maskery.tasks import TASKS
-from maskery.tasks.classification.objective import Classifier, judged
+from maskery.tasks.classification.objective import ClassificationObjective, judged
 from maskery.tasks.labels import LabelsConfig
 from maskery.terminal import Quiet
 from tests.test_train import assert_same_run, metrics, weights
@@ -30,10 +30,10 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }
 
 
-def built(kind: str, **settings: Any) -> Classifier:
+def built(kind: str, **settings: Any) -> ClassificationObjective:
     torch.manual_seed(0)
     task = TASKS[kind](TASKS[kind].Config(**{"eval_share": 1.0} | settings), VIT)
-    assert isinstance(task, Classifier)
+    assert isinstance(task, ClassificationObjective)
     return task.train()
 
 
@@ -92,10 +92,10 @@ def test_without_a_part_to_choose_by_a_look_has_two_numbers(colours: Path, kind:
     opened = open_data(str(colours), ImagesConfig(memory=0), (32, 32), Quiet())
     settings, data = TASKS[kind].prepare(TASKS[kind].Config(labels=LabelsConfig(balanced=True)), opened)
     torch.manual_seed(0)
-    numbers = TASKS[kind](settings, VIT).measure(data, 100, torch.float32, 0)
+    numbers = TASKS[kind](settings, VIT).validate(data, 100, torch.float32, 0)
     assert numbers.keys() == {"top1", "held_out_loss"}
     assert 0.5 < numbers["held_out_loss"] < 0.9
-    few = TASKS[kind](settings, VIT).measure(data, 3, torch.float32, 0)
+    few = TASKS[kind](settings, VIT).validate(data, 3, torch.float32, 0)
     assert few["top1"] in (0, pytest.approx(1 / 3), pytest.approx(2 / 3), 1)
 
 

@@ -86,7 +86,7 @@ def test_running_averages_wait_for_the_step() -> None:
     h = task.features(batch_of(1)["image"])
     torch.testing.assert_close(task.mean, 0.1 * h.mean(0))
     after = task.mean.clone()
-    task.eval().draw(batch_of(2), 0.0)
+    task.eval().sample(batch_of(2), 0.0)
     task.after_step(0.0)
     assert torch.equal(task.mean, after)
 

@@ -1,4 +1,4 @@
-"""What a comparison is asked for: labels, options of one method, budgets, {seed} and {out}."""
+"""Options of a comparison: labels, options of one method, budgets, {seed} and {out}."""
 
 import os
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from maskery.commands.contenders import Budget, Contender, understood
+from maskery.commands.compare_options import Budget, Variant, parse_plan
 from maskery.commands.pretrain import base_for
 from maskery.config import Run, dump
 from maskery.methods import METHODS
@@ -25,14 +25,12 @@ def few(scene_folder: Path, tmp_path: Path) -> list[str]:
 
 
 def runs(args: list[str]) -> dict[tuple[str, int], Run]:
-    plan = understood(args)
-    common = [arg for group in plan.common for arg in group if not group[0].startswith("--settings.")]
-    base, _ = base_for(plan.placed(common, plan.seeds[0]), torch.device("cpu"))
-    return {(c.label, seed): plan.run(c, seed, base) for seed in plan.seeds for c in plan.contenders}
+    built, _ = parse_plan(args).runs(torch.device("cpu"))
+    return built
 
 
 def test_labels_and_their_options() -> None:
-    plan = understood(
+    plan = parse_plan(
         [
             *FEW,
             "--methods",
@@ -44,24 +42,24 @@ def test_labels_and_their_options() -> None:
             "different",
         ]
     )
-    assert plan.contenders == (
-        Contender("mae", "mae", ()),
-        Contender("loose", "rc-mae", ("--settings.gamma=0.1", "--settings.teacher_mask", "different")),
+    assert plan.variants == (
+        Variant("mae", "mae", ()),
+        Variant("loose", "rc-mae", ("--settings.gamma=0.1", "--settings.teacher_mask", "different")),
     )
-    assert plan.common == (("--data", "d"), ("--epochs", "3"))
+    assert plan.common == ("--data", "d", "--epochs", "3")
     assert plan.seeds == (0, 1, 2)
     assert plan.budget is None
 
 
 def test_dots_in_values_are_no_sections() -> None:
-    plan = understood(["--data=../d.1/x", "--out=o", "--methods", "mae", "--budget=time:0.5s", "--mae.mask-ratio=0.5"])
+    plan = parse_plan(["--data=../d.1/x", "--out=o", "--methods", "mae", "--budget=time:0.5s", "--mae.mask-ratio=0.5"])
     assert plan.budget == Budget("time", 0.5)
-    assert plan.common == (("--data=../d.1/x",),)
-    assert plan.contenders[0].own == ("--settings.mask-ratio=0.5",)
+    assert plan.common == ("--data=../d.1/x",)
+    assert plan.variants[0].settings == ("--settings.mask-ratio=0.5",)
 
 
 def test_seeds_begin_with_seed() -> None:
-    assert understood([*FEW, "--methods", "mae", "--seed", "7", "--seeds", "2"]).seeds == (7, 8)
+    assert parse_plan([*FEW, "--methods", "mae", "--seed", "7", "--seeds", "2"]).seeds == (7, 8)
 
 
 @pytest.mark.parametrize(
@@ -75,16 +73,16 @@ def test_seeds_begin_with_seed() -> None:
     ],
 )
 def test_budgets(text: str, budget: Budget) -> None:
-    assert understood([*FEW, "--methods", "mae", "--budget", text]).budget == budget
+    assert parse_plan([*FEW, "--methods", "mae", "--budget", text]).budget == budget
 
 
 def test_time_becomes_steps(few: list[str]) -> None:
     """Equal time: twice as slow a step, half as many of them; never none."""
     run = next(iter(runs([*few, "--methods", "mae", "--seeds", "1"]).values()))
     budget = Budget("time", 60)
-    assert [budget.of(run, s).steps for s in (0.5, 1.0, 0.07, 900.0)] == [120, 60, 857, 1]
-    assert budget.of(run, 0.5).epochs is None
-    epochs = Budget("epochs", 2.5).of(run, 1.0)
+    assert [budget.apply(run, s).steps for s in (0.5, 1.0, 0.07, 900.0)] == [120, 60, 857, 1]
+    assert budget.apply(run, 0.5).epochs is None
+    epochs = Budget("epochs", 2.5).apply(run)
     assert (epochs.epochs, epochs.steps) == (2.5, None)
 
 
@@ -136,16 +134,20 @@ def test_what_a_config_set_for_every_mae_is_the_same_for_all_methods(scene_folde
 
 
 def test_seed_and_out_in_values() -> None:
-    plan = understood([*FEW, "--methods", "mae,rc-mae"])
-    placed = plan.placed(["--settings.teacher", "{out}/mae-seed{seed}"], 2)
+    plan = parse_plan([*FEW, "--methods", "mae,rc-mae"])
+    placed = plan.fill_in(["--settings.teacher", "{out}/mae-seed{seed}"], 2)
     assert placed == ["--settings.teacher", os.path.abspath("o") + "/mae-seed2"]
 
 
 @pytest.mark.parametrize(
     ("methods", "value", "words"),
     [
-        ("rc-mae,mae", "{out}/mae-seed{seed}", "mae-seed0 is not made before rc-mae-seed0; there is nothing before it"),
-        ("mae,rc-mae", "{out}/rc-mae-seed{seed}", "rc-mae-seed0 is not made before rc-mae-seed0; there are: mae-seed0"),
+        ("rc-mae,mae", "{out}/mae-seed{seed}", "mae-seed0 is not made before rc-mae-seed0; it is the first run"),
+        (
+            "mae,rc-mae",
+            "{out}/rc-mae-seed{seed}",
+            "made before rc-mae-seed0; runs before it: mae-seed0",
+        ),
         ("mae,rc-mae", "{out}/mae-seed1", "mae-seed1 is not made before"),
         ("mae,rc-mae", "{out}/made-seed0/checkpoints", "made-seed0 is not made before"),
     ],
@@ -163,8 +165,8 @@ def test_a_run_can_only_speak_of_earlier_ones(few: list[str], methods: str, valu
         (["--methods", "mae,x=mea"], "there is no method 'mea'"),
         (["--methods", "mae,mae"], "mae is there twice; LABEL=METHOD"),
         (["--methods", "x-y=mae,X_Y=rc-mae"], "X_Y is there twice (as x-y)"),
-        (["--methods", "../x=mae"], "the label '../x' has to be of letters"),
-        (["--methods", "=mae"], "the label '' has to be of letters"),
+        (["--methods", "../x=mae"], "the label '../x' has to consist of letters"),
+        (["--methods", "=mae"], "the label '' has to consist of letters"),
         (["--methods", "optim=mae"], "optim cannot be a label"),
         (
             ["--methods", "mae", "--rc-mae.gamma", "1"],
@@ -175,25 +177,25 @@ def test_a_run_can_only_speak_of_earlier_ones(few: list[str], methods: str, valu
         (["--methods", "mae", "--seeds", "0"], "--seeds is 0: it has to be at least 1"),
         (["--methods", "mae", "--budget", "time:90"], "--budget is 'time:90': epochs:100, time:90s"),
         (["--methods", "mae", "--budget", "epochs:0"], "above 0"),
-        (["--methods", "mae", "--budget", "steps:9"], "is wanted"),
+        (["--methods", "mae", "--budget", "steps:9"], "is expected"),
         (
             ["--methods", "mae", "--budget", "epochs:9", "--steps", "3"],
             "--budget epochs:9 and --steps 3: give one of them",
         ),
     ],
 )
-def test_what_cannot_be_understood(args: list[str], words: str) -> None:
+def test_what_cannot_be_parse_plan(args: list[str], words: str) -> None:
     with pytest.raises(UsageError) as e:
-        understood([*FEW, *args])
+        parse_plan([*FEW, *args])
     assert words in str(e.value)
     assert "\n" not in str(e.value)
 
 
 def test_what_is_missing() -> None:
     with pytest.raises(UsageError, match="--data is missing"):
-        understood(["--out", "o", "--methods", "mae"])
+        parse_plan(["--out", "o", "--methods", "mae"])
     with pytest.raises(UsageError, match="--out is missing: the directory of the comparison"):
-        understood(["--data", "d", "--methods", "mae"])
+        parse_plan(["--data", "d", "--methods", "mae"])
 
 
 @pytest.mark.parametrize(
@@ -220,5 +222,5 @@ def test_every_run_is_checked_as_pretrain_does(few: list[str], args: list[str], 
 
 def test_methods_is_what_there_is() -> None:
     with pytest.raises(UsageError) as e:
-        understood(FEW)
+        parse_plan(FEW)
     assert all(name in str(e.value) for name in METHODS)

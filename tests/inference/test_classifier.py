@@ -1,22 +1,29 @@
-"""A classifier as people use it: the answers of its evaluation, whatever an image is given as."""
+"""A trained classifier: the best checkpoint, the chosen head, the answers of its evaluation, images of every kind."""
 
 import json
+import shutil
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 import maskery
+from maskery.config import ImagesConfig
 from maskery.data.dataset import open_data
 from maskery.evals.classify import answers
 from maskery.evals.results import read
-from maskery.inference.predictor import Prediction, Predictor, predicted
-from maskery.tasks.classification.load import load_classifier
+from maskery.inference.classifier import Classifier, Prediction, load_classifier
+from maskery.runs.directory import CHOSEN_HEAD, open_run
+from maskery.tasks.checkpoint import load_objective
 from maskery.terminal import Quiet
 from tests.classified import by_hand, finished, trained
 from tests.tasks.images import save, several, two_colours
+from tests.tasks.runs import done
+from tests.test_train import TINY
 
 
 @pytest.fixture(scope="module")
@@ -37,11 +44,11 @@ def tuned(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_it_answers_as_its_evaluation_did(tuned: Path, photos: Path) -> None:
     like = load_classifier(tuned)
     data = open_data(str(photos), like.images, like.size, Quiet())
-    found = answers(like.classify, data, data.held_out, like.size, torch.device("cpu"), share=like.share)
+    found = answers(like.classify, data, data.held_out, like.size, torch.device("cpu"), share=like.crop_fraction)
     wanted = found.logits.softmax(1)
     files = [photos / str(data.images.source.names[i]) for i in found.indices]
     predictor = maskery.classifier(tuned)
-    assert (predictor.classes, predictor.several) == (("blue", "red"), False)
+    assert (predictor.classes, predictor.multilabel) == (("blue", "red"), False)
     said = predictor.predict(files, batch_size=4)
     assert [p.name for p in said] == [str(file) for file in files]
     for one, row in zip(said, wanted, strict=True):
@@ -74,9 +81,9 @@ def test_every_kind_of_image_is_the_same_image(tuned: Path, photos: Path) -> Non
 def test_several_labels_an_image(tmp_path: Path) -> None:
     run = finished("finetune", several(tmp_path / "images"), tmp_path / "run", several=True)
     predictor = maskery.classifier(run)
-    assert predictor.several
+    assert predictor.multilabel
     images = torch.rand(6, 3, 37, 37)
-    logits = predictor.classifier.classify(torch.cat([predictor.preparation.view("", x)[None] for x in images]))
+    logits = predictor.classify(torch.stack([predictor.preprocessing.input("", x) for x in images]))
     for one, row in zip(predictor.predict(images), logits.sigmoid(), strict=True):
         assert [one.probabilities[n] for n in predictor.classes] == pytest.approx(row.tolist(), abs=1e-5)
 
@@ -92,7 +99,8 @@ def test_several_labels_an_image(tmp_path: Path) -> None:
     ],
 )
 def test_labels_by_hand(row: list[float], several: bool, labels: tuple[str, ...], label: str) -> None:
-    found = predicted("x", torch.tensor(row), ("a", "b", "c"), several)
+    classifier = Classifier(cast(Any, None), ("a", "b", "c"), several, 1.0, ImagesConfig())
+    found = classifier.prediction("x", torch.tensor(row))
     assert (found.labels, found.label) == (labels, label)
     assert found.probability == pytest.approx(max(row))
     assert isinstance(found, Prediction)
@@ -106,7 +114,7 @@ def test_ways_to_a_classifier(tuned: Path, tmp_path: Path) -> None:
         found = maskery.classifier(tmp_path / to).predict(image)
         assert found[0].probabilities == pytest.approx(expected[0].probabilities, abs=1e-5)
     assert isinstance(maskery.load(tuned), maskery.inference.encoder.Encoder)
-    assert Predictor(trained("probe", size=(24, 40))).to("cpu").predict(image)[0].probability > 1 / 3
+    assert trained("probe", size=(24, 40)).to("cpu").predict(image)[0].probability > 1 / 3
 
 
 def test_what_is_no_classifier_is_one_line(tuned: Path, photos: Path, tmp_path: Path) -> None:
@@ -128,3 +136,42 @@ def test_what_is_no_classifier_is_one_line(tuned: Path, photos: Path, tmp_path: 
     (tmp_path / "encoder" / "config.json").write_text(json.dumps({"maskery": {}}))
     with pytest.raises(ValueError, match=r"config\.json|heads"):
         maskery.classifier(tmp_path / "encoder")
+
+
+def test_the_best_checkpoint_answers(photos: Path, tmp_path: Path) -> None:
+    done("finetune", photos, tmp_path, steps=4, keep=1, watch={"best": "top1"}, optim={"base_lr": 0.0})
+    assert {p.name for p in (tmp_path / "checkpoints").iterdir()} == {"best", "step-00000004", "last"}
+    best, last = (
+        load_file(tmp_path / "checkpoints" / name / "model.safetensors") for name in ("best", "step-00000004")
+    )
+    assert all(torch.equal(best[name], last[name]) for name in best)  # without a learning rate
+    best["head.bias"] = torch.tensor([3.0, -3.0])
+    (tmp_path / "checkpoints" / "best" / "model.safetensors").unlink()
+    save_file(best, tmp_path / "checkpoints" / "best" / "model.safetensors")
+    torch.testing.assert_close(load_objective(open_run(tmp_path)).head.bias, best["head.bias"])
+    shutil.rmtree(tmp_path / "checkpoints" / "best")
+    torch.testing.assert_close(load_objective(open_run(tmp_path)).head.bias, last["head.bias"])
+
+
+def test_the_chosen_head_answers(photos: Path, tmp_path: Path) -> None:
+    done("probe", photos, tmp_path, steps=2, watch={"looks": 0}, settings={"lrs": (1.0, 2.0, 4.0)})
+    image = torch.rand(3, 3, 32, 32)
+    for where in (tmp_path, tmp_path / "checkpoints" / "step-00000002"):
+        with pytest.raises(ValueError, match="not finished: the command of `maskery eval probe` that began it goes on"):
+            load_classifier(where)
+    (tmp_path / "evals").mkdir()
+    (tmp_path / "evals" / CHOSEN_HEAD).write_text(json.dumps({"head": 2}))
+    chosen = load_classifier(tmp_path)
+    assert (chosen.classes, chosen.size, chosen.crop_fraction) == (("blue", "red"), (32, 32), 1.0)
+    assert chosen.images.mean is not None
+    assert not chosen.network.training
+    logits, objective = chosen.classify(image), load_objective(open_run(tmp_path))
+    assert torch.equal(logits, objective.classify(image)[:, 2])
+    assert not torch.equal(logits, objective.classify(image)[:, 0])
+    assert not logits.requires_grad
+
+
+def test_a_run_that_classifies_nothing(photos: Path, tmp_path: Path) -> None:
+    maskery.pretrain(data=photos, out=tmp_path / "mae", steps=1, **TINY | {"watch": {"looks": 0}})
+    with pytest.raises(ValueError, match="a run of mae, which classifies nothing; `maskery eval finetune` makes one"):
+        load_classifier(tmp_path / "mae")
