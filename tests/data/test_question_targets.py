@@ -4,14 +4,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from maskery.data.questions import NO_ANSWER
 
 from maskery.data.crops import ViewBox, WholeImage
 from maskery.data.eval_dataset import EvalDataset
 from maskery.data.images import Images
 from maskery.data.loader import eval_batches, train_batches
+from maskery.data.question_targets import NO_ANSWER, PartialCrop, QuestionTable, QuestionTarget, QuestionTargets
 from maskery.data.sources.source import split_indices
 from maskery.data.sources.vqa_v2 import VqaSource
+from maskery.data.train_dataset import RandomCrops, SamplingPlan, TrainDataset
 from maskery.demo.scenes import scene
 from tests.data.sources.test_vqa_v2 import coco_layout, opened
 
