@@ -1,4 +1,4 @@
-"""Checkpoints: a directory each, written whole or not at all, without pickles.
+"""Write and read checkpoints: a directory each, complete or not there, without pickles.
 
 checkpoints/step-00000400/model.safetensors      the objective's state dict
                           optimizer.safetensors  <state>/<parameter name>, and the groups' numbers in state.json
@@ -6,7 +6,7 @@ checkpoints/step-00000400/model.safetensors      the objective's state dict
                           config.yaml            the run, should RUN/config.yaml be lost
             last                                 text: the name of the newest good one
 
-Of a sharded method (`shard.py`) every process writes its parts of both into a file of its own, shard-0000N-....
+Of a sharded method (`sharding.py`) every process writes its parts of both into a file of its own, shard-0000N-....
 Whichever form it has, a run on any number of processes, sharded or not, can go on from it.
 """
 
@@ -28,6 +28,8 @@ from torch import Tensor, nn
 from . import sharding
 from .distributed import ALONE, World
 from .outputs import write_file
+
+Entries = dict[str, dict[str, Any]]  # file -> its size and digest
 
 
 class CheckpointError(ValueError):
@@ -57,68 +59,41 @@ def save(
     optimizer: torch.optim.Optimizer,
     state: State,
     config: str,
-    keep: int,
     world: World = ALONE,
 ) -> Path:
-    """Write `root/step-XXXXXXXX`, name it in `root/last`, remove old ones beyond `keep` (0: none).
+    """Write `root/step-XXXXXXXX` and name it in `root/last`.
 
-    When the disk is full, or anything else goes wrong, `CheckpointError` says so and what was there before stays.
+    When the disk is full, or anything else goes wrong, `CheckpointError` says so and the earlier checkpoints stay.
     With a `world` of several processes each calls it, writes its own file, and fails when one of them does.
     """
-    final, half = root / f"step-{state.step:08d}", root / f".writing-{state.step}"
-    digests: dict[str, dict[str, Any]] = {}
-
-    def begin() -> None:
-        root.mkdir(parents=True, exist_ok=True)
-        for stale in root.glob(".writing-*"):
-            shutil.rmtree(stale) if stale.is_dir() else stale.unlink()
-        half.mkdir()
-        digests["config.yaml"] = _write(half / "config.yaml", config.encode())
-
-    def tensors() -> None:
-        optimizer_state = _optimizer_tensors(objective, optimizer)
-        if world.size == 1:
-            for name, part in (("model", objective.state_dict()), ("optimizer", optimizer_state)):
-                digests[f"{name}.safetensors"] = _write(half / f"{name}.safetensors", to_bytes(_contiguous(part)))
-        else:
-            sharding.write(half, objective.state_dict() | optimizer_state, world)
-            digests[sharding.file_of(world.rank)] = _facts(half / sharding.file_of(world.rank))
-
-    def finish() -> None:
-        missing = [name for name in digests if not (half / name).exists()]
-        if missing:
-            raise OSError(f"{missing[0]} is not there: the nodes have to see one and the same directory")
-        _write(half / "state.json", json.dumps({**asdict(state), "files": digests}, indent=1).encode())
-        if final.exists():
-            shutil.rmtree(final)
-        half.rename(final)
-        _sync_directory(root)
-        write_file(root / "last", f"{final.name}\n".encode())
-
+    final, partial = root / f"step-{state.step:08d}", root / f".writing-{state.step}"
     try:
-        _together(world, begin if world.main else None)
-        _together(world, tensors)
-        for theirs in world.gather(digests):
-            digests |= theirs
-        _together(world, finish if world.main else None)
+        begun = _on_all(world, (lambda: _begin(root, partial, config)) if world.main else dict)
+        written = _on_all(world, lambda: _write_tensors(partial, objective, optimizer, world))
+        files = {name: entry for each in (*begun, *written) for name, entry in each.items()}
+        _on_all(world, (lambda: _finish(partial, final, state, files)) if world.main else dict)
     except OSError as e:
         if world.main:
-            shutil.rmtree(half, ignore_errors=True)
-        before = [p.name for p in complete(root)]
-        kept = f"{before[-1]} is still good" if before else "there is no earlier one"
-        raise CheckpointError(f"{final}: cannot write the checkpoint: {e.strerror or e}; {kept}") from e
-    for old in complete(root)[:-keep] if keep and world.main else []:
-        shutil.rmtree(old)
+            shutil.rmtree(partial, ignore_errors=True)
+        earlier = [p.name for p in complete(root)]
+        rest = f"{earlier[-1]} is still good" if earlier else "there is no earlier one"
+        raise CheckpointError(f"{final}: cannot write the checkpoint: {e.strerror or e}; {rest}") from e
     return final
 
 
+def prune(root: Path, keep: int) -> None:
+    """Remove old checkpoints beyond the newest `keep`; 0 keeps all."""
+    for old in complete(root)[:-keep] if keep else []:
+        shutil.rmtree(old)
+
+
 def complete(root: Path) -> list[Path]:
-    """The checkpoints in `root`, oldest first. What is half-written has another name."""
+    """The checkpoints in `root`, oldest first; unfinished ones have other names."""
     return sorted(p for p in root.glob("step-*") if p.is_dir())
 
 
 def newest_good(root: Path) -> tuple[Path | None, tuple[str, ...]]:
-    """The newest checkpoint whose files are what was written, and what is wrong with newer ones."""
+    """The newest checkpoint whose files are as they were written, and what is wrong with newer ones."""
     damaged: list[str] = []
     for path in reversed(complete(root)):
         problem = check(path)
@@ -129,15 +104,15 @@ def newest_good(root: Path) -> tuple[Path | None, tuple[str, ...]]:
 
 
 def check(path: Path) -> str | None:
-    """What is wrong with the files of a checkpoint; None when they are as they were written."""
+    """Describe what is wrong with the files of a checkpoint; None when they are as they were written."""
     try:
-        for name, facts in json.loads((path / "state.json").read_text())["files"].items():
+        for name, entry in json.loads((path / "state.json").read_text())["files"].items():
             file = path / name
             if not file.exists():
                 return f"{name} is missing"
-            if file.stat().st_size != facts["bytes"]:
-                return f"{name} has {file.stat().st_size} bytes instead of {facts['bytes']}"
-            if _facts(file)["sha256"] != facts["sha256"]:
+            if file.stat().st_size != entry["bytes"]:
+                return f"{name} has {file.stat().st_size} bytes instead of {entry['bytes']}"
+            if _size_and_digest(file) != entry:
                 return f"{name} is not what was written"
     except (OSError, KeyError, TypeError, AttributeError, ValueError) as e:
         return f"state.json is damaged ({e})"
@@ -154,18 +129,20 @@ def restore(root: Path, objective: nn.Module, optimizer: torch.optim.Optimizer, 
         if damaged:
             raise CheckpointError(f"{root}: every checkpoint is damaged: {'; '.join(damaged)}")
         return None
-    facts = json.loads((path / "state.json").read_text())
-    state = State(facts["step"], facts["sums"], facts["count"], facts["trained_on"])
+    values = json.loads((path / "state.json").read_text())
+    state = State(values["step"], values["sums"], values["count"], values["trained_on"])
     try:
         if sharding.is_sharded(objective) or (path / sharding.file_of(0)).exists():
-            own = {name: p for name, p in objective.named_parameters() if p.requires_grad}
-            kept = [name for name in sharding.sizes_in(path) if "/" in name]
-            kept = {name: _like(own, name) for name in kept}
-            sharding.read(path, objective.state_dict() | kept, world)  # a state dict is the parameters themselves
+            parameters = {name: p for name, p in objective.named_parameters() if p.requires_grad}
+            entries = [name for name in sharding.sizes_in(path) if "/" in name]
+            optimizer_state = {entry: _empty_entry(parameters, entry) for entry in entries}
+            sharding.read(
+                path, objective.state_dict() | optimizer_state, world
+            )  # state_dict: the parameters themselves
         else:
             objective.load_state_dict(load_file(path / "model.safetensors"))
-            kept = load((path / "optimizer.safetensors").read_bytes())
-        _load_optimizer(objective, optimizer, kept)
+            optimizer_state = load((path / "optimizer.safetensors").read_bytes())
+        _load_optimizer(objective, optimizer, optimizer_state)
     except (RuntimeError, ValueError, SafetensorError) as e:
         reason = " ".join(str(e).split())[:200]
         raise CheckpointError(f"{path}: does not belong to the network of config.yaml: {reason}") from e
@@ -173,33 +150,65 @@ def restore(root: Path, objective: nn.Module, optimizer: torch.optim.Optimizer, 
 
 
 def objective_state(path: Path) -> dict[str, Tensor]:
-    """The tensors of the network in a checkpoint, whole, on the CPU. OSError, SafetensorError: they cannot be read."""
+    """All tensors of the network in a checkpoint, on the CPU. OSError, SafetensorError: they cannot be read."""
     if (path / sharding.file_of(0)).exists():
         return sharding.read_whole(path, lambda name: "/" not in name)
     return load_file(path / "model.safetensors")
 
 
-def _together(world: World, what: Callable[[], None] | None) -> None:
-    """Do it here, something or nothing, and fail with an OSError everywhere when it fails somewhere."""
-    problem = None
+def _begin(root: Path, partial: Path, config: str) -> Entries:
+    root.mkdir(parents=True, exist_ok=True)
+    for stale in root.glob(".writing-*"):
+        shutil.rmtree(stale) if stale.is_dir() else stale.unlink()
+    partial.mkdir()
+    return {"config.yaml": _write(partial / "config.yaml", config.encode())}
+
+
+def _write_tensors(partial: Path, objective: nn.Module, optimizer: torch.optim.Optimizer, world: World) -> Entries:
+    optimizer_state = _optimizer_tensors(objective, optimizer)
+    if world.size > 1:
+        file = sharding.file_of(world.rank)
+        sharding.write(partial, objective.state_dict() | optimizer_state, world)
+        return {file: _size_and_digest(partial / file)}
+    parts = {"model.safetensors": objective.state_dict(), "optimizer.safetensors": optimizer_state}
+    return {file: _write(partial / file, to_bytes(_contiguous(part))) for file, part in parts.items()}
+
+
+def _finish(partial: Path, final: Path, state: State, files: Entries) -> Entries:
+    missing = [name for name in files if not (partial / name).exists()]
+    if missing:
+        raise OSError(f"{missing[0]} is not there: the nodes have to see one and the same directory")
+    _write(partial / "state.json", json.dumps({**asdict(state), "files": files}, indent=1).encode())
+    if final.exists():
+        shutil.rmtree(final)
+    partial.rename(final)
+    _sync_directory(final.parent)
+    write_file(final.parent / "last", f"{final.name}\n".encode())
+    return {}
+
+
+def _on_all(world: World, work: Callable[[], Entries]) -> list[Entries]:
+    """The results of every process. OSError on all of them when one of them raises it."""
+    result, problem = {}, None
     try:
-        if what is not None:
-            what()
+        result = work()
     except OSError as e:
         if world.size == 1:
             raise
         problem = e.strerror or str(e)
-    problems = [p for p in world.gather(problem) if p is not None]
-    if problems:
-        raise OSError(problems[0])
+    results, problems = zip(*world.gather((result, problem)), strict=True)
+    if any(problem is not None for problem in problems):
+        raise OSError(next(problem for problem in problems if problem is not None))
+    return list(results)
 
 
-def _like(own: Mapping[str, Tensor], entry: str) -> Tensor:
-    """Room for the optimiser's `entry`, "exp_avg/encoder.norm.weight": as the parameter is, or one number."""
+def _empty_entry(parameters: Mapping[str, Tensor], entry: str) -> Tensor:
+    """Memory for an entry of the optimiser, "exp_avg/encoder.norm.weight": like the parameter, or one number."""
     key, name = entry.split("/", 1)
-    if name not in own:
+    if name not in parameters:
         raise ValueError(f"there is no parameter {name}")
-    return torch.zeros((), device=own[name].device) if key == "step" else torch.zeros_like(own[name])
+    parameter = parameters[name]
+    return torch.zeros((), device=parameter.device) if key == "step" else torch.zeros_like(parameter)
 
 
 def _optimizer_tensors(objective: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
@@ -224,7 +233,7 @@ def _contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _write(path: Path, data: bytes) -> dict[str, Any]:
-    """Write and wait until it is on the disk; its size and digest."""
+    """Write a file and wait until it is on the disk; returns its size and digest."""
     with path.open("wb") as f:
         f.write(data)
         f.flush()
@@ -232,8 +241,7 @@ def _write(path: Path, data: bytes) -> dict[str, Any]:
     return {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
 
 
-def _facts(path: Path) -> dict[str, Any]:
-    """Size and digest of a file."""
+def _size_and_digest(path: Path) -> dict[str, Any]:
     with path.open("rb") as f:
         return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(f, "sha256").hexdigest()}
 

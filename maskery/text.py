@@ -37,12 +37,6 @@ def duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
-def needs_extra(feature: str, packages: str, extra: str, error: ImportError | None = None) -> ImportError:
-    """The error for a feature whose packages are not installed: says how to install them."""
-    reason = f" ({error})" if error else ""
-    return ImportError(f"{feature} needs {packages}: {install(extra)}{reason}")
-
-
-def install(extra: str) -> str:
-    """The command that installs an extra, in the directory of Maskery's source."""
-    return f"pip install '.[{extra}]'"
+def needs_extra(feature: str, packages: str, extra: str) -> str:
+    """The message for a feature whose packages are not installed; the command works in a clone of the repository."""
+    return f"{feature} needs {packages}: pip install '.[{extra}]'"

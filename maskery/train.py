@@ -224,7 +224,9 @@ def train(
             raise Diverged(f"the processes' weights differ at step {step}; no checkpoint is written of them")
         if log or sharded:
             state, writers = checkpoint.State(step, totals, count, trained_on), world if sharded else ALONE
-            checkpoint.save(checkpoints, objective, optimizer, state, config.dump(run), run.save.keep, writers)
+            checkpoint.save(checkpoints, objective, optimizer, state, config.dump(run), writers)
+            if world.main:
+                checkpoint.prune(checkpoints, run.save.keep)
 
     health = HealthMonitor(out, run)
 

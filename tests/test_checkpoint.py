@@ -30,7 +30,8 @@ def trained(seed: int = 0) -> tuple[nn.Module, torch.optim.Optimizer]:
 
 def saved(root: Path, step: int, keep: int = 2) -> tuple[nn.Module, torch.optim.Optimizer]:
     net, optimizer = trained(step)
-    checkpoint.save(root, net, optimizer, State(step, {"loss": 0.5}, 3, "7 images"), "seed: 0\n", keep)
+    checkpoint.save(root, net, optimizer, State(step, {"loss": 0.5}, 3, "7 images"), "seed: 0\n")
+    checkpoint.prune(root, keep)
     return net, optimizer
 
 
@@ -118,14 +119,14 @@ def test_a_full_disk_leaves_the_previous_one(tmp_path: Path) -> None:
 
 def test_what_was_half_written_is_no_checkpoint(tmp_path: Path) -> None:
     saved(tmp_path, 2)
-    half = tmp_path / ".writing-4"
-    half.mkdir()
-    (half / "model.safetensors").write_bytes(b"abc")
+    partial = tmp_path / ".writing-4"
+    partial.mkdir()
+    (partial / "model.safetensors").write_bytes(b"abc")
     loaded = checkpoint.restore(tmp_path, *trained())
     assert loaded is not None
     assert loaded.state.step == 2
     saved(tmp_path, 4)
-    assert not half.exists()
+    assert not partial.exists()
 
 
 def test_nothing_there(tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ def stepped(folder: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         objective(drawn(objective, 4), 0.0)["loss"].backward()
         optimizer.step()
         objective.after_step(0.5)
-    path = checkpoint.save(folder, objective, optimizer, State(2, {"loss": 0.5}, 3, "images"), "seed: 0\n", 2)
+    path = checkpoint.save(folder, objective, optimizer, State(2, {"loss": 0.5}, 3, "images"), "seed: 0\n")
     kept = sharding.read_whole(path, lambda name: "/" in name)
     return {name: value.clone() for name, value in objective.state_dict().items()}, kept
 

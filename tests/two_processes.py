@@ -65,14 +65,14 @@ def other_number_of_processes(out: Path, here: World) -> None:
     optimizer = optimizer_of(objective)
     loaded = checkpoint.restore(out / "alone", objective, optimizer, here)
     assert loaded is not None
-    checkpoint.save(out / "two", objective, optimizer, loaded.state, "seed: 0\n", 2, here)
+    checkpoint.save(out / "two", objective, optimizer, loaded.state, "seed: 0\n", here)
     said = ""
     try:
         if here.main:
-            checkpoint.save(out / "two", objective, optimizer, State(9, {}, 0, ""), "", 2, here)
+            checkpoint.save(out / "two", objective, optimizer, State(9, {}, 0, ""), "", here)
         else:
             with little_room():
-                checkpoint.save(out / "two", objective, optimizer, State(9, {}, 0, ""), "", 2, here)
+                checkpoint.save(out / "two", objective, optimizer, State(9, {}, 0, ""), "", here)
     except CheckpointError as e:
         said = str(e)
     words = here.gather(said)
@@ -82,7 +82,7 @@ def other_number_of_processes(out: Path, here: World) -> None:
     here.wait()
     said = ""
     try:
-        checkpoint.save(out / "blocked", objective, optimizer, State(9, {}, 0, ""), "", 2, here)
+        checkpoint.save(out / "blocked", objective, optimizer, State(9, {}, 0, ""), "", here)
     except CheckpointError as e:
         said = str(e)
     words = here.gather(said)

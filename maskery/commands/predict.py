@@ -87,7 +87,7 @@ def predictions(classifier: Classifier, data: ImageData, skipped: Skipped, termi
         ):
             skipped += part.skipped
             rows = zip(part.indices.tolist(), probabilities(part.logits, classifier.multilabel), strict=True)
-            yield [classifier.prediction(readable(names[i]), row) for i, row in rows]
+            yield [classifier.prediction(readable(names[int(i)]), row) for i, row in rows]
 
 
 def readable(name: str) -> str:

@@ -1,4 +1,4 @@
-"""Common corruptions of images (Hendrycks & Dietterich 2019), made on the fly (extra: maskery[robustness]).
+"""Common corruptions of images (Hendrycks & Dietterich 2019), made on the fly (extra: robustness).
 
 The definitions are those of the library `imagecorruptions` (the fork imagecorruptions-imaug, Apache-2.0), which carried
 the reference code to any image size. Its elastic transform is another one than the paper's; that one is here.
@@ -15,6 +15,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from ..data.decode.pixels import luma
+from ..text import needs_extra
 
 BENCHMARK = (
     *("gaussian_noise", "shot_noise", "impulse_noise"),
@@ -34,7 +35,7 @@ _ELASTIC = ((488, 170.8, 24.4), (488, 19.52, 48.8), (12.2, 2.44, 4.88), (17.08, 
 def check(height: int, width: int, channels: int, bits: int) -> None:
     """ValueError in one line when such images cannot be corrupted, or the library is not there."""
     if importlib.util.find_spec("imagecorruptions") is None:
-        raise ValueError("corruptions need the library imagecorruptions-imaug: pip install 'maskery[robustness]'")
+        raise ValueError(needs_extra("corrupting images", "imagecorruptions-imaug", "robustness"))
     try:
         import cv2  # noqa: F401
     except ImportError as e:

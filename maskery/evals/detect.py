@@ -1,6 +1,6 @@
 """What a detector finds in whole images, and COCO's average precision of it, by faster-coco-eval.
 
-Deterministic; extra: maskery[detect].
+Deterministic; extra: detect.
 K objects of one image, M classes, C channels, h x w the network's input, H x W of an image
 """
 

@@ -1,4 +1,4 @@
-"""A quick linear probe: logistic regression on features made once, solved to its optimum (extra: maskery[eval]).
+"""A quick linear probe: logistic regression on features made once, solved to its optimum (extra: eval).
 
 It is not the papers' probe (90 epochs of LARS on augmented crops) but a common stand-in for it that takes seconds, and
 its numbers are to be set beside its own. The solver is scikit-learn's L-BFGS; the same features give the same number.
@@ -20,6 +20,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from ..text import needs_extra
 
 GRID = tuple(10.0 ** (k / 2) for k in range(-12, 5))  # of C, from the strongest regularisation on
 WORSE = 2  # values of C in a row that are worse than the best: weaker regularisation is not tried any more
@@ -145,5 +147,5 @@ def solvers() -> type[Any]:
     try:
         from sklearn.linear_model import LogisticRegression
     except ImportError as e:
-        raise ImportError(f"the quick probe needs scikit-learn: pip install 'maskery[eval]' ({e})") from e
+        raise ImportError(f"{needs_extra('the quick probe', 'scikit-learn', 'eval')} ({e})") from e
     return LogisticRegression

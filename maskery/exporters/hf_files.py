@@ -43,7 +43,7 @@ def import_transformers(kind: str) -> Any:
     try:
         import transformers
     except ImportError as e:
-        raise needs_extra(f"--to {kind}", "transformers", "hf", e) from e
+        raise ImportError(f"{needs_extra(f'--to {kind}', 'transformers', 'hf')} ({e})") from e
     return transformers
 
 

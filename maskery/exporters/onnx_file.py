@@ -85,7 +85,8 @@ def write_onnx(model: ExportModel, folder: Path) -> ExportResult:
         import onnxruntime  # noqa: F401
         import onnxscript  # noqa: F401 - torch's exporter asks for it only after a while
     except ImportError as e:
-        raise needs_extra("--to onnx", "onnx, onnxscript and onnxruntime", "onnx", e) from e
+        message = needs_extra("--to onnx", "onnx, onnxscript and onnxruntime", "onnx")
+        raise ImportError(f"{message} ({e})") from e
     encoder, classifier = model.encoder, model.classifier
     if classifier and model.network:
         graph, names = ClassifierGraph(model.network, classifier.multilabel), ("logits", "probabilities")

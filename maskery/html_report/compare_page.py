@@ -13,6 +13,7 @@ from ..evals.paired import points, spread
 from ..html.charts import Chart, Curve, chart
 from ..html.page import picture, render
 from ..outputs import partial_path
+from ..text import needs_extra
 
 # Okabe and Ito's colours without yellow: told apart by everybody, and in print
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#555555")
@@ -55,12 +56,12 @@ def _average(label: str, facts: Mapping[str, Any]) -> dict[str, np.ndarray]:
 
 
 def write_picture(facts: Mapping[str, Any], path: Path) -> str | None:
-    """Draw accuracy over epochs and over training time (extra: maskery[report]). None, or why there is no picture."""
+    """Draw accuracy over epochs and over training time (extra: report). None, or why there is no picture."""
     curves = AccuracyCurves.of(facts)
     if curves is None:
         return "no picture: no kNN was made while the runs went on (it needs labels and --watch.looks)"
     if importlib.util.find_spec("matplotlib") is None:
-        return "no picture: it needs matplotlib (pip install 'maskery[report]')"
+        return f"no picture: {needs_extra('it', 'matplotlib', 'report')}"
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 3.9), layout="constrained")

@@ -15,9 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..text import needs_extra
 from .vit import Block, Mix
 
-MISSING = "--settings.text needs the library transformers: pip install 'maskery[vqa]'"
 WORD = re.compile(r"\w+(?:['’]\w+)*|[^\w\s]")
 PAD, UNKNOWN, START = 0, 1, 2
 SPECIAL = 3  # tokens before the first word
@@ -152,7 +152,7 @@ def loaded(where: str, load: Callable[..., Any]) -> Any:
         import transformers
         from transformers.utils import logging
     except ImportError:
-        raise ValueError(MISSING) from None
+        raise ValueError(needs_extra("--settings.text", "transformers", "vqa")) from None
     local = Path(where).is_dir()
     if not local and where.startswith((".", "/", "~")):
         raise ValueError(f"--settings.text {where}: no such directory")

@@ -1,4 +1,4 @@
-"""Which classes are taken for which: a picture (extra: maskery[report]) and a table of the worst pairs.
+"""Which classes are taken for which: a picture (extra: report) and a table of the worst pairs.
 
 M classes; matrices are [M, M], rows the truth, columns what was predicted
 """
@@ -13,6 +13,7 @@ import numpy as np
 from torch import Tensor
 
 from ..outputs import write_file
+from ..text import needs_extra
 
 DRAWN = 50  # classes at most: beyond that no label can be read
 
@@ -51,7 +52,7 @@ def confusion_picture(matrix: Tensor, classes: Sequence[str], path: Path) -> str
             f"no confusion picture: of {len(classes)} classes (more than {DRAWN}) no label can be read; see the pairs"
         )
     if importlib.util.find_spec("matplotlib") is None:
-        return "no confusion picture: it needs matplotlib (pip install 'maskery[report]')"
+        return f"no confusion picture: {needs_extra('it', 'matplotlib', 'report')}"
     from matplotlib.figure import Figure
 
     counts = matrix.cpu().numpy()

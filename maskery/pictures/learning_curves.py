@@ -1,4 +1,4 @@
-"""A run's metrics as curves (extra: maskery[report])."""
+"""A run's metrics as curves (extra: report)."""
 
 import importlib.util
 import json

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from ..config import LogConfig, Run
+from ..text import needs_extra
 from .mlflow_run import Mlflow
 from .names import Names, Say
 from .wandb_run import Wandb
@@ -33,7 +34,7 @@ def check(log: LogConfig) -> None:
     """ImportError naming the extra that is missing, ValueError for an address with a password: before anything runs."""
     for name, asked, package in (("wandb", log.wandb, "wandb"), ("mlflow", log.mlflow, "mlflow")):
         if asked and find_spec(package) is None:
-            raise ImportError(f"--log.{name} needs {package}: pip install 'maskery[{name}]'")
+            raise ImportError(needs_extra(f"--log.{name}", package, name))
     if log.mlflow and urlsplit(log.mlflow).password:
         raise ValueError(
             "--log.mlflow: an address with a password would be kept in the run; set MLFLOW_TRACKING_USERNAME and "

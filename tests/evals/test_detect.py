@@ -192,6 +192,6 @@ def test_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     import sys
 
     monkeypatch.setitem(sys.modules, "faster_coco_eval", None)
-    with pytest.raises(ValueError, match=r"pip install 'maskery\[detect\]'"):
+    with pytest.raises(ValueError, match=r"pip install '.\[detect\]'"):
         average_precision(seen([A], [(*A, 0.9)]), False)
     assert detect.SCORE == 0.5

@@ -156,5 +156,5 @@ def test_a_fit_that_starts_from_another_ends_at_the_same_optimum() -> None:
 
 def test_without_scikit_learn_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "sklearn.linear_model", None)  # as where it is not installed
-    with pytest.raises(ImportError, match=r"the quick probe needs scikit-learn: pip install 'maskery\[eval\]'"):
+    with pytest.raises(ImportError, match=r"the quick probe needs scikit-learn: pip install '.\[eval\]'"):
         quick(*clouds(100, 0.3, 0), torch.zeros(1, 7), 4)

@@ -100,7 +100,7 @@ def test_without_looks_or_matplotlib_there_is_a_reason_instead(
     nothing = facts | {"runs": [one | {"looks": []} for one in facts["runs"]]}
     assert "no kNN was made" in (write_picture(nothing, tmp_path / "a.png") or "")
     monkeypatch.setitem(sys.modules, "matplotlib", None)  # as Python marks what cannot be imported
-    assert "pip install 'maskery[report]'" in (write_picture(facts, tmp_path / "a.png") or "")
+    assert "pip install '.[report]'" in (write_picture(facts, tmp_path / "a.png") or "")
     assert not list(tmp_path.iterdir())
 
 

@@ -57,7 +57,8 @@ def test_the_best_stays_when_others_are_pruned(tmp_path: Path) -> None:
     for step in range(1, 6):
         with torch.no_grad():
             net.bias.fill_(step)
-        checkpoint.save(tmp_path, net, optimizer_of(net), State(step, {}, 0, ""), "seed: 0\n", 2)
+        checkpoint.save(tmp_path, net, optimizer_of(net), State(step, {}, 0, ""), "seed: 0\n")
+        checkpoint.prune(tmp_path, 2)
         if step in (2, 3):
             best.write_best(tmp_path, step)
         (tmp_path / ".writing-best").mkdir(exist_ok=True)  # as a killed process leaves it

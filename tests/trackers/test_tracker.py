@@ -265,8 +265,8 @@ def test_what_cannot_be_is_said_before_anything_runs(
     assert "secret@" not in said
     monkeypatch.setattr(trackers, "find_spec", lambda name: None)  # as where the extras are not installed
     assert main([*args, "--log.wandb", "leaves"]) == 1
-    assert "--log.wandb needs wandb: pip install 'maskery[wandb]'" in capsys.readouterr().err
-    with pytest.raises(ImportError, match=r"pip install 'maskery\[mlflow\]'"):
+    assert "--log.wandb needs wandb: pip install '.[wandb]'" in capsys.readouterr().err
+    with pytest.raises(ImportError, match=r"pip install '.\[mlflow\]'"):
         trackers.check(LogConfig(mlflow="runs"))
     assert not (tmp_path / "run").exists()
 

@@ -12,13 +12,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import BinaryIO, Literal
 
+import imagecodecs
 import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngImageFile
 
 from . import jpeg, npy, pixels
 from .picture import EPS, Picture
-from .png16 import chunks, decode_png16
 from .tiff import decode_tiff
 from .tiff_page import survey_pages
 from .unreadable import DAMAGE, Unreadable, reading
@@ -229,8 +229,9 @@ def _deep(image: Image.Image, file: io.BytesIO, channels: int) -> np.ndarray:
     """[H, W, C] uint16. Alpha is dropped unless it makes up the `channels`."""
     if image.mode.startswith("I"):
         return np.array(image).astype(np.uint16)[:, :, None]
-    array = decode_png16(file, image.size, _rawmode(image), interlaced=bool(image.info.get("interlace")))
-    return array[:, :, :-1] if array.shape[2] in (2, 4) and array.shape[2] != channels else array
+    samples = len(_rawmode(image).partition(";")[0])  # LA, RGB, RGBA: one colour that is transparent is no alpha
+    array = imagecodecs.png_decode(file.getvalue())[:, :, :samples]  # Pillow has no mode for 16-bit colour
+    return array[:, :, :-1] if samples in (2, 4) and samples != channels else array
 
 
 def _to_channels(array: np.ndarray, channels: int) -> np.ndarray:
@@ -271,12 +272,21 @@ def _orientation(image: Image.Image, file: BinaryIO) -> int:
     try:
         if image.format == "PNG" and "exif" not in image.info:
             # PngImageFile.getexif would decode all pixels to find an eXIf chunk behind them.
-            for kind, length in chunks(file):
+            for kind, length in _png_chunks(file):
                 if kind == b"eXIf":
                     image.info["exif"] = file.read(length)
         return int(Image.Image.getexif(image).get(_ORIENTATION, 1))
     except DAMAGE:
         return 1
+
+
+def _png_chunks(file: BinaryIO) -> Iterator[tuple[bytes, int]]:
+    """(type, length) of each chunk of a PNG, with the file at the chunk's data."""
+    file.seek(8)
+    while len(head := file.read(8)) == 8:
+        start, length = file.tell(), int.from_bytes(head[:4], "big")
+        yield head[4:], length
+        file.seek(start + length + 4)  # a checksum follows the data
 
 
 def _upright_size(height: int, width: int, orientation: int) -> tuple[int, int]:

@@ -55,7 +55,7 @@ def reason(error: Exception) -> str:
 
 
 class _Silence:
-    """Keeps Pillow's warnings and tifffile's log off the terminal while any thread is inside.
+    """Keeps Pillow's warnings, and tifffile's and imagecodecs' logs, off the terminal while any thread is inside.
 
     `warnings.catch_warnings` by itself is not safe here: it swaps the interpreter's filters, and threads that leave in
     another order than they came would put each other's filters back, for good. The first one in saves, the last one out
@@ -74,9 +74,9 @@ class _Silence:
                 return
             self._saved.enter_context(warnings.catch_warnings())
             warnings.simplefilter("ignore")
-            log = logging.getLogger("tifffile")
-            self._saved.callback(setattr, log, "disabled", log.disabled)
-            log.disabled = True
+            for log in map(logging.getLogger, ("tifffile", "imagecodecs")):
+                self._saved.callback(setattr, log, "disabled", log.disabled)
+                log.disabled = True
 
     def __exit__(self, *_: object) -> None:
         with self._lock:

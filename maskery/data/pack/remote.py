@@ -66,7 +66,7 @@ def _system(url: str) -> tuple[Any, str]:
     try:
         return fsspec.core.url_to_fs(url)  # the same object each time, a new one after a fork
     except ImportError as error:
-        raise ValueError(f"{url}: {error}; pip install 'maskery[remote]'") from None
+        raise ValueError(f"{url}: {error}; pip install '.[remote]'") from None
     except ValueError as error:  # a protocol nobody knows
         raise ValueError(f"{url}: {error}") from None
 

@@ -1,4 +1,4 @@
-"""Shapes of COCO's json - polygons, run lengths - as masks and back, by faster-coco-eval (extra: maskery[detect]).
+"""Shapes of COCO's json - polygons, run lengths - as masks and back, by faster-coco-eval (extra: detect).
 
 H x W pixels
 """
@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 
-MISSING = "objects need the library faster-coco-eval: pip install 'maskery[detect]'"
+from ...text import needs_extra
+
+MISSING = needs_extra("reading objects", "faster-coco-eval", "detect")
 _LEAST_NUMBERS = 6  # of a polygon: three points
 
 

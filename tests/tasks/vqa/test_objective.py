@@ -216,5 +216,5 @@ def test_no_code_of_a_repository_runs(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "transformers", None)
-    with pytest.raises(ValueError, match=r"pip install 'maskery\[vqa\]'"):
+    with pytest.raises(ValueError, match=r"pip install '.\[vqa\]'"):
         built(text="bert-base-uncased")
