@@ -124,7 +124,7 @@ def few_images(where: Path | None, folder: Path) -> Path:
     """Make a folder of the first images of `where`, or of made-up photographs."""
     if where is None:
         return photographs(folder, QUICK_IMAGES)
-    for name in open_source(where).names[:QUICK_IMAGES]:
+    for name in itertools.islice(open_source(where).names, QUICK_IMAGES):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).symlink_to((where / name).resolve())
     return folder
