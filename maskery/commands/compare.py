@@ -21,11 +21,10 @@ from ..methods import METHODS
 from ..nn.vit import ViT
 from ..options import UsageError, options
 from ..outputs import write_file
-from ..resolve import resolved
 from ..signals import interruptible
 from ..terminal import Quiet, Terminal
 from ..text import duration
-from ..train import Diverged, train
+from ..train import Diverged, resolve, train
 from ..weights import load
 from ..weights.teacher import build_objective
 from .compare_options import ComparisonPlan, Variant, parse_plan
@@ -197,7 +196,7 @@ def time_steps(run: Run, scratch: Path, here: World, note: str) -> float:
 
 def initial_encoder(run: Run, data: ImageData, here: World) -> ViT:
     """Build the encoder as `train` has it before the first step."""
-    run = resolved(run, data, here.device)
+    run = resolve(run, data, here.device)
     torch.manual_seed(run.seed)
     objective = build_objective(METHODS[run.method], run.settings, run.vit())
     if run.init:

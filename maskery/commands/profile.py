@@ -29,10 +29,9 @@ from ..log import environment, memory
 from ..objectives import OBJECTIVES
 from ..options import UsageError, options, parse
 from ..outputs import write_file
-from ..resolve import resolved
 from ..runs.directory import read_config
 from ..terminal import Quiet, Terminal
-from ..train import train
+from ..train import resolve, train
 from ..weights.teacher import build_objective
 from .pretrain import Pretrain, base_for, filled
 
@@ -127,7 +126,7 @@ def measured(run: Run, out: Path, here: World, timed: int) -> dict[str, Any]:
     used = memory(device)
     data = open_data(run.data, run.images, run.size, Quiet(), here)
     workers = data.workers()
-    run = replace(resolved(run, data, device), micro_batch=read_config(out / "config.yaml").micro_batch)
+    run = replace(resolve(run, data, device), micro_batch=read_config(out / "config.yaml").micro_batch)
 
     bf16 = run.precision == "bf16"
     ceiling = matrix_product(device, torch.bfloat16 if bf16 else torch.float32)
@@ -147,7 +146,7 @@ def measured(run: Run, out: Path, here: World, timed: int) -> dict[str, Any]:
         "memory_total_gb": total / 1e9,
         "workers": workers,
         "images_per_second_per_worker": alone,
-        "kept_in_memory": bool(data.images.kept),
+        "kept_in_memory": bool(data.images.memory),
         "packed": data.images.source.full_sizes is not None,
         "batch_size": run.batch_size,
         "micro_batch": run.micro_batch,

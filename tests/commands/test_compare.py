@@ -124,7 +124,7 @@ def test_an_interrupted_comparison_goes_on_as_if_nothing_had_happened(
     said = capsys.readouterr().err
     assert "run 1 of 4" not in said
     assert "run 2 of 4: rc-mae, seed 0, about" in said
-    assert "going on from step-00000004" in said
+    assert "resuming from step-00000004" in said
     assert "run 4 of 4: rc-mae, seed 1" in said
     for name in ("mae-seed0", "rc-mae-seed0", "mae-seed1", "rc-mae-seed1"):
         assert metrics(out / name) == metrics(whole / name)

@@ -269,7 +269,7 @@ def test_a_signal_stops_and_the_same_command_ends_as_an_unbroken_one(
     assert "stopped by a signal; the same command goes on" in capsys.readouterr().err
     assert 3 <= max(line["step"] for line in metrics(stopped / folder)) < 12
     assert main(command(kind, leaves | {"out": stopped})) == 0
-    assert "going on from step-" in capsys.readouterr().err
+    assert "resuming from step-" in capsys.readouterr().err
     unbroken = evaluate(kind, **leaves | {"out": tmp_path / "unbroken"})
     assert_same_run(unbroken.out / folder, stopped / folder)
     one, other = (read(out / folder / "evals" / "result.json") for out in (unbroken.out, stopped))

@@ -73,10 +73,10 @@ def test_starting_later_and_with_workers_gives_the_same_samples(images: Images, 
 def test_in_memory_or_not_the_samples_are_the_same(images: Images) -> None:
     data = crops_of(images, 8)
     decoded_each_time = everything(data, 3)
-    assert images.keep(range(40), 1e9)
+    assert images.keep_in_memory(range(40), 1e9)
     assert torch.equal(everything(data, 3), decoded_each_time)
-    assert not images.keep(range(40), 1000)  # too little room: nothing is kept
-    assert not images.kept
+    assert not images.keep_in_memory(range(40), 1000)  # too little room: nothing is kept
+    assert not images.memory
 
 
 def test_views_that_share_a_crop_are_cut_once_and_others_differ(images: Images) -> None:

@@ -127,7 +127,7 @@ class Encoded:
         """None for what makes libjpeg warn: Pillow decides on that."""
         assert self.jpeg
         scale = jpeg.scale_for(factor)
-        array = jpeg.decode(self.data, self.jpeg, scale, grey=self.jpeg.components == 1 == self.channels)
+        array = jpeg.decode_jpeg(self.data, self.jpeg, scale, grey=self.jpeg.components == 1 == self.channels)
         if array is None:
             return None
         return Picture.of_reduced(self._converted(array), self.jpeg.height, self.jpeg.width, scale, self.orientation)
@@ -166,7 +166,7 @@ def open_image(
             "'channels'"
         )
     frame, orientation = None, 1
-    if data[:2] == b"\xff\xd8" and channels in (1, 3) and (frame := jpeg.frame(data)):
+    if data[:2] == b"\xff\xd8" and channels in (1, 3) and (frame := jpeg.read_frame(data)):
         orientation = _orientation_of_jpeg(data) if frame.app1 else 1
         stored = _upright_size(frame.height, frame.width, orientation)
     else:
@@ -185,16 +185,16 @@ def decode(
     Pillow's `convert("RGB")` does: the colours stored under transparent pixels show, nothing is blended; only
     `channels` 4 of an RGBA image gives its four channels as stored. 16-bit values come down to 8 bits by
     v * 255 / 65535, rounded; 8-bit values go up by 257. `pages`: "first", or "channels" to stack a TIFF's pages as
-    channels; of an animation the first frame. `min_side`: see `picture`.
+    channels; of an animation the first frame. `min_side`: see `decode_picture`.
 
     Raises `Unreadable` for truncated and damaged files, other channel counts, decompression bombs, and bytes that are
     no image.
     """
     image = open_image(data, channels=channels, bits=bits, pages=pages)
-    return np.ascontiguousarray(picture(image, min_side).array)
+    return np.ascontiguousarray(decode_picture(image, min_side).array)
 
 
-def picture(image: Encoded, min_side: int | None = None) -> Picture:
+def decode_picture(image: Encoded, min_side: int | None = None) -> Picture:
     """Decode; reduce by an integer factor to a short side of min(min_side, the original short side) or more.
 
     That makes large JPEGs several times faster. None: full size. Raises `Unreadable`.
