@@ -127,9 +127,8 @@ def train(
     passes = microbatch.Passes(model, objective, plan.per_process_batch, device, precision, done)
     micro, run = microbatch.choose_size(run, passes, world, compiled, sharded, resume)
     if micro < plan.per_process_batch:
-        terminal.say(
-            f"micro-batches of {micro} images: {plan.per_process_batch // micro} of them make a process's part of a batch"
-        )
+        count = plan.per_process_batch // micro
+        terminal.say(f"micro-batches of {micro} images: {count} of them make a process's part of a batch")
 
     # ------------------------------------------------------------------------------------------------- resume
     step, sums = 0, LossSums(device)

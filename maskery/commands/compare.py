@@ -35,14 +35,14 @@ TIMED_STEPS = 30  # of the short run that measures the seconds per step, for bud
 
 
 @dataclass(frozen=True)
-class Compared:
+class MethodStudyResult:
     out: Path
     stopped: bool  # by a signal; the same call goes on
     table: tuple[Facts, ...]  # a row a method, as in compare.json
     reading: tuple[str, ...]  # what the numbers say
 
 
-def compare(args: Sequence[str] = (), **leaves: Any) -> Compared:
+def compare(args: Sequence[str] = (), **leaves: Any) -> MethodStudyResult:
     """`maskery compare`: options as a list, or in Python `compare(data=..., out=..., methods=["mae", "rc-mae"])`."""
     if "methods" in leaves and not isinstance(leaves["methods"], str):
         leaves["methods"] = ",".join(leaves["methods"])
@@ -50,16 +50,16 @@ def compare(args: Sequence[str] = (), **leaves: Any) -> Compared:
         raise UsageError("maskery compare runs in one process: start it without torchrun")
     plan = parse_plan([*args, *options(leaves)])
     with world() as here, interruptible() as raise_if_signalled:
-        comparison = Comparison.prepare(plan, here)
-        finished = complete(comparison.cells(), comparison.train_and_measure, raise_if_signalled)
-        facts = comparison.record.facts
+        study = MethodStudy.prepare(plan, here)
+        finished = complete(study.unfinished(), study.train_and_measure, raise_if_signalled)
+        facts = study.record.facts
         facts["finished"] = finished
-        comparison.record.write()
+        study.record.write()
     if finished:
         print_summary(plan.out, facts)
     else:
         Terminal().say(f"stopped by a signal; the same command goes on with {plan.out}")
-    return Compared(plan.out, not finished, tuple(facts["table"]), tuple(facts["reading"]))
+    return MethodStudyResult(plan.out, not finished, tuple(facts["table"]), tuple(facts["reading"]))
 
 
 def print_summary(out: Path, facts: Facts) -> None:
@@ -71,8 +71,8 @@ def print_summary(out: Path, facts: Facts) -> None:
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """What the runs of a comparison share."""
+class MethodStudy:
+    """The runs of a comparison, and what they share."""
 
     plan: ComparisonPlan
     record: ComparisonRecord
@@ -82,7 +82,7 @@ class Comparison:
     world: World
 
     @classmethod
-    def prepare(cls, plan: ComparisonPlan, here: World) -> "Comparison":
+    def prepare(cls, plan: ComparisonPlan, here: World) -> "MethodStudy":
         """Check everything, then begin the comparison in its directory or go on with it."""
         earlier = read_record(plan.out)
         runs, notes = plan.runs(here.device)
@@ -102,7 +102,7 @@ class Comparison:
             Terminal().say(note)
         return cls(plan, record, runs, data, questions, here)
 
-    def cells(self) -> Iterator[Cell]:
+    def unfinished(self) -> Iterator[Cell]:
         """Yield the runs that have no numbers yet; measure what a seed's runs start from before the first of them."""
         for number, (variant, seed) in enumerate(self.plan.order(), 1):
             if variant == self.plan.variants[0]:
@@ -139,9 +139,8 @@ class Comparison:
             "seconds": max(time.monotonic() - began, costs["training_seconds"]),  # with all measuring
             "command": sys.argv,
         }
-        file = self.record.file(cell.label, cell.run.seed)
-        file.parent.mkdir(exist_ok=True)
-        write_file(file, json.dumps(facts, indent=1).encode())
+        cell.file(FILE).parent.mkdir(exist_ok=True)
+        write_file(cell.file(FILE), json.dumps(facts, indent=1).encode())
         self.record.write()
 
     def _measure_start(self, seed: int) -> None:

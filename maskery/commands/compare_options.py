@@ -193,7 +193,7 @@ def _parse_methods(text: str) -> dict[str, str]:
         same = [other for other in methods if _folded(other) == _folded(label)]
         if same:
             also = "" if same[0] == label else f" (as {same[0]})"
-            raise UsageError(f"--methods: {label} is there twice{also}; LABEL=METHOD gives one of them another name")
+            raise UsageError(f"--methods: {label} is named twice{also}; LABEL=METHOD gives one of them another name")
         methods[label] = method
     return methods
 

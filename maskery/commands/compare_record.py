@@ -3,6 +3,7 @@
 The numbers of every run are in its own evals/compare.json, written once; the record is put together from these.
 """
 
+import contextlib
 import json
 import shutil
 import statistics
@@ -15,7 +16,7 @@ from typing import Any
 
 import torch
 
-from ..config import Run
+from ..config import Run, leaves
 from ..data.dataset import ImageData
 from ..data.sources.names import absolute
 from ..distributed import World
@@ -42,10 +43,6 @@ class ComparisonRecord:
     def directory(self, label: str, seed: int) -> Path:
         return self.plan.out / f"{label}-seed{seed}"
 
-    def file(self, label: str, seed: int) -> Path:
-        """Where the numbers of a run are written when it has been measured."""
-        return self.directory(label, seed) / "evals" / FILE
-
     def continue_from(self, earlier: Facts) -> None:
         """Take over what an earlier call measured. ValueError when it was called with other options."""
         before, now = _identity(earlier), _identity(json.loads(json.dumps(self.facts)))
@@ -61,10 +58,9 @@ class ComparisonRecord:
         """Read the numbers of the finished runs by label and seed."""
         found: dict[str, dict[int, Facts]] = {variant.label: {} for variant in self.plan.variants}
         for variant, seed in self.plan.order():
-            try:
-                found[variant.label][seed] = json.loads(self.file(variant.label, seed).read_text())
-            except (OSError, ValueError):
-                continue  # not finished
+            file = self.directory(variant.label, seed) / "evals" / FILE
+            with contextlib.suppress(OSError, ValueError):  # not finished
+                found[variant.label][seed] = json.loads(file.read_text())
         return found
 
     def seconds_left(self) -> float | None:
@@ -129,7 +125,7 @@ def remove_comparison(out: Path, record: Facts) -> None:
 def _facts(plan: ComparisonPlan, runs: Runs, data: ImageData, measured: Questions | str, world: World) -> Facts:
     """Say what is compared, before anything is known about the runs."""
     first = runs[plan.variants[0].label, plan.seeds[0]]
-    settings = {v.label: _leaves(asdict(runs[v.label, plan.seeds[0]])["settings"]) for v in plan.variants}
+    settings = {v.label: leaves(asdict(runs[v.label, plan.seeds[0]])["settings"]) for v in plan.variants}
     own = ("settings.", "method", "seed", "data", *(("epochs", "steps") if plan.is_timed else ()))
     return {
         "command": sys.argv,
@@ -142,7 +138,7 @@ def _facts(plan: ComparisonPlan, runs: Runs, data: ImageData, measured: Question
         "budget": str(plan.budget) if plan.budget else None,
         "seeds": list(plan.seeds),
         "methods": [{"label": v.label, "method": v.method, "settings": settings[v.label]} for v in plan.variants],
-        "run": {name: value for name, value in _leaves(asdict(first)).items() if not name.startswith(own)},
+        "run": {name: value for name, value in leaves(asdict(first)).items() if not name.startswith(own)},
         "start": f"start from {first.init}" if first.init else "random initialisation",
         "protocol": _protocol(measured),
         "unranked": measured if isinstance(measured, str) else None,
@@ -179,11 +175,3 @@ def _identity(facts: Facts) -> Facts:
     first = {"methods": methods, "budget": facts["budget"], "seeds": facts["seeds"], "data": facts["data"]}
     last = {"training images": facts["trained_on"]}
     return {n.replace("_", "-"): v for n, v in (first | last | facts["run"] | own).items()}
-
-
-def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Facts:
-    """{"optim": {"base_lr": 1}} -> {"optim.base_lr": 1}."""
-    leaves: Facts = {}
-    for name, value in tree.items():
-        leaves |= _leaves(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
-    return leaves

@@ -22,6 +22,10 @@ class Cell:
     directory: Path
     note: str  # printed before the run is trained
 
+    def file(self, name: str) -> Path:
+        """Where results of the cell are written."""
+        return self.directory / "evals" / name
+
     def train(self, world: World) -> None:
         """Train the run, or resume it. KeyboardInterrupt when a signal stopped it, and `Diverged`."""
         forget_compiled_code(world)
