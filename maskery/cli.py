@@ -66,7 +66,7 @@ def evaluate(args: Sequence[str]) -> int:
     from .commands import evaluate_frozen, robustness
 
     functions = {"knn": evaluate_frozen.knn, "probe": evaluate_frozen.quick_probe, "robustness": robustness.robustness}
-    call(functions[kind], [arg for arg in rest if arg != "--quick"], f"maskery eval {kind}")
+    functions[kind]([arg for arg in rest if arg != "--quick"])
     return DONE
 
 

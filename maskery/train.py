@@ -27,7 +27,8 @@ from .data.sources.names import absolute
 from .data.train_dataset import SamplingPlan
 from .data.views import to_float
 from .distributed import ALONE, World, data_parallel
-from .evals.periodic import look
+from .evals.inference_options import InferenceOptions
+from .evals.periodic import PeriodicEvaluation
 from .health.monitor import HealthMonitor
 from .log import LossSums, RunLog, StepTimer, device_usage, environment
 from .nn.vit import recompute_blocks
@@ -178,7 +179,8 @@ def train(
             sharding.copy_full_parameters(objective, evaluated)
         if log and evaluated:
             evaluated.to(device)
-            metrics = look(evaluated, data, run.watch, step, step / steps, out, precision, workers)
+            options = InferenceOptions(device, precision, workers)
+            metrics = PeriodicEvaluation(evaluated, data, run.watch, out, options).run(step, step / steps)
             if sharded:
                 evaluated.to("cpu")
             log.evaluation({"step": step, "epoch": epoch_of(run, step, n)} | metrics, out / "samples")

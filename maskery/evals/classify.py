@@ -16,7 +16,7 @@ from ..data.eval_dataset import EvalDataset
 from ..data.images import Skips
 from ..data.loader import eval_batches
 from ..data.views import to_float
-from .metrics import multilabel, refuse_nan, scores
+from .metrics import check_finite, multilabel, scores
 
 Classify = Callable[[Tensor], Tensor]  # images [B, C, h, w] in [0, 1] on the device -> logits [B, M], or [B, L, M]
 
@@ -87,7 +87,7 @@ def streamed(
         if part["images"] is not None:
             with torch.no_grad(), torch.autocast(device.type, precision, enabled=precision != torch.float32):
                 logits = classify(to_float(part["images"], device)).float().cpu()
-            refuse_nan(logits, "logits", lambda i, every=every: str(names[int(every[i])]))
+            check_finite(logits, "logits", lambda i, every=every: str(names[int(every[i])]))
         yield Answers(logits, every, part["skipped"])
         if progress:
             progress(done, len(indices))

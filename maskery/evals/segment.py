@@ -21,7 +21,7 @@ from ..data.loader import eval_batches
 from ..data.mask_targets import CoveringImage, MaskOf
 from ..data.masks import VOID, Meaning
 from ..data.views import to_float
-from .metrics import refuse_nan
+from .metrics import check_finite
 
 Inference = Literal["slide", "whole"]
 Segment = Callable[[Tensor], Tensor]  # images [B, C, h, w] in [0, 1] on the device -> logits [B, M, h, w]
@@ -70,7 +70,7 @@ def segmented(
         skipped += part["skipped"]
         answers = asked(segment, [] if part["images"] is None else list(part["images"]), size, device, precision)
         for i, mask, logits in zip(part["indices"].tolist(), part["targets"], answers, strict=True):
-            refuse_nan(logits[None], "logits", lambda _, i=i: str(names[i]))
+            check_finite(logits[None], "logits", lambda _, i=i: str(names[i]))
             predicted, truth = labelled(logits, tuple(mask.shape)).cpu(), mask.long()
             named = truth != VOID
             matrix += torch.bincount(truth[named] * classes + predicted[named], minlength=classes * classes)
