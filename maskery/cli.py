@@ -43,7 +43,7 @@ def pretrain(args: Sequence[str]) -> int:
 
 
 def resume(args: Sequence[str]) -> int:
-    from .commands.pretrain import resume
+    from .commands.resume import resume
 
     flags = {"--shard": "--shard=True", "--no-shard": "--shard=False"}  # None, as it was, makes it no plain flag
     args = _positional(args, "run")

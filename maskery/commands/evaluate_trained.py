@@ -133,7 +133,6 @@ def prepare_directories(command: TaskCommand, cells: Sequence[Cell], here: World
 def train_and_measure(cell: Cell, world: World) -> None:
     """Train a run or resume it, write its evals/result.json."""
     if world.main:
-        cell.directory.mkdir(parents=True, exist_ok=True)
         write_file(cell.directory / PLANNED, config.dump(cell.run).encode())
     cell.train(world)
     if world.main:
