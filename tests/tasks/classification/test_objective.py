@@ -11,8 +11,10 @@ from PIL import Image
 
 import maskery
 from maskery.config import ImagesConfig
+from maskery.data.crops import CenterCrop
 from maskery.data.dataset import open_data
-from maskery.evals.classify import answers
+from maskery.evals.classify import center_crops, image_logits
+from maskery.evals.inference_options import DEFAULTS
 from maskery.nn.vit import ViTConfig
 from maskery.tasks import TASKS
 from maskery.tasks.classification.objective import ClassificationObjective
@@ -82,7 +84,8 @@ def test_what_the_cut_keeps_is_as_the_settings_say(colours: Path) -> None:
     task = built("finetune", labels=LabelsConfig(classes='["blue", "red"]'), eval_share=0.75)
     torch.nn.init.normal_(task.head.weight)
     found = task.predict(opened, opened.held_out)
-    expected = answers(task.eval().classify, opened, opened.held_out, (32, 32), torch.device("cpu"), share=0.75)
+    crops = center_crops(opened.images, opened.held_out, CenterCrop((32, 32), 0.75), DEFAULTS)
+    expected = image_logits(task.eval().classify, crops)
     torch.testing.assert_close(found.logits[0], expected.logits[:, 0])
 
 
