@@ -11,7 +11,7 @@ from ..distributed import World
 from .decode.image import Encoded, Pages, decode_picture, open_image
 from .decode.picture import Picture
 from .decode.unreadable import Unreadable, reason
-from .memory_cache import Kept, Progress, keep
+from .memory_cache import MemoryCache, Progress, decode_into_memory
 from .sources.source import Source
 
 T = TypeVar("T")
@@ -29,7 +29,7 @@ class Images:
     def __init__(self, source: Source, *, channels: int, bits: int, pages: Pages, min_side: int):
         self.source, self.channels, self.bits, self.min_side = source, channels, bits, min_side
         self.pages: Pages = pages
-        self.memory: Kept | None = None
+        self.memory: MemoryCache | None = None
         self.not_in_memory = ""  # the reason for None
 
     def __len__(self) -> int:
@@ -79,7 +79,7 @@ class Images:
         False, and nothing is kept, when that would take more than `budget` bytes of the machine, or without shared
         memory: `not_kept` is the reason.
         """
-        self.memory, self.not_in_memory = keep(
+        self.memory, self.not_in_memory = decode_into_memory(
             self.picture,
             indices,
             len(self),

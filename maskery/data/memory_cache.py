@@ -26,7 +26,7 @@ _ROW = np.dtype(
 )  # of a table behind the pixels: which image, where its array is, and what a `Picture` says of it; shape 0: unreadable
 
 
-class Kept:
+class MemoryCache:
     """Pictures by their position in the source. The arrays lie in shared memory; writing into one copies its pages."""
 
     def __init__(self, n: int, bits: int, files: Sequence[tuple[str, int, int]], problems: dict[int, str]):
@@ -68,10 +68,10 @@ class Kept:
         return True
 
     def __reduce__(self) -> tuple:  # for workers that are spawned: while this process lives, its files can be opened
-        return Kept, self._arguments
+        return MemoryCache, self._arguments
 
 
-def keep(
+def decode_into_memory(
     decode: Callable[[int], Picture],
     indices: Sequence[int],
     n: int,
@@ -81,7 +81,7 @@ def keep(
     world: World | None = None,
     expect: Callable[[np.ndarray], None] | None = None,
     progress: Progress | None = None,
-) -> tuple[Kept | None, str]:
+) -> tuple[MemoryCache | None, str]:
     """Decode `indices`, of n images, into the memory of this machine: (what is kept, why nothing is).
 
     All processes of the machine call this together, and each decodes a share; None when all of it would take more
@@ -110,7 +110,7 @@ def keep(
     if not why:
         try:
             files = [(path, pixels, rows) for path, pixels, rows, _, _ in words]
-            kept = Kept(n, bits, files, {i: reason for word in words for i, reason in word[3].items()})
+            kept = MemoryCache(n, bits, files, {i: reason for word in words for i, reason in word[3].items()})
             kept.handle = handle
         except (OSError, MemoryError, ValueError) as error:
             why = f"processes of this machine cannot share memory: {error}"

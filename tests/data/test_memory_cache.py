@@ -15,7 +15,7 @@ import torch.distributed as td
 
 from maskery.data.decode.picture import Picture
 from maskery.data.decode.unreadable import Unreadable
-from maskery.data.memory_cache import Kept, keep
+from maskery.data.memory_cache import MemoryCache, decode_into_memory
 from maskery.distributed import World
 
 
@@ -31,7 +31,7 @@ def deep(i: int) -> Picture:
     return Picture.of(np.full((2, 3, 5), 1000 + i, np.uint16))
 
 
-def check(kept: Kept, indices: list[int]) -> None:
+def check(kept: MemoryCache, indices: list[int]) -> None:
     assert len(kept) == len(indices)
     for i in indices:
         assert i in kept
@@ -48,7 +48,7 @@ def test_they_come_back_as_they_were():
     indices = [5, 3, 40, 0, 17, 599, *range(100, 500)]
     told: list[tuple[int, int]] = []
     asked: list[int] = []
-    kept, why = keep(
+    kept, why = decode_into_memory(
         picture, indices, 600, 8, 1e9, expect=asked.extend, progress=lambda done, total: told.append((done, total))
     )
     assert kept
@@ -64,7 +64,7 @@ def test_they_come_back_as_they_were():
 
 
 def test_sixteen_bits_and_writing_changes_nothing_for_others():
-    kept, _ = keep(deep, range(9), 9, 16, 1e9)
+    kept, _ = decode_into_memory(deep, range(9), 9, 16, 1e9)
     assert kept
     assert (kept[4].array == 1004).all()
     other = pickle.loads(pickle.dumps(kept))
@@ -75,16 +75,16 @@ def test_sixteen_bits_and_writing_changes_nothing_for_others():
 
 def test_too_many_are_not_kept():
     asked: list[int] = []
-    kept, why = keep(picture, range(500), 500, 8, 1000, expect=asked.extend)
+    kept, why = decode_into_memory(picture, range(500), 500, 8, 1000, expect=asked.extend)
     assert kept is None
     assert len(asked) == 256, "after the first ones it is clear"
-    assert keep(picture, range(500), 500, 8, 0, expect=asked.clear) == (None, why)
+    assert decode_into_memory(picture, range(500), 500, 8, 0, expect=asked.clear) == (None, why)
     assert asked
     assert "images.memory" in why
 
 
 def test_workers_see_them_forked_or_spawned():
-    kept, _ = keep(picture, range(50), 50, 8, 1e9)
+    kept, _ = decode_into_memory(picture, range(50), 50, 8, 1e9)
     assert kept
     assert len(pickle.dumps(kept)) < 2000, "a name, not the pixels"
     for context in ("fork", "spawn"):
@@ -93,7 +93,7 @@ def test_workers_see_them_forked_or_spawned():
 
 
 def test_nothing_is_left_when_they_are_forgotten():
-    kept, _ = keep(picture, range(50), 50, 8, 1e9)
+    kept, _ = decode_into_memory(picture, range(50), 50, 8, 1e9)
     assert kept
     (path, *_), *_ = kept._arguments[2]
     assert os.readlink(path).startswith("/memfd:maskery-images")
@@ -111,10 +111,10 @@ def process(rank: int, folder: Path, kill: bool) -> None:
         decoded.append(i)
         return picture(i)
 
-    kept, why = keep(counting, range(60), 60, 8, 1e9, world=world)
+    kept, why = decode_into_memory(counting, range(60), 60, 8, 1e9, world=world)
     assert kept, why
     check(kept, list(range(60)))
-    not_kept, why = keep(picture, range(60), 60, 8, 100, world=world)
+    not_kept, why = decode_into_memory(picture, range(60), 60, 8, 100, world=world)
     assert not_kept is None
     links = [os.readlink(path) for path, _, _ in kept._arguments[2]]
     (folder / f"{rank}.json").write_text(json.dumps([decoded, why, links]))
