@@ -11,7 +11,7 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,12 +21,13 @@ from torch.nn.utils import clip_grad_norm_
 
 from . import checkpoint, config, microbatch, sharding
 from .config import Run
-from .data.crops import to_float
-from .data.dataset import ImageData, check_unreadable, open_data
+from .data.crops import Crop, to_float
+from .data.dataset import ImageData, SurveyedSource, check_unreadable, load_data, survey_source
 from .data.loader import Plan, batches
 from .data.sources.names import absolute
 from .distributed import ALONE, World, data_parallel
-from .evals.periodic import look
+from .evals.inference_options import InferenceOptions
+from .evals.periodic import PeriodicEvaluation
 from .health.monitor import HealthMonitor
 from .log import LossSums, RunLog, StepTimer, device_usage, environment
 from .nn.vit import recompute_blocks
@@ -66,12 +67,13 @@ def train(
     *,
     resume: bool = False,
     overwrite: bool = False,
+    surveyed: SurveyedSource | None = None,
     done: Callable[[str], None] = lambda part: None,
 ) -> Result:
     """Train `run` into the directory `out`, resume the run in it, or remove that first (`overwrite`).
 
-    `done` is called at the end of every part of a step: "data wait", "crop", "draw", "forward", "backward" (these two
-    for every micro-batch), "optimiser", "after_step".
+    `surveyed`: the source of `run.data`, where it is open already. `done` is called at the end of every part of a step:
+    "data wait", "crop", "draw", "forward", "backward" (these two for every micro-batch), "optimiser", "after_step".
 
     Raises ValueError for settings and data that do not fit, `CheckpointError`, and `Diverged` when the loss is nan.
     """
@@ -86,7 +88,8 @@ def train(
         terminal.say("one process alone: parameters are not sharded")
 
     # ------------------------------------------------------------------------------------------------- data
-    data = open_data(run.data, run.images, run.size, terminal, world)
+    surveyed = surveyed or survey_source(run.data, run.images, terminal)
+    data = load_data(surveyed, run.images, run.size, terminal, world)
     run = resolve(run, data, device)
     settings, data = OBJECTIVES[run.method].prepare(run.settings, data)
     run = replace(run, settings=settings)
@@ -109,7 +112,6 @@ def train(
     precision = torch.bfloat16 if run.precision == "bf16" else torch.float32
     plan = Plan(run.batch_size, world.rank, world.size)
     microbatch.check_batch(plan.share, objective)
-
     evaluated: Objective | None = objective  # a full network: with sharding a copy, on the main process only
     if sharded:
         evaluated = copy.deepcopy(objective) if world.main and run.watch.looks else None
@@ -176,7 +178,8 @@ def train(
             sharding.copy_full_parameters(objective, evaluated)
         if log and evaluated:
             evaluated.to(device)
-            metrics = look(evaluated, data, run.watch, step, step / steps, out, precision, workers)
+            options = InferenceOptions(device, precision, workers)
+            metrics = PeriodicEvaluation(evaluated, data, run.watch, out, options).run(step, step / steps)
             if sharded:
                 evaluated.to("cpu")
             log.evaluation({"step": step, "epoch": epoch_of(run, step, n)} | metrics, out / "samples")
@@ -194,13 +197,10 @@ def train(
         return out_of_patience
 
     # ------------------------------------------------------------------------------------------------- steps
-    views = objective.views(run.crop)
-    crops = list({id(crop): crop for crop in views.values()}.values())  # views that share a crop object are cut once
-    crop_index = {name: [crop is c for c in crops].index(True) for name, crop in views.items()}
+    crops, crop_index = unique_crops(objective.views(run.crop))
     dataset = objective.train_dataset(data, crops, run.size, run.seed, plan, device)
     loader = batches(dataset, step, steps, workers)
-    timer, last_save = StepTimer(step), time.monotonic()
-    grad_norm = torch.zeros(())
+    timer, last_save, grad_norm = StepTimer(step), time.monotonic(), torch.zeros(())
     max_norm = 1e30 if run.optim.clip_grad is None else run.optim.clip_grad  # 1e30 clips nothing
 
     with log or contextlib.nullcontext(), signals() as stop:
@@ -253,11 +253,11 @@ def train(
                 losses = sums.means(world)  # the only place that waits for the device
                 if not math.isfinite(losses["loss"]):
                     raise Diverged(divergence(losses["loss"], step, lr, checkpoints))
-                progress = {"step": step, "epoch": epoch_of(run, step, n), "t": step / steps}
-                optimisation = {"lr": lr, "grad_norm": float(sharding.full_tensor(grad_norm))}
-                speed = timer.speed(step, run.batch_size) | device_usage(device)
+                metrics = {"step": step, "epoch": epoch_of(run, step, n), "t": step / steps} | losses
+                metrics |= {"lr": lr, "grad_norm": float(sharding.full_tensor(grad_norm))}
+                metrics |= timer.speed(step, run.batch_size) | device_usage(device)
                 if log:
-                    log.interval(progress | losses | optimisation | speed, timer.seconds_left(step, steps))
+                    log.interval(metrics, timer.seconds_left(step, steps))
                 sums, timer = LossSums(device), StepTimer(step)
 
             # ----------------------------------------------------------------------------------------- save
@@ -328,6 +328,12 @@ def divergence(loss: float, step: int, lr: float, checkpoints: Path) -> str:
         f"{f'{good.name} is still good' if good else 'there is no checkpoint yet'}; "
         "a lower --optim.base-lr or --optim.clip-grad 1 usually helps"
     )
+
+
+def unique_crops(views: Mapping[str, Crop]) -> tuple[list[Crop], dict[str, int]]:
+    """The crops, and the index into them of each view: views that share a `Crop` object are cut once."""
+    crops = list({id(crop): crop for crop in views.values()}.values())
+    return crops, {name: [crop is c for c in crops].index(True) for name, crop in views.items()}
 
 
 def epoch_of(run: Run, step: int, images: int) -> float:

@@ -16,7 +16,8 @@ from ..config import Run
 from ..data.dataset import ImageData, open_data
 from ..distributed import World, world
 from ..evals import leaderboard
-from ..evals.encoder_metrics import Questions, course, seconds_per_step, standing
+from ..evals.encoder_metrics import ProbeImages, encoder_metrics, seconds_per_step, training_curve
+from ..evals.inference_options import InferenceOptions
 from ..methods import METHODS
 from ..nn.vit import ViT
 from ..options import UsageError, options
@@ -78,7 +79,7 @@ class MethodStudy:
     record: ComparisonRecord
     runs: dict[tuple[str, int], Run]  # by label and seed
     data: ImageData  # that encoders are measured on
-    questions: Questions | str  # which of its images, or why none
+    measured: ProbeImages | str  # which of its images, or why none
     world: World
 
     @classmethod
@@ -88,10 +89,10 @@ class MethodStudy:
         runs, notes = plan.runs(here.device)
         first = runs[plan.variants[0].label, plan.seeds[0]]
         data = open_data(first.data, replace(first.images, memory=0.0), first.size, Quiet())
-        questions = Questions.of(data)
-        if isinstance(questions, str):
-            notes.append(f"the methods will not be ranked: {questions}")
-        record = ComparisonRecord(plan, runs, data, questions, here)
+        measured = ProbeImages.of(data)
+        if isinstance(measured, str):
+            notes.append(f"the methods will not be ranked: {measured}")
+        record = ComparisonRecord(plan, runs, data, measured, here)
         if earlier and plan.overwrite:
             remove_comparison(plan.out, earlier)
         elif earlier:
@@ -100,7 +101,7 @@ class MethodStudy:
         record.write()
         for note in notes:
             Terminal().say(note)
-        return cls(plan, record, runs, data, questions, here)
+        return cls(plan, record, runs, data, measured, here)
 
     def unfinished(self) -> Iterator[Cell]:
         """Yield the runs that have no numbers yet; measure what a seed's runs start from before the first of them."""
@@ -123,12 +124,12 @@ class MethodStudy:
         numbers: Facts = {}
         try:
             cell.train(self.world)
-            if isinstance(self.questions, Questions):
+            if isinstance(self.measured, ProbeImages):
                 numbers = self._measure(load.load_encoder(cell.directory).to(self.world.device))
         except Diverged as e:
             numbers["diverged"] = str(e)
             Terminal().say(f"{cell.label}, seed {cell.run.seed}: {e}; the comparison goes on without this run")
-        costs = course(cell.directory, cell.run.batch_size)
+        costs = training_curve(cell.directory, cell.run.batch_size)
         facts = {
             "label": cell.label,
             "seed": cell.run.seed,
@@ -146,7 +147,7 @@ class MethodStudy:
     def _measure_start(self, seed: int) -> None:
         """Measure the encoder that the runs of a seed start from."""
         facts = self.record.facts
-        if str(seed) in facts["starts"] or isinstance(self.questions, str):
+        if str(seed) in facts["starts"] or isinstance(self.measured, str):
             return
         Terminal().say(f"{facts['start']}, seed {seed}")
         run = self.runs[self.plan.variants[0].label, seed]
@@ -154,9 +155,10 @@ class MethodStudy:
         self.record.write()
 
     def _measure(self, encoder: ViT) -> dict[str, float]:
-        assert isinstance(self.questions, Questions)
+        assert isinstance(self.measured, ProbeImages)
         with Terminal().bar("features") as tick:
-            return standing(encoder, self.data, self.questions, self.data.workers(), tick)
+            options = InferenceOptions(workers=self.data.workers(), progress=tick)
+            return encoder_metrics(encoder, self.data, self.measured, options)
 
     def _fit_time_budget(self, variant: Variant, run: Run) -> Run:
         """Set the number of steps that take the budgeted time, by the variant's seconds per step."""

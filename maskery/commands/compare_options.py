@@ -13,7 +13,8 @@ import tyro
 from ..config import Run
 from ..methods import METHODS
 from ..options import UsageError, parse, unknown, value_of
-from .pretrain import base_for, filled, of_method
+from ..terminal import Quiet
+from .run_options import apply_args, base_run, parse_options, with_method
 
 SECTIONS = ("settings", "images", "crop", "optim", "watch", "save", "log")  # before a dot in options of all methods
 PROGRAM = "maskery compare"
@@ -98,10 +99,12 @@ class ComparisonPlan:
 
         A budget of time is not in them yet.
         """
-        base, reasons = base_for(self.fill_in(self.common, self.seeds[0]), device)
+        args = self.fill_in(self.common, self.seeds[0])
+        base = base_run(parse_options(args), args, device, Quiet())
+        reasons = base.reasons
         if self.budget:  # which decides instead of the recipe
             reasons = [reason for reason in reasons if " epochs: " not in reason]
-        return {(v.label, seed): self._run(v, seed, base) for v, seed in self.order()}, [*reasons]
+        return {(v.label, seed): self._run(v, seed, base.run) for v, seed in self.order()}, [*reasons]
 
     def fill_in(self, args: Sequence[str], seed: int) -> list[str]:
         """Replace {seed} and {out} in options."""
@@ -118,7 +121,9 @@ class ComparisonPlan:
         for arg in references:
             self._check_reference(arg, variant, seed)
         try:
-            run, objective = filled(self.fill_in(args, seed), of_method(base, variant.method), build=not references)
+            run, objective = apply_args(
+                self.fill_in(args, seed), with_method(base, variant.method), build=not references
+            )
         except UsageError as e:
             raise UsageError(f"{variant.label}: {_with_label(str(e), variant)}") from None
         except ValueError as e:

@@ -21,7 +21,7 @@ from ..data.dataset import ImageData
 from ..data.sources.names import absolute
 from ..distributed import World
 from ..evals import leaderboard
-from ..evals.encoder_metrics import Questions
+from ..evals.encoder_metrics import ProbeImages
 from ..html_report import compare_page
 from ..log import environment
 from ..outputs import write_file
@@ -35,7 +35,7 @@ Facts = dict[str, Any]
 class ComparisonRecord:
     """The state of one comparison; `write` brings the files in its directory up to date."""
 
-    def __init__(self, plan: ComparisonPlan, runs: Runs, data: ImageData, measured: Questions | str, world: World):
+    def __init__(self, plan: ComparisonPlan, runs: Runs, data: ImageData, measured: ProbeImages | str, world: World):
         self.plan = plan
         self.facts = _facts(plan, runs, data, measured, world)
         self.runs_in_picture = -1
@@ -81,7 +81,7 @@ class ComparisonRecord:
             label: {seed: run for seed, run in runs.items() if "diverged" not in run} for label, runs in results.items()
         }
         facts["table"] = leaderboard.table(facts["start"], ranked)
-        facts["reading"] = leaderboard.conclusions(facts["start"], ranked) or [_not_ranked(facts)]
+        facts["reading"] = leaderboard.reading(facts["start"], ranked) or [_not_ranked(facts)]
         diverged = [run for run in facts["runs"] if "diverged" in run]
         facts["reading"] += [f"{run['label']}, seed {run['seed']}: {run['diverged']}" for run in diverged]
         if len(facts["runs"]) != self.runs_in_picture:
@@ -122,7 +122,7 @@ def remove_comparison(out: Path, record: Facts) -> None:
         (out / name).unlink(missing_ok=True)
 
 
-def _facts(plan: ComparisonPlan, runs: Runs, data: ImageData, measured: Questions | str, world: World) -> Facts:
+def _facts(plan: ComparisonPlan, runs: Runs, data: ImageData, measured: ProbeImages | str, world: World) -> Facts:
     """Say what is compared, before anything is known about the runs."""
     first = runs[plan.variants[0].label, plan.seeds[0]]
     settings = {v.label: leaves(asdict(runs[v.label, plan.seeds[0]])["settings"]) for v in plan.variants}
@@ -149,7 +149,7 @@ def _facts(plan: ComparisonPlan, runs: Runs, data: ImageData, measured: Question
     }
 
 
-def _protocol(measured: Questions | str) -> str:
+def _protocol(measured: ProbeImages | str) -> str:
     if isinstance(measured, str):
         return f"not measured: {measured}"
     return (

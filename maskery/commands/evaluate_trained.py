@@ -17,8 +17,7 @@ from ..distributed import World, world
 from ..evals.candidates import candidates_of
 from ..evals.comparison import Comparison, compare_results
 from ..evals.label_subset import Few
-from ..evals.results import END, Result, read, write_all
-from ..evals.results import write as write_result
+from ..evals.results import END, Result, read_result, write_result, write_results
 from ..evals.splits import overlap, reported
 from ..options import options
 from ..outputs import write_file
@@ -80,7 +79,10 @@ def evaluate(task: Task, args: Sequence[str] = (), **leaves: Any) -> TaskStudyRe
         warnings = overlap_warnings(source, cells[0].run.images.holdout) if command.options.overlap else ()
     results = average_over_seeds(cells, warnings)
     table = compare_results(results)
-    write_results(results, command)
+    for result in results:
+        write_result(result, Path(command.options.where))
+    if command.options.json:
+        write_results(results, command.options.json)
     for note in dict.fromkeys(note for result in results for note in result.notes):
         say(note)
     print("\n".join(["", *table.lines(), "", results[0].protocol, f"runs     {command.out}"]))
@@ -151,19 +153,9 @@ def average_over_seeds(cells: Sequence[Cell], warnings: Sequence[str]) -> tuple[
     """Read the results of all runs and make one of each candidate."""
     averages = []
     for label in dict.fromkeys(cell.label for cell in cells):
-        results = [read(cell.file(RESULT)) for cell in cells if cell.label == label]
+        results = [read_result(cell.file(RESULT)) for cell in cells if cell.label == label]
         notes = dict.fromkeys([*(note for result in results for note in result.notes), *warnings])
         facts = vars(results[0]) | {"notes": tuple(notes), "made": ""}
         facts = {name: value for name, value in facts.items() if name not in ("numbers", "seed", "by_seed")}
         averages.append(Result.repeated({result.seed: result.numbers for result in results}, **facts))
     return tuple(averages)
-
-
-def write_results(results: Sequence[Result], command: TaskCommand) -> None:
-    """Write each result to the evals/ of the run at WHERE, and all of them to --json."""
-    for result in results:
-        write_result(result, Path(command.options.where))
-    if command.options.json and len(results) > 1:
-        write_all(results, command.options.json)
-    elif command.options.json:
-        write_result(results[0], None, command.options.json)

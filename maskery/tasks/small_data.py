@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..config import OptimConfig, Run
-from ..recipes import Suggestion
+from ..suggest import Suggestion
 from .labels import LabelsConfig
 
 EARLY_STOPPING = "a tenth of the training images is held out, and says which epoch was best and when to stop"

@@ -17,7 +17,7 @@ import maskery
 from maskery.cli import MISUSED, STOPPED, main
 from maskery.commands.evaluate_trained import TaskStudyResult, evaluate
 from maskery.data.sources.open import open_source
-from maskery.evals.results import END, RANDOM, START, fingerprint, read, read_all
+from maskery.evals.results import END, RANDOM, START, fingerprint, read_result, read_results
 from maskery.nn.vit import SIZES, ViT, ViTConfig
 from maskery.options import options
 from maskery.weights.load import load_encoder
@@ -90,7 +90,7 @@ def test_every_candidate_is_a_run_of_each_seed(finished: TaskStudyResult, places
             assert (config["seed"], config["settings"]["labels"]["draw"]) == (seed, seed)
             assert config["init"] == (str(wanted[label]) if label in wanted else None)
             encoders.append({n[8:]: t for n, t in weights(run).items() if n.startswith("encoder.")})
-            own = read(run / "evals" / "result.json")
+            own = read_result(run / "evals" / "result.json")
             assert (own.of, own.seed, own.evaluation, own.drawn) == (label, seed, "probe", True)
         if label in wanted:  # frozen: what was probed is what was asked for
             there = load_encoder(wanted[label]).state_dict()
@@ -100,12 +100,12 @@ def test_every_candidate_is_a_run_of_each_seed(finished: TaskStudyResult, places
 
 
 def test_the_files_hold_means_and_every_seed(finished: TaskStudyResult, places: Path) -> None:
-    kept = [read(file) for file in (places / "second" / "evals").glob("probe-*.json")]
+    kept = [read_result(file) for file in (places / "second" / "evals").glob("probe-*.json")]
     assert {r.of for r in kept} == {r.of for r in finished.results}
     for result in kept:
         assert len({r.fingerprint for r in kept} | {result.fingerprint}) == 1
         assert result.by_seed.keys() == {"0", "1"}
-        singles = [read(next(finished.out.glob(f"*seed{s}/evals/result.json"))) for s in (0, 1)]
+        singles = [read_result(next(finished.out.glob(f"*seed{s}/evals/result.json"))) for s in (0, 1)]
         assert all(r.protocol == result.protocol for r in singles)
         for name, value in result.numbers.items():
             assert value == pytest.approx(sum(n[name] for n in result.by_seed.values()) / 2)
@@ -113,7 +113,9 @@ def test_the_files_hold_means_and_every_seed(finished: TaskStudyResult, places: 
         assert "2 steps, batch 8, sgd" in result.protocol
         assert result.made
         assert result.versions["torch"]
-    assert [(r.of, r.weights) for r in read_all(places / "own.json")] == [(r.of, r.weights) for r in finished.results]
+    assert [(r.of, r.weights) for r in read_results(places / "own.json")] == [
+        (r.of, r.weights) for r in finished.results
+    ]
 
 
 def test_again_it_trains_nothing_and_prints_the_same_table(
@@ -183,7 +185,7 @@ def test_few_labels_are_drawn_anew_for_every_seed(
     assert ("3 labels a class" if "shots" in few else "15% of the labels") in output
     trained_on = set()
     for run in (tmp_path / "out").iterdir():
-        result = read(run / "evals" / "result.json")
+        result = read_result(run / "evals" / "result.json")
         assert (result.counts["train"], result.counts["tune"], result.counts["held_out"]) == (4, 2, 20)
         trained_on.add(json.loads(next(run.glob("checkpoints/step-*/state.json")).read_text())["trained_on"])
     assert len(trained_on) == 2
@@ -233,7 +235,7 @@ def test_held_out_images_that_are_trained_on_are_reported(
     assert main(command("probe", leaves | {"json": tmp_path / "own.json"})) == 0
     warning = "1 of 7 test images (14.3%) are training images too, byte for byte"
     assert warning in capsys.readouterr().err
-    assert any(warning in note for note in read(tmp_path / "own.json").notes)
+    assert any(warning in note for note in read_result(tmp_path / "own.json").notes)
 
 
 # ----------------------------------------------------------------------------------------------------- stopped
@@ -256,7 +258,7 @@ def test_a_signal_stops_and_the_same_command_ends_as_an_unbroken_one(
     assert "resuming from step-" in capsys.readouterr().err
     unbroken = evaluate(kind, **leaves | {"out": tmp_path / "unbroken"})
     assert_same_run(unbroken.out / folder, stopped / folder)
-    one, other = (read(out / folder / "evals" / "result.json") for out in (unbroken.out, stopped))
+    one, other = (read_result(out / folder / "evals" / "result.json") for out in (unbroken.out, stopped))
     assert (one.numbers, one.fingerprint, one.protocol) == (other.numbers, other.fingerprint, other.protocol)
 
 
@@ -369,7 +371,7 @@ def test_every_evaluation_reports_on_the_same_images(places: Path, tmp_path: Pat
     ):
         file = tmp_path / "result.json"
         assert main(["eval", what, *more, "--data", str(folder), "--json", str(file)]) == 0
-        result = read(file)
+        result = read_result(file)
         learned = train[:0] if what == "robustness" else train
         assert result.fingerprint == fingerprint(source, learned, test), what
         twice = [note for note in result.notes if "are training images too" in note]

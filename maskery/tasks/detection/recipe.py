@@ -10,7 +10,7 @@ everything frozen.
 from dataclasses import replace
 
 from ...config import Run, WatchConfig
-from ...recipes import Suggestion
+from ...suggest import Suggestion
 from ..small_data import (
     FEWEST_DIVIDED,
     LabelledData,

@@ -9,7 +9,7 @@ everything frozen.
 from dataclasses import replace
 
 from ...config import Run, WatchConfig
-from ...recipes import Suggestion
+from ...suggest import Suggestion
 from ..small_data import LabelledData, adamw, at_least, known_labels, size_text, small_batch, suggested
 from .objective import SegmentConfig
 
