@@ -25,12 +25,12 @@ from ..outputs import write_file
 from ..signals import interruptible
 from ..terminal import Quiet, Terminal
 from ..text import duration
-from ..train import Diverged, resolve, train
+from ..train import Diverged, resolve
 from ..weights import load
 from ..weights.teacher import build_objective
 from .compare_options import ComparisonPlan, Variant, parse_plan
 from .compare_record import FILE, PAGE, PICTURE, TIMING, ComparisonRecord, Facts, read_record, remove_comparison
-from .study import Cell, complete, forget_compiled_code
+from .study import Cell, complete
 
 TIMED_STEPS = 30  # of the short run that measures the seconds per step, for budgets of time
 
@@ -97,7 +97,6 @@ class MethodStudy:
             remove_comparison(plan.out, earlier)
         elif earlier:
             record.continue_from(earlier)
-        plan.out.mkdir(parents=True, exist_ok=True)
         record.write()
         for note in notes:
             Terminal().say(note)
@@ -140,7 +139,6 @@ class MethodStudy:
             "seconds": max(time.monotonic() - began, costs["training_seconds"]),  # with all measuring
             "command": sys.argv,
         }
-        cell.file(FILE).parent.mkdir(exist_ok=True)
         write_file(cell.file(FILE), json.dumps(facts, indent=1).encode())
         self.record.write()
 
@@ -166,7 +164,7 @@ class MethodStudy:
         assert budget
         if variant.label not in per_step:
             note = f"{variant.label}: {TIMED_STEPS} steps to find their time"
-            per_step[variant.label] = time_steps(run, self.plan.out / TIMING, self.world, note)
+            per_step[variant.label] = time_steps(Cell(variant.label, run, self.plan.out / TIMING, note), self.world)
             self.record.write()
         run = budget.apply(run, per_step[variant.label])
         Terminal().say(
@@ -176,10 +174,10 @@ class MethodStudy:
         return run
 
 
-def time_steps(run: Run, scratch: Path, here: World, note: str) -> float:
+def time_steps(cell: Cell, here: World) -> float:
     """Measure the seconds per step in a short run. KeyboardInterrupt when a signal stopped it."""
-    shutil.rmtree(scratch, ignore_errors=True)
-    forget_compiled_code(here)
+    shutil.rmtree(cell.directory, ignore_errors=True)
+    run = cell.run
     short = replace(
         run,
         epochs=None,
@@ -188,10 +186,9 @@ def time_steps(run: Run, scratch: Path, here: World, note: str) -> float:
         save=replace(run.save, every=None, minutes=1e9),
         optim=replace(run.optim, base_lr=0.0),  # the same work, and a warm-up of one step cannot let it diverge
     )
-    if train(short, scratch, here, [note]).signalled:
-        raise KeyboardInterrupt
-    seconds = seconds_per_step(scratch, run.batch_size)
-    shutil.rmtree(scratch)
+    replace(cell, run=short).train(here)
+    seconds = seconds_per_step(cell.directory, run.batch_size)
+    shutil.rmtree(cell.directory)
     return seconds
 
 

@@ -20,10 +20,9 @@ from ..nn.baselines import image_facts
 from ..objective import Batch, Objective
 from ..outputs import write_file
 from ..pictures.strip import strip
-from .features import features
+from .features import effective_rank, feature_spread, features
 from .inference_options import InferenceOptions
 from .knn import knn_accuracies
-from .rank import effective_rank, feature_spread
 
 MASK_SEED = 20_220_619
 BASELINES = "baselines.json"  # in the run directory
