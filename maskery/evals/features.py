@@ -10,9 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..data.crops import to_float
-from ..data.images import Images
-from ..data.loader import Skips, centred
+from ..data.crops import CenterCrop
+from ..data.eval_dataset import EvalDataset
+from ..data.images import Images, Skips
+from ..data.loader import eval_batches
+from ..data.views import to_float
 from ..nn.vit import ViT
 from .inference_options import DEFAULTS, InferenceOptions
 
@@ -44,7 +46,8 @@ def features(encoder: ViT, images: Images, indices: np.ndarray, options: Inferen
     was_training = encoder.training
     encoder.eval()
     classes, means, read, skipped, done = [], [], [], [], 0
-    for part in centred(images, indices, encoder.config.image_size, batch, options.workers, options.device):
+    dataset = EvalDataset(images, indices, CenterCrop(encoder.config.image_size), batch, options.device)
+    for part in eval_batches(dataset, options.workers):
         skipped += part["skipped"]
         done += len(part["indices"]) + len(part["skipped"])
         if part["images"] is not None:
