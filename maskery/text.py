@@ -40,3 +40,8 @@ def duration(seconds: float) -> str:
 def needs_extra(feature: str, packages: str, extra: str) -> str:
     """The message for a feature whose packages are not installed; the command works in a clone of the repository."""
     return f"{feature} needs {packages}: pip install '.[{extra}]'"
+
+
+def one_line(error: Exception) -> str:
+    """The message of an error on one line, its end cut off."""
+    return " ".join(str(error).split())[:160] or type(error).__name__
