@@ -1,4 +1,4 @@
-"""Read metrics.jsonl: the log lines as columns of at most `MAX_BUCKETS` values, and the periodic evaluations (looks)."""
+"""Read metrics.jsonl: log lines as columns of at most `MAX_BUCKETS` values, and periodic evaluations (looks)."""
 
 import json
 import math

@@ -48,9 +48,9 @@ def read_tensors(file: Path) -> Mapping[str, Any]:
             tree = torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
     except pickle.UnpicklingError as e:
         name = re.search(r"GLOBAL (\w[\w.]*)", str(e))
-        what = f"asks for the Python object {name[1]}" if name else "holds more than tensors, or is damaged"
+        reason = f"asks for the Python object {name[1]}" if name else "holds more than tensors, or is damaged"
         raise ValueError(
-            f"{file}: refused, and nothing in it was run: it {what}; only tensors and numbers are read. A model that "
+            f"{file}: refused, and nothing in it was run: it {reason}; only tensors and numbers are read. A model that "
             "you trust can be saved as its state dict alone, best as .safetensors"
         ) from e
     except (OSError, RuntimeError, EOFError, ValueError, KeyError, IndexError, TypeError, SafetensorError) as e:
