@@ -116,7 +116,7 @@ def test_what_a_network_looks_at() -> None:
         vit_config(state, Metadata(image_size=(32, 64)))
     with pytest.raises(ValueError, match=r"its 32 positions are not a square: .* #size=HEIGHTxWIDTH"):
         vit_config(state, Metadata(3))
-    with pytest.raises(ValueError, match="no square and not those of 32 x 32 pixels"):
+    with pytest.raises(ValueError, match="not a square and not those of 32 x 32 pixels"):
         vit_config(state, Metadata(3, (32, 32)))
     config, assumed = vit_config(state, Metadata(3, (32, 64)))
     assert config.image_size == (32, 64)

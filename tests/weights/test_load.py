@@ -70,7 +70,7 @@ def test_the_official_encoder_without_a_decoder(tmp_path: Path, said: list[str])
     method = MAE(MAEConfig(decoder=DECODER), VIT)
     assert start_from(method, file).endswith("; at random: decoder")
     assert same(part(method, "encoder."), encoder)
-    with pytest.raises(ValueError, match=r"a width of 48 does not say .* #heads=N"):
+    with pytest.raises(ValueError, match=r"does not follow from a width of 48: append #heads=N"):
         load_encoder(file)
     loaded = load_encoder(Path(f"{file}#heads=3,size=64x64,mean=0:0:0,std=1:1:1"), said.append)
     assert loaded.config == VIT
