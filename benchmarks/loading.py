@@ -112,7 +112,7 @@ def pipelines(where: Path, size: int, short_side: int, scratch: Path) -> tuple[d
         return Images(source, channels=3, bits=8, pages="first", min_side=2 * size)
 
     kept = of(source)
-    if not kept.keep(range(len(kept)), 8e9):
+    if not kept.keep_in_memory(range(len(kept)), 8e9):
         raise ValueError(f"{where}: the images do not fit into 8 GB of memory: use a part of them")
     copies = {f"packed, short side {short_side}": Encoding(short_side), "packed raw": Encoding(short_side, "raw")}
     packs = {name: pack_source(source, scratch / name, how, Silent(), workers=0)[0] for name, how in copies.items()}

@@ -25,9 +25,10 @@ if TYPE_CHECKING:
     from .commands.inspect import inspect
     from .commands.pack import pack
     from .commands.predict import predict
-    from .commands.pretrain import pretrain, resume
+    from .commands.pretrain import pretrain
     from .commands.profile import profile
     from .commands.report import report, watch
+    from .commands.resume import resume
     from .commands.robustness import robustness
     from .inference.classifier import classifier
     from .inference.encoder import load
@@ -75,7 +76,7 @@ MODULES = {  # where it is: torch is imported when something is used, not by `im
     "profile": "commands.profile",
     "quick_probe": "commands.evaluate_frozen",
     "report": "commands.report",
-    "resume": "commands.pretrain",
+    "resume": "commands.resume",
     "robustness": "commands.robustness",
     "segment": "commands.evaluate_trained",
     "vqa": "commands.evaluate_trained",

@@ -135,9 +135,9 @@ def restore(root: Path, objective: nn.Module, optimizer: torch.optim.Optimizer, 
     try:
         if sharding.is_sharded(objective) or (path / sharding.file_of(0)).exists():
             parameters = {name: p for name, p in objective.named_parameters() if p.requires_grad}
-            entries = [name for name in sharding.sizes_in(path) if "/" in name]
+            entries = [name for name in sharding.tensor_sizes(path) if "/" in name]
             optimizer_state = {entry: _empty_entry(parameters, entry) for entry in entries}
-            sharding.read(
+            sharding.read_shards(
                 path, objective.state_dict() | optimizer_state, world
             )  # state_dict: the parameters themselves
         else:
@@ -152,7 +152,7 @@ def restore(root: Path, objective: nn.Module, optimizer: torch.optim.Optimizer, 
 def objective_state(path: Path) -> dict[str, Tensor]:
     """All tensors of the network in a checkpoint, on the CPU. OSError, SafetensorError: they cannot be read."""
     if (path / sharding.file_of(0)).exists():
-        return sharding.read_whole(path, lambda name: "/" not in name)
+        return sharding.read_full(path, lambda name: "/" not in name)
     return load_file(path / "model.safetensors")
 
 
@@ -168,7 +168,7 @@ def _write_tensors(partial: Path, objective: nn.Module, optimizer: torch.optim.O
     optimizer_state = _optimizer_tensors(objective, optimizer)
     if world.size > 1:
         file = sharding.file_of(world.rank)
-        sharding.write(partial, objective.state_dict() | optimizer_state, world)
+        sharding.write_shards(partial, objective.state_dict() | optimizer_state, world)
         return {file: _size_and_digest(partial / file)}
     parts = {"model.safetensors": objective.state_dict(), "optimizer.safetensors": optimizer_state}
     return {file: _write(partial / file, to_bytes(_contiguous(part))) for file, part in parts.items()}

@@ -43,7 +43,7 @@ def pretrain(args: Sequence[str]) -> int:
 
 
 def resume(args: Sequence[str]) -> int:
-    from .commands.pretrain import resume
+    from .commands.resume import resume
 
     flags = {"--shard": "--shard=True", "--no-shard": "--shard=False"}  # None, as it was, makes it no plain flag
     args = _positional(args, "run")
@@ -66,7 +66,7 @@ def evaluate(args: Sequence[str]) -> int:
     from .commands import evaluate_frozen, robustness
 
     functions = {"knn": evaluate_frozen.knn, "probe": evaluate_frozen.quick_probe, "robustness": robustness.robustness}
-    call(functions[kind], [arg for arg in rest if arg != "--quick"], f"maskery eval {kind}")
+    functions[kind]([arg for arg in rest if arg != "--quick"])
     return DONE
 
 

@@ -161,3 +161,11 @@ def read(path: Path) -> dict[str, Any]:
     if not isinstance(tree, dict):
         raise ValueError(f"{path}: damaged: it holds no settings")
     return tree
+
+
+def leaves(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"optim": {"base_lr": 1}} -> {"optim.base_lr": 1}."""
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        flat |= leaves(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
+    return flat

@@ -11,8 +11,8 @@ import platform
 import resource
 import sys
 import time
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, TextIO
@@ -29,8 +29,8 @@ from .text import duration
 from .trackers.tracker import Tracker
 
 
-class Log:
-    """The files of one run, opened to go on after `step`: what an interrupted run wrote beyond it is taken away."""
+class RunLog:
+    """The files of one run, opened to continue after `step`: later lines of an interrupted run are removed."""
 
     def __init__(self, out: Path, terminal: Terminal, step: int, steps: int, trackers: Sequence[Tracker] = ()):
         out.mkdir(parents=True, exist_ok=True)
@@ -41,7 +41,7 @@ class Log:
         self.text: TextIO = (out / "train.log").open("a")
         self.board = SummaryWriter(str(out / "tensorboard"), purge_step=step + 1 if step else None)
         self.skipped = Skipped(out / "skipped.jsonl")
-        self.shown = 0.0
+        self.last_shown = 0.0
         columns = (BarColumn(24), MofNCompleteColumn(), TextColumn("{task.description}"))
         live = terminal.console.is_terminal
         self.progress = Progress(*columns, console=terminal.console, disable=not live)
@@ -49,7 +49,7 @@ class Log:
         for message in terminal.said:
             self._write(message)
 
-    def __enter__(self) -> "Log":
+    def __enter__(self) -> "RunLog":
         self.progress.start()
         return self
 
@@ -68,44 +68,49 @@ class Log:
         self.terminal.say(message)
         self._write(message)
 
-    def line(self, facts: dict[str, Any], left: float) -> None:
-        """One log interval into metrics.jsonl, TensorBoard and the bar (a plain line now and then elsewhere)."""
-        self._metrics(facts)
-        words = (
-            f"loss {facts['loss']:.4f}  lr {facts['lr']:.2e}  {facts['images_per_second']:,.0f} images/s  "
-            f"data wait {facts['data_wait']:.0%}  {facts['memory']:.1f} GB  {duration(left)} left"
-        )
-        self.progress.update(self.task, completed=facts["step"], description=words)
-        now = time.monotonic()
-        if now - self.shown > 15 or facts["step"] == self.steps:
-            self.shown = now
-            words = f"step {facts['step']}/{self.steps}  {words}"
-            self._write(words) if self.terminal.console.is_terminal else self.say(words)
+    def interval(self, metrics: dict[str, Any], seconds_left: float) -> None:
+        """Write the metrics of one log interval to metrics.jsonl, TensorBoard and the progress bar.
 
-    def look(self, numbers: dict[str, Any], picture: Path) -> None:
-        """What was seen at one step: a line of metrics.jsonl without a "loss", and the strip for TensorBoard."""
+        Where stderr is no terminal, a plain line is printed every 15 seconds and at the end.
+        """
+        self._metrics(metrics)
+        summary = (
+            f"loss {metrics['loss']:.4f}  lr {metrics['lr']:.2e}  {metrics['images_per_second']:,.0f} images/s  "
+            f"data wait {metrics['data_wait']:.0%}  {metrics['memory']:.1f} GB  {duration(seconds_left)} left"
+        )
+        self.progress.update(self.task, completed=metrics["step"], description=summary)
+        now = time.monotonic()
+        if now - self.last_shown > 15 or metrics["step"] == self.steps:
+            self.last_shown = now
+            summary = f"step {metrics['step']}/{self.steps}  {summary}"
+            self._write(summary) if self.terminal.console.is_terminal else self.say(summary)
+
+    def evaluation(self, metrics: dict[str, Any], samples: Path) -> None:
+        """Write the metrics of a periodic evaluation, a line without "loss", and its strip from `samples`."""
         import numpy as np
         from PIL import Image
 
-        self._metrics(numbers)
-        words = "  ".join(f"{k.replace('_', ' ')} {v:.4f}" for k, v in numbers.items() if k not in ("step", "epoch"))
-        if words:
-            self.say(f"step {numbers['step']}/{self.steps}  {words}")
+        self._metrics(metrics)
+        step = metrics["step"]
+        summary = "  ".join(f"{k.replace('_', ' ')} {v:.4f}" for k, v in metrics.items() if k not in ("step", "epoch"))
+        if summary:
+            self.say(f"step {step}/{self.steps}  {summary}")
+        picture = samples / f"step-{step:08d}.png"
         if picture.exists():
-            self.board.add_image("samples", np.asarray(Image.open(picture)), numbers["step"], dataformats="HWC")
+            self.board.add_image("samples", np.asarray(Image.open(picture)), step, dataformats="HWC")
             for tracker in self.trackers:
-                tracker.picture(picture, numbers["step"])
+                tracker.picture(picture, step)
 
-    def looks(self) -> tuple[dict[str, Any], ...]:
-        """Everything that was seen since the run began."""
-        return tuple(facts for facts in map(json.loads, complete_lines(self.metrics_path)) if "loss" not in facts)
+    def evaluations(self) -> tuple[dict[str, Any], ...]:
+        """The metrics of all periodic evaluations since the run began."""
+        return tuple(row for row in map(json.loads, complete_lines(self.metrics_path)) if "loss" not in row)
 
     def before_and_after(self, folder: Path) -> None:
-        """The first and the last look side by side, in words and as evals/before-after.json."""
-        looks = self.looks()
-        if len(looks) < 2 or looks[0]["step"] != 0:
+        """Print the first and the last evaluation together, and write them to evals/before-after.json."""
+        evaluations = self.evaluations()
+        if len(evaluations) < 2 or evaluations[0]["step"] != 0:
             return
-        first, last = looks[0], looks[-1]
+        first, last = evaluations[0], evaluations[-1]
         changes = {k: {"before": first[k], "after": last[k]} for k in first.keys() & last.keys() - {"step", "epoch"}}
         for name, change in sorted(changes.items()):
             self.say(f"{name.replace('_', ' ')}: {change['before']:.4f} before, {change['after']:.4f} after")
@@ -144,8 +149,8 @@ class Skipped:
         return len(new)
 
 
-class Sums:
-    """Losses since the last log line, on the device: read once a line, never once a step."""
+class LossSums:
+    """Sums of losses since the last log line, on the device: read once a line, never once a step."""
 
     def __init__(self, device: torch.device, totals: dict[str, float] | None = None, count: int = 0):
         self.device, self.count = device, count  # count in micro-batches
@@ -164,6 +169,44 @@ class Sums:
         *totals, count = world.total(values).tolist()
         return dict(zip(self.totals, totals, strict=True)), round(count)
 
+    def means(self, world: World) -> dict[str, float]:
+        """Means over all processes. This waits for the device."""
+        totals, count = self.gather(world)
+        return {name: total / count for name, total in totals.items()}
+
+
+class StepTimer:
+    """Times the steps since `step`, without evaluations and checkpoints."""
+
+    def __init__(self, step: int):
+        self.step, self.start, self.data_wait, self.pauses = step, time.perf_counter(), 0.0, 0.0  # in seconds
+
+    @contextmanager
+    def waiting_for_data(self) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.data_wait += time.perf_counter() - start
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.pauses += time.perf_counter() - start
+
+    def seconds(self) -> float:
+        return max(time.perf_counter() - self.start - self.pauses, 1e-9)
+
+    def speed(self, step: int, batch_size: int) -> dict[str, float]:
+        """Images per second, and the fraction of the time spent on waiting for data."""
+        seconds = self.seconds()
+        return {
+            "images_per_second": round((step - self.step) * batch_size / seconds, 1),
+            "data_wait": round(self.data_wait / seconds, 4),
+        }
+
+    def seconds_left(self, step: int, steps: int) -> float:
+        return self.seconds() / (step - self.step) * (steps - step)
+
 
 def memory(device: torch.device) -> float:
     """The most memory this process has used, in GB: the GPU's, or the machine's on a CPU."""
@@ -173,7 +216,7 @@ def memory(device: torch.device) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale / 1e9
 
 
-def usage(device: torch.device) -> dict[str, float]:
+def device_usage(device: torch.device) -> dict[str, float]:
     """Numbers of a log line about the device: memory in GB, and the GPU's own count of the time it was busy.
 
     That needs nvidia-ml-py; without it, or a driver that counts, there is no such number.
@@ -211,7 +254,7 @@ def _version(package: str) -> str | None:
 
 
 def _cut_after(path: Path, step: int) -> None:
-    """Keep what was written before checkpoint `step`, which lies between the step's log line and its look."""
+    """Keep the lines before checkpoint `step`, which lies between the step's log line and its evaluation."""
     if not path.exists():
         return
     facts = [(line, json.loads(line)) for line in complete_lines(path)]

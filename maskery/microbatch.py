@@ -1,27 +1,35 @@
-"""Split a batch into micro-batches: less memory, the same result. Random choices for the whole batch are sliced."""
+"""Forward and backward in micro-batches: less memory, the same result. Random choices for a whole batch are sliced."""
 
+import contextlib
 from collections.abc import Callable, Mapping
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
 
-from .objective import Batch, Objective
+from .config import Run
+from .distributed import World
+from .objective import Batch, Losses, Objective
 
 LESS = "a smaller --model, --image-size or --batch-size, more processes, or --shard"
+
+
+def check_batch(images: int, objective: Objective) -> None:
+    """ValueError when a process's batch of so many images is no multiple of what the objective needs."""
+    multiple = objective.micro_batch_multiple
+    if images % multiple:
+        raise ValueError(f"a process's batch of {images} images: the method needs a multiple of {multiple}")
 
 
 def sizes(images: int, objective: Objective) -> list[int]:
     """The micro-batches that `auto` tries for a process's batch: all of it, then at most half of that, and so on.
 
-    Each divides the batch and is a multiple of what the objective needs. ValueError when even the batch is none.
+    Each divides the batch and is a multiple of what the objective needs.
     """
-    multiple = objective.micro_batch_multiple
-    if images % multiple:
-        raise ValueError(f"a process's batch of {images} images: the method needs a multiple of {multiple}")
-    candidates = [images]
+    candidates, multiple = [images], objective.micro_batch_multiple
     while not objective.needs_whole_batch and (half := largest_divisor(candidates[-1] // 2, images, multiple)):
         candidates.append(half)
     return candidates
@@ -75,6 +83,70 @@ def _slice(value: Any, start: int, size: int, images: int, name: str) -> Any:
     if value is None or isinstance(value, bool | int | float | str):
         return value
     raise ValueError(f"{name!r} in a batch is a {type(value).__name__}: micro-batches cannot be sliced from that")
+
+
+@dataclass(frozen=True)
+class Passes:
+    """Forward and backward passes over the batch of this process."""
+
+    model: Any  # the objective, perhaps compiled and wrapped for data parallelism
+    objective: Objective
+    images: int  # of this process in a batch
+    device: torch.device
+    precision: torch.dtype
+    done: Callable[[str], None] = lambda part: None
+
+    def autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32)
+
+    @torch.no_grad()
+    def sample(self, images: Mapping[str, Tensor], t: float) -> Batch:
+        with self.autocast():
+            return self.objective.sample(dict(images), t)
+
+    def backward(self, batch: Batch, t: float, start: int, size: int, sync: bool = True) -> Losses:
+        """Forward and backward of the micro-batch that begins at image `start`.
+
+        Processes exchange gradients only in the last one; with sharding in every one, because a process has no room for
+        full gradients.
+        """
+        images = slice_batch(batch, start, size)
+        is_local = isinstance(self.model, DistributedDataParallel) and not (sync and start + size == self.images)
+        with self.model.no_sync() if is_local else contextlib.nullcontext():
+            with self.autocast():
+                losses = self.model(images, t)
+            self.done("forward")
+            (losses["loss"] * (size / self.images)).backward()
+            self.done("backward")
+        return losses
+
+    def attempt(self, size: int, run: Run, compiled: bool) -> None:
+        """Try micro-batches of `size` on noise, with room for the optimiser's two moments of every parameter."""
+        if compiled:
+            torch.compiler.reset()  # a graph a size: after eight of them it would give up compiling
+        moments = [torch.empty_like(p) for p in self.objective.parameters() if p.requires_grad for _ in range(2)]
+        noise = torch.rand(self.images, self.objective.encoder.config.channels, *run.size, device=self.device)
+        batch = self.sample(dict.fromkeys(self.objective.views(run.crop), noise), 0.0)
+        for start in range(0, self.images, size)[:2]:  # the second finds the gradients of the first in memory
+            self.backward(batch, 0.0, start, size, sync=False)
+        del moments
+
+    def free(self) -> None:
+        """Release the memory of an attempt."""
+        self.objective.zero_grad()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+def choose_size(run: Run, passes: Passes, world: World, compiled: bool, sharded: bool, resume: bool) -> tuple[int, Run]:
+    """The size of micro-batches, and the run with it where it was searched for: resuming does not search again."""
+    if sharded and run.micro_batch == "auto":
+        return passes.images, run  # an attempt cannot fail on one process while others wait for its part of a layer
+    if run.micro_batch != "auto" and not (resume and passes.objective.needs_whole_batch):
+        return size_up_to(run.micro_batch, passes.images, passes.objective), run
+    candidates = sizes(passes.images, passes.objective)
+    size = largest_that_fits(candidates, lambda size: passes.attempt(size, run, compiled), world.any, passes.free)
+    return size, replace(run, micro_batch=size)
 
 
 def largest_that_fits(

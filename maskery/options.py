@@ -9,7 +9,7 @@ import functools
 import io
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Annotated, Any, TypeVar
 
 import tyro
@@ -70,6 +70,25 @@ def options(leaves: Mapping[str, Any], prefix: str = "") -> list[str]:
         else:
             args.append(f"{option}={value}")
     return args
+
+
+def overlay(base: T, parsed: T, args: Sequence[str]) -> T:
+    """The dataclass `base` with the fields that `args` name taken from `parsed`, the result of parsing `args`."""
+    names = (arg[2:].partition("=")[0].replace("-", "_") for arg in args if arg.startswith("--"))
+    return _overlay(base, parsed, [name.split(".") for name in names])
+
+
+def _overlay(base: Any, parsed: Any, paths: Iterable[Sequence[str]]) -> Any:
+    own, below = {f.name for f in fields(base)}, dict[str, list[Sequence[str]]]()
+    for name, *rest in paths:
+        name = name if name in own else name.removeprefix("no_")
+        if name in own:
+            below.setdefault(name, []).append(rest)
+    changes = {
+        name: getattr(parsed, name) if [] in rests else _overlay(getattr(base, name), getattr(parsed, name), rests)
+        for name, rests in below.items()
+    }
+    return replace(base, **changes)
 
 
 def unknown(what: str, name: str, among: Iterable[str]) -> UsageError:

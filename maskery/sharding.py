@@ -1,7 +1,7 @@
-"""A method whose parameters are shared out among the processes (FSDP2), and its tensors in files: one for each process.
+"""Shard an objective's parameters over processes (FSDP2), and its tensors over files: one for each process.
 
-The files are safetensors, written and read by `torch.distributed.checkpoint`, which knows where a part belongs: what N
-processes wrote, any other number of them can read, and so can one alone.
+The files are safetensors, written and read by `torch.distributed.checkpoint`, which knows where a part belongs: any
+number of processes can read what N processes wrote, and so can one alone.
 """
 
 import warnings
@@ -16,28 +16,29 @@ from .distributed import World
 from .nn.vit import Block
 from .objective import Objective
 
-if TYPE_CHECKING:  # what shares tensors out takes most of a second to import, and most runs share nothing
+if TYPE_CHECKING:  # takes most of a second to import, and most runs shard nothing
     from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
 
-def over(world: World, objective: Objective, precision: torch.dtype, compiled: bool) -> None:
-    """Share the parameters of `objective` out, in place: every transformer block is gathered when its turn comes.
+def shard_parameters(objective: Objective, world: World, precision: torch.dtype, compiled: bool) -> None:
+    """Shard the parameters of `objective` in place: every transformer block is gathered when it is needed.
 
-    What lies outside of blocks is gathered for the whole step. With bf16 on GPUs the blocks travel in bf16, gradients
-    in float32; kept and stepped is float32. Compiled are single blocks: a graph cannot reach over what gathers them.
+    Parameters outside of blocks are gathered for the whole step. With bf16 on GPUs, blocks are gathered in bf16 and
+    gradients reduced in float32; parameters and optimiser state stay float32. Blocks are compiled one by one, because a
+    graph cannot contain the gathering.
     """
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 
-    mesh, travels = init_device_mesh(world.device.type, (world.size,)), MixedPrecisionPolicy()
+    mesh, policy = init_device_mesh(world.device.type, (world.size,)), MixedPrecisionPolicy()
     if precision == torch.bfloat16 and world.device.type == "cuda":  # autocast on CPUs takes no bf16 weights for norms
-        travels = MixedPrecisionPolicy(torch.bfloat16, torch.float32, cast_forward_inputs=False)
+        policy = MixedPrecisionPolicy(torch.bfloat16, torch.float32, cast_forward_inputs=False)
     for block in [m for m in objective.modules() if isinstance(m, Block)]:
         if compiled:
             block.compile(dynamic=False)
-        fully_shard(block, mesh=mesh, mp_policy=travels)
+        fully_shard(block, mesh=mesh, mp_policy=policy)
     fully_shard(objective, mesh=mesh)
-    register_fsdp_forward_method(objective, "sample")  # a teacher may look while masks are drawn
+    register_fsdp_forward_method(objective, "sample")  # masks may depend on a teacher's attention
     objective.to(world.device)
 
 
@@ -47,17 +48,17 @@ def is_sharded(module: nn.Module) -> bool:
     return isinstance(module, FSDPModule)
 
 
-def gather(objective: nn.Module, into: nn.Module | None) -> None:
-    """Copy all parameters into a whole network of the same kind. Every process has to call it, `into` may be None."""
-    wanted = into.state_dict() if into is not None else {}
+def copy_full_parameters(objective: nn.Module, into: nn.Module | None) -> None:
+    """Copy all parameters into an unsharded network of the same kind. Every process calls it; `into` may be None."""
+    targets = into.state_dict() if into is not None else {}
     for name, value in objective.state_dict().items():
-        full = whole(value)
-        if name in wanted:
-            wanted[name].copy_(full)
+        full = full_tensor(value)
+        if name in targets:
+            targets[name].copy_(full)
 
 
-def whole(value: Tensor) -> Tensor:
-    """A tensor that may be shared out. Every process has to call it."""
+def full_tensor(value: Tensor) -> Tensor:
+    """The full tensor of one that may be sharded. Every process has to call it."""
     if type(value) in (Tensor, nn.Parameter):
         return value
     from torch.distributed.tensor import DTensor
@@ -66,11 +67,11 @@ def whole(value: Tensor) -> Tensor:
 
 
 def file_of(rank: int) -> str:
-    """The file that a process writes; the name is torch's."""
+    """The file that a process writes, under torch's name for it."""
     return f"shard-{rank + 1:05d}-model-00001-of-00001.safetensors"
 
 
-def write(folder: Path, tensors: Mapping[str, Tensor], world: World) -> None:
+def write_shards(folder: Path, tensors: Mapping[str, Tensor], world: World) -> None:
     """Write this process's parts, and wait until they are on the disk. Every process has to call it.
 
     OSError on every process when one of them could not.
@@ -81,49 +82,53 @@ def write(folder: Path, tensors: Mapping[str, Tensor], world: World) -> None:
     _collectively(lambda: dcp.save(dict(tensors), storage_writer=writer, process_group=world.control))
 
 
-def read(folder: Path, into: Mapping[str, Tensor], world: World | None = None) -> None:
-    """Read into these tensors, whole ones or shared out ones, whatever wrote the files. ValueError: they do not fit."""
+def read_shards(folder: Path, into: Mapping[str, Tensor], world: World | None = None) -> None:
+    """Read into these tensors, sharded or not, however many processes wrote the files. ValueError: they do not fit."""
     import torch.distributed.checkpoint as dcp
 
     reader = dcp.HuggingFaceStorageReader(str(folder))
-    sizes = sizes_in(folder)
+    sizes = tensor_sizes(folder)
     for name, value in into.items():
         if sizes.get(name) != value.shape:
-            found = f"is {[*sizes[name]]}" if name in sizes else "is missing"
-            raise ValueError(f"{name} {found}, {[*value.shape]} is wanted")
+            actual = f"is {[*sizes[name]]}" if name in sizes else "is missing"
+            raise ValueError(f"{name} {actual}, {[*value.shape]} is expected")
     alone = world is None or world.size == 1
     group = None if world is None else world.control
     _collectively(lambda: dcp.load(dict(into), storage_reader=reader, process_group=group, no_dist=alone))
 
 
-def read_whole(folder: Path, wanted: Callable[[str], bool]) -> dict[str, Tensor]:
-    """The tensors with a wanted name, whole, on the CPU."""
-    whole = {name: torch.empty(m.size, dtype=m.properties.dtype) for name, m in _known(folder).items() if wanted(name)}
-    read(folder, whole)
-    return whole
+def read_full(folder: Path, wanted: Callable[[str], bool]) -> dict[str, Tensor]:
+    """Read the full tensors whose names are wanted, on the CPU."""
+    tensors = {
+        name: torch.empty(m.size, dtype=m.properties.dtype) for name, m in _metadata(folder).items() if wanted(name)
+    }
+    read_shards(folder, tensors)
+    return tensors
 
 
-def sizes_in(folder: Path) -> dict[str, torch.Size]:
-    """The names and sizes of all tensors, each as a whole."""
-    return {name: m.size for name, m in _known(folder).items()}
+def tensor_sizes(folder: Path) -> dict[str, torch.Size]:
+    """Names and full sizes of all tensors."""
+    return {name: m.size for name, m in _metadata(folder).items()}
 
 
-def _known(folder: Path) -> "dict[str, TensorStorageMetadata]":
+def _metadata(folder: Path) -> "dict[str, TensorStorageMetadata]":
     from torch.distributed.checkpoint import HuggingFaceStorageReader
     from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
-    known = HuggingFaceStorageReader(str(folder)).read_metadata().state_dict_metadata
-    return {name: m for name, m in known.items() if isinstance(m, TensorStorageMetadata)}
+    metadata = HuggingFaceStorageReader(str(folder)).read_metadata().state_dict_metadata
+    return {name: m for name, m in metadata.items() if isinstance(m, TensorStorageMetadata)}
 
 
-def _collectively(what: Callable[[], Any]) -> None:
-    """torch gathers what went wrong on all processes into something that is no `Exception`."""
+def _collectively(action: Callable[[], Any]) -> None:
+    """Turn torch's collective error, which is no `Exception`, into an OSError with the reason of every process."""
     from torch.distributed.checkpoint.api import CheckpointException
 
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="torch.distributed is disabled")  # which is what one alone wants
-            what()
+            warnings.filterwarnings(
+                "ignore", message="torch.distributed is disabled"
+            )  # as intended for a single process
+            action()
     except CheckpointException as e:
         reasons: Iterable[tuple[int, Any]] = e.failures.items()
         raise OSError("; ".join(f"process {rank}: {error[0]}" for rank, error in reasons)) from None

@@ -1,7 +1,7 @@
-"""The loop: everything between a `Run` and its directory, top to bottom.
+"""Train a run: everything between a `Run` and its directory, top to bottom.
 
 One clock: `step` counts optimiser steps, t = step / steps is the progress that schedules and methods see. Checkpoint S
-lies between the log line of step S and the look at step S. All randomness is a function of (seed, step, rank).
+lies between the log line of step S and the evaluation at step S. All randomness is a function of (seed, step, rank).
 """
 
 import contextlib
@@ -17,45 +17,46 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
-from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grad_norm_
 
 from . import checkpoint, config, microbatch, sharding
 from .config import Run
-from .data.crops import to_float
-from .data.dataset import check_unreadable, open_data
+from .data.crops import Crop, to_float
+from .data.dataset import ImageData, SurveyedSource, check_unreadable, load_data, survey_source
 from .data.loader import Plan, batches
+from .data.sources.names import absolute
 from .distributed import ALONE, World, data_parallel
-from .evals.periodic import look
+from .evals.inference_options import InferenceOptions
+from .evals.periodic import PeriodicEvaluation
 from .health.monitor import HealthMonitor
-from .log import Log, Sums, environment, usage
+from .log import LossSums, RunLog, StepTimer, device_usage, environment
 from .nn.vit import recompute_blocks
-from .objective import Batch, Losses, Objective
+from .objective import Objective
 from .objectives import OBJECTIVES
 from .optim import optimizer_of
 from .outputs import write_file
-from .resolve import resolved
 from .runs import best
 from .schedule import warmup_cosine
 from .signals import signals
 from .terminal import Quiet, Terminal
 from .trackers import tracker
-from .weights import load
+from .weights.load import start_from
 from .weights.teacher import build_objective
 
 
 class Diverged(RuntimeError):
-    """The loss is not a number any more."""
+    """The loss is not finite any more."""
 
 
 @dataclass(frozen=True)
 class Result:
+    """How a call of `train` ended."""
+
     step: int
     steps: int
     stopped: bool  # by a signal, with a checkpoint
-    looks: tuple[dict[str, Any], ...]  # of the whole run: step, epoch, held_out_loss, knn_..., in order (main process)
-    signalled: bool = False  # a signal came, be it that there was nothing left to stop
+    looks: tuple[dict[str, Any], ...]  # periodic evaluations of the whole run: step, epoch, metrics (main process)
+    signalled: bool = False  # a signal arrived, perhaps after the last step
 
 
 def train(
@@ -66,152 +67,94 @@ def train(
     *,
     resume: bool = False,
     overwrite: bool = False,
+    surveyed: SurveyedSource | None = None,
     done: Callable[[str], None] = lambda part: None,
 ) -> Result:
-    """Train `run` into the directory `out`, go on with what is in there, or remove that first (`overwrite`).
+    """Train `run` into the directory `out`, resume the run in it, or remove that first (`overwrite`).
 
-    `done` hears of every part of a step when it is over: "data wait", "crop", "draw", "forward", "backward" (these two
-    for every micro-batch), "optimiser", "after_step".
+    `surveyed`: the source of `run.data`, where it is open already. `done` is called at the end of every part of a step:
+    "data wait", "crop", "draw", "forward", "backward" (these two for every micro-batch), "optimiser", "after_step".
 
     Raises ValueError for settings and data that do not fit, `CheckpointError`, and `Diverged` when the loss is nan.
     """
     device = world.device
     terminal = Terminal() if world.main else Quiet()
-    say = terminal.say
     for note in notes:
-        say(note)
+        terminal.say(note)
     sharded = run.shard and world.size > 1
     if run.shard and not sharded:
         if not resume:
             raise ValueError("--shard needs several processes: torchrun --nproc-per-node N -m maskery pretrain ...")
-        say("one process alone: nothing is shared out")
+        terminal.say("one process alone: parameters are not sharded")
 
     # ------------------------------------------------------------------------------------------------- data
-    plan = Plan(run.batch_size, world.rank, world.size)
-    data = open_data(run.data, run.images, run.size, terminal, world)
-    run = resolved(run, data, device)
+    surveyed = surveyed or survey_source(run.data, run.images, terminal)
+    data = load_data(surveyed, run.images, run.size, terminal, world)
+    run = resolve(run, data, device)
     settings, data = OBJECTIVES[run.method].prepare(run.settings, data)
     run = replace(run, settings=settings)
     n, steps = len(data.train), run.total_steps(len(data.train))
-    held = "a split of the data" if data.images.source.splits is not None else "by a hash of the name"
-    held = held if len(data.held_out) else "too few images to hold some out"
-    say(f"training on {n:,} images, {len(data.held_out):,} held out ({held})")
-    if run.batch_size > n:
-        say(
-            f"batch {run.batch_size} is larger than the {n} training images: every step sees an image "
-            f"about {run.batch_size / n:.1f} times, under different crops and masks"
-        )
+    for note in data_notes(run, data):
+        terminal.say(note)
 
-    # ------------------------------------------------------------------------------------------------- method
+    # ------------------------------------------------------------------------------------------------- model
     torch.manual_seed(run.seed)
     objective = build_objective(OBJECTIVES[run.method], run.settings, run.vit())
     checkpoints = out / "checkpoints"
     if run.init and not (resume and checkpoint.complete(checkpoints)):
-        say(load.start_from(objective, Path(run.init)))
+        terminal.say(start_from(objective, Path(run.init)))
     objective.train()
     if run.recompute:
         recompute_blocks(objective)
     for note in objective.notes:
-        say(note)
+        terminal.say(note)
     compiled = run.compile == "on" and not objective.no_compile_reason
-    if run.compile == "on" and objective.no_compile_reason:
-        say(f"not compiled: {objective.no_compile_reason}")
-    sizes = microbatch.sizes(plan.share, objective)
     precision = torch.bfloat16 if run.precision == "bf16" else torch.float32
-    shown: Objective | None = objective  # what is looked at: a whole network, and where there is none, a copy
+    plan = Plan(run.batch_size, world.rank, world.size)
+    microbatch.check_batch(plan.share, objective)
+    evaluated: Objective | None = objective  # a full network: with sharding a copy, on the main process only
     if sharded:
-        shown = copy.deepcopy(objective) if world.main and run.watch.looks else None
-        sharding.over(world, objective, precision, compiled)
+        evaluated = copy.deepcopy(objective) if world.main and run.watch.looks else None
+        sharding.shard_parameters(objective, world, precision, compiled)
         model: Any = objective
     else:
         model = objective.to(device)
-        if compiled:
-            model = torch.compile(model, dynamic=False)
-        if world.size > 1:
-            model = data_parallel(model, device)
+        model = torch.compile(model, dynamic=False) if compiled else model
+        model = data_parallel(model, device) if world.size > 1 else model
     optimizer = optimizer_of(objective, run.optim, objective.has_weight_decay, objective.lr_multiplier)
-    parameters = sum(p.numel() for p in objective.encoder.parameters()) / 1e6
-    say(
-        f"{run.method}, {run.model}/{run.patch_size} at {run.size[0]} x {run.size[1]} ({parameters:.1f} M parameters), "
-        f"{steps:,} steps of {run.batch_size} images, {run.precision} on {world.size} x {device.type}"
-        + (", parameters shared out" if sharded else "")
-    )
-    say(f"lr {run.lr:.3g} = base lr {run.optim.base_lr:g} x batch {run.batch_size} / 256")
+    for note in model_notes(run, objective, steps, world, sharded):
+        terminal.say(note)
 
-    def drawn(images: Mapping[str, Tensor], t: float) -> Batch:
-        with torch.no_grad(), torch.autocast(device.type, precision, enabled=precision != torch.float32):
-            return objective.sample(dict(images), t)
-
-    def backward(batch: Batch, t: float, start: int, size: int, exchange: bool = True) -> Losses:
-        """Forward and backward of the micro-batch that begins at image `start`.
-
-        Processes exchange gradients only in the last one. Shared out, they do in every one: whole gradients are what
-        there is no room for.
-        """
-        part = microbatch.slice_batch(batch, start, size)
-        quiet = isinstance(model, DistributedDataParallel) and not (exchange and start + size == plan.share)
-        with model.no_sync() if quiet else contextlib.nullcontext():
-            with torch.autocast(device.type, precision, enabled=precision != torch.float32):
-                losses = model(part, t)
-            done("forward")
-            (losses["loss"] * (size / plan.share)).backward()
-            done("backward")
-        return losses
-
-    # ------------------------------------------------------------------------------------------------- micro-batches
-    def attempt(size: int) -> None:
-        """As a step, on noise, with room for what the optimiser will keep of every parameter."""
-        if compiled:
-            torch.compiler.reset()  # a graph a size: after eight of them it would give up compiling
-        room = [torch.empty_like(p) for p in objective.parameters() if p.requires_grad for _ in range(2)]
-        image = torch.rand(plan.share, objective.encoder.config.channels, *run.size, device=device)
-        batch = drawn(dict.fromkeys(objective.views(run.crop), image), 0.0)
-        for start in range(0, plan.share, size)[:2]:  # the second finds the gradients of the first in memory
-            backward(batch, 0.0, start, size, exchange=False)
-        del room
-
-    def forget() -> None:
-        objective.zero_grad()
-        if device.type == "cuda":
-            torch.cuda.empty_cache()
-
-    if sharded and run.micro_batch == "auto":
-        micro = plan.share  # nobody can step back from an attempt while others wait for their part of a layer
-    elif run.micro_batch == "auto" or (resume and objective.needs_whole_batch):
-        micro = microbatch.largest_that_fits(sizes, attempt, world.any, forget)
-        run = replace(run, micro_batch=micro)  # resuming does not search again
-    else:
-        micro = microbatch.size_up_to(run.micro_batch, plan.share, objective)
+    passes = microbatch.Passes(model, objective, plan.share, device, precision, done)
+    micro, run = microbatch.choose_size(run, passes, world, compiled, sharded, resume)
     if micro < plan.share:
-        say(f"micro-batches of {micro} images: {plan.share // micro} of them make a process's share of a batch")
+        terminal.say(f"micro-batches of {micro} images: {plan.share // micro} of them make a process's part of a batch")
 
     # ------------------------------------------------------------------------------------------------- resume
-    step, sums = 0, Sums(device)
+    step, sums = 0, LossSums(device)
     trained_on = f"{n} images, digest {data.fingerprint()}"
     loaded = checkpoint.restore(checkpoints, objective, optimizer, world) if resume else None
     if loaded:
         step = loaded.state.step
         if world.main:
-            sums = Sums(device, loaded.state.sums, loaded.state.count)
+            sums = LossSums(device, loaded.state.sums, loaded.state.count)
         for problem in loaded.damaged:
-            say(f"passed over a damaged checkpoint: {problem}")
-        say(f"going on from {loaded.path.name}")
+            terminal.say(f"skipped a damaged checkpoint: {problem}")
+        terminal.say(f"resuming from {loaded.path.name}")
         if loaded.state.trained_on != trained_on:
-            say("the training images are not the ones this run began with: it will not end as an unbroken run would")
+            terminal.say("the training images have changed since this run began: the result will not be the same")
     world.wait()
     if world.main and overwrite and not resume:  # only now that nothing can be wrong with the new run
         shutil.rmtree(out, ignore_errors=True)
     log = None
     if isinstance(terminal, Terminal):
-        log = Log(out, terminal, step, steps, tracker.opened(run, out, terminal.say))
-    if log:
+        log = RunLog(out, terminal, step, steps, tracker.opened(run, out, terminal.say))
         write_file(out / "config.yaml", config.dump(run).encode())
         write_file(out / "environment.json", json.dumps(environment(world), indent=1).encode())
         log.skipped.add(data.unreadable)
+    say = log.say if log else terminal.say
 
-    tell = log.say if log else say
-
-    def save_now() -> None:
+    def save_checkpoint() -> None:
         totals, count = sums.gather(world) if sums.count else ({}, 0)
         if not all(map(math.isfinite, totals.values())):
             raise Diverged(f"the loss is not finite at step {step}; no checkpoint is written of it")
@@ -223,54 +166,51 @@ def train(
             if world.main:
                 checkpoint.prune(checkpoints, run.save.keep)
 
+    # ------------------------------------------------------------------------------------------------- evaluation
+    workers = data.workers(world.local_size)
+    evaluations = {round(steps * k / run.watch.looks) for k in range(run.watch.looks + 1)} if run.watch.looks else set()
     health = HealthMonitor(out, run)
 
-    def look_now() -> bool:
-        """Look; keep the best checkpoint. Whether there is nothing more to wait for."""
-        new, enough, saved_already = False, False, False
+    def evaluate() -> bool:
+        """Evaluate periodically, keep the best checkpoint; whether `patience` evaluations were no better."""
+        is_best, out_of_patience, is_saved = False, False, False
         if sharded:
-            sharding.gather(objective, shown)
-        if log and shown:
-            shown.to(device)
-            numbers = look(shown, data, run.watch, step, step / steps, out, precision, workers)
+            sharding.copy_full_parameters(objective, evaluated)
+        if log and evaluated:
+            evaluated.to(device)
+            options = InferenceOptions(device, precision, workers)
+            metrics = PeriodicEvaluation(evaluated, data, run.watch, out, options).run(step, step / steps)
             if sharded:
-                shown.to("cpu")
-            epoch = round(step * run.batch_size / n, 4)
-            log.look({"step": step, "epoch": epoch} | numbers, out / "samples" / f"step-{step:08d}.png")
+                evaluated.to("cpu")
+            log.evaluation({"step": step, "epoch": epoch_of(run, step, n)} | metrics, out / "samples")
             for message in health.changes() if not objective.labelled else ():
                 log.say(message)
-            new, enough = best.compare_to_best(log.looks(), run.watch)
-            saved_already = (checkpoints / f"step-{step:08d}").exists()
+            is_best, out_of_patience = best.compare_to_best(log.evaluations(), run.watch)
+            is_saved = (checkpoints / f"step-{step:08d}").exists()
         if run.watch.best is not None:
-            new, enough, saved_already = world.gather((new, enough, saved_already))[0]
-            if new and not saved_already:
-                save_now()
-            if new and log:
+            is_best, out_of_patience, is_saved = world.gather((is_best, out_of_patience, is_saved))[0]
+            if is_best and not is_saved:
+                save_checkpoint()
+            if is_best and log:
                 best.write_best(checkpoints, step)
         world.wait()
-        return enough
+        return out_of_patience
 
     # ------------------------------------------------------------------------------------------------- steps
-    views = objective.views(run.crop)
-    crops = list({id(crop): crop for crop in views.values()}.values())  # views that share a crop object are cut once
-    place = {name: [crop is c for c in crops].index(True) for name, crop in views.items()}
-    workers = data.workers(world.local_size)
-    draws = objective.train_dataset(data, crops, run.size, run.seed, plan, device)
-    loader = batches(draws, step, steps, workers)
-    looks = {round(steps * k / run.watch.looks) for k in range(run.watch.looks + 1)} if run.watch.looks else set()
-    saved, aside, waited, clock, since = time.monotonic(), 0.0, 0.0, time.perf_counter(), step
-    norm = torch.zeros(())  # of the gradient
-    most = 1e30 if run.optim.clip_grad is None else run.optim.clip_grad  # 1e30 clips nothing
+    crops, crop_index = unique_crops(objective.views(run.crop))
+    dataset = objective.train_dataset(data, crops, run.size, run.seed, plan, device)
+    loader = batches(dataset, step, steps, workers)
+    timer, last_save, grad_norm = StepTimer(step), time.monotonic(), torch.zeros(())
+    max_norm = 1e30 if run.optim.clip_grad is None else run.optim.clip_grad  # 1e30 clips nothing
 
     with log or contextlib.nullcontext(), signals() as stop:
         while step < steps:
-            if step in looks:
-                began = time.perf_counter()
-                enough = look_now()
-                aside += time.perf_counter() - began
-                if enough:
-                    save_now()
-                    tell(f"stopped after step {step}: {run.watch.patience} looks without a better {run.watch.best}")
+            if step in evaluations:
+                with timer.paused():
+                    out_of_patience = evaluate()
+                if out_of_patience:
+                    save_checkpoint()
+                    say(f"stopped after step {step}: {run.watch.patience} looks without a better {run.watch.best}")
                     break
 
             t = step / steps
@@ -278,30 +218,29 @@ def train(
             for group in optimizer.param_groups:
                 group["lr"] = group["scale"] * lr
 
-            began = time.perf_counter()
-            item = next(loader)
-            waited += time.perf_counter() - began
+            with timer.waiting_for_data():
+                item = next(loader)
             done("data wait")
             if log and log.skipped.add(item["skipped"]):
                 check_unreadable(run.data, [*log.skipped.reasons.items()], max(n, 100), run.images.unreadable)
 
-            torch.manual_seed(draw_seed(run.seed, step, world.rank))
-            cut = [to_float(images, device) for images in item["views"]]
+            torch.manual_seed(step_seed(run.seed, step, world.rank))
+            images = [to_float(view, device) for view in item["views"]]
             done("crop")
             try:
-                given = {name: cut[i] for name, i in place.items()}
+                batch = {name: images[i] for name, i in crop_index.items()}
                 if objective.labelled:
-                    given["label"] = item["label"].to(device, non_blocking=True)
-                batch = drawn(given, t)
+                    batch["label"] = item["label"].to(device, non_blocking=True)
+                batch = passes.sample(batch, t)
                 done("draw")
                 for start in range(0, plan.share, micro):
-                    sums.add(backward(batch, t, start, micro))
+                    sums.add(passes.backward(batch, t, start, micro))
             except torch.OutOfMemoryError as e:
                 raise RuntimeError(microbatch.advice(step, micro, plan.share, objective, out)) from e
-            del cut, given, batch  # before the next ones come
-            shows = (step + 1) % run.watch.log_every == 0 or step + 1 == steps  # on the log line
-            if shows or run.optim.clip_grad is not None:
-                norm = clip_grad_norm_(objective.parameters(), most)
+            del images, batch  # before the next ones come
+            is_log_step = (step + 1) % run.watch.log_every == 0 or step + 1 == steps
+            if is_log_step or run.optim.clip_grad is not None:
+                grad_norm = clip_grad_norm_(objective.parameters(), max_norm)
             optimizer.step()
             optimizer.zero_grad()
             done("optimiser")
@@ -310,53 +249,98 @@ def train(
             done("after_step")
 
             # ----------------------------------------------------------------------------------------- log
-            if shows:
-                totals, count = sums.gather(world)  # the one place that waits for the device
-                seconds = max(time.perf_counter() - clock - aside, 1e-9)
-                facts = {
-                    "step": step,
-                    "epoch": round(step * run.batch_size / n, 4),
-                    "t": step / steps,
-                    **{name: total / count for name, total in totals.items()},
-                    "lr": lr,
-                    "grad_norm": float(sharding.whole(norm)),
-                    "images_per_second": round((step - since) * run.batch_size / seconds, 1),
-                    "data_wait": round(waited / seconds, 4),
-                    **usage(device),
-                }
-                if not math.isfinite(facts["loss"]):
-                    good, _ = checkpoint.newest_good(checkpoints)
-                    raise Diverged(
-                        f"the loss is {facts['loss']} at step {step} (lr {facts['lr']:.3g}); "
-                        f"{f'{good.name} is still good' if good else 'there is no checkpoint yet'}; "
-                        "a lower --optim.base-lr or --optim.clip-grad 1 usually helps"
-                    )
+            if is_log_step:
+                losses = sums.means(world)  # the only place that waits for the device
+                if not math.isfinite(losses["loss"]):
+                    raise Diverged(divergence(losses["loss"], step, lr, checkpoints))
+                metrics = {"step": step, "epoch": epoch_of(run, step, n), "t": step / steps} | losses
+                metrics |= {"lr": lr, "grad_norm": float(sharding.full_tensor(grad_norm))}
+                metrics |= timer.speed(step, run.batch_size) | device_usage(device)
                 if log:
-                    log.line(facts, left=seconds / (step - since) * (steps - step))
-                sums, aside, waited, clock, since = Sums(device), 0.0, 0.0, time.perf_counter(), step
+                    log.interval(metrics, timer.seconds_left(step, steps))
+                sums, timer = LossSums(device), StepTimer(step)
 
             # ----------------------------------------------------------------------------------------- save
             stopped = world.any(stop.is_set())
             if run.save.every is not None:
-                due = step % run.save.every == 0
+                is_due = step % run.save.every == 0
             else:
-                due = since == step and world.any(time.monotonic() - saved > 60 * run.save.minutes)
-            if due or stopped or step == steps:
-                began = time.perf_counter()
-                save_now()
-                saved = time.monotonic()
-                aside += time.perf_counter() - began
+                is_due = is_log_step and world.any(time.monotonic() - last_save > 60 * run.save.minutes)
+            if is_due or stopped or step == steps:
+                with timer.paused():
+                    save_checkpoint()
+                last_save = time.monotonic()
             if stopped and step < steps:
-                tell(f"stopped by a signal after step {step}; go on with: maskery resume {out}")
-                return Result(step, steps, True, log.looks() if log else (), True)
+                say(f"stopped by a signal after step {step}; resume with: maskery resume {out}")
+                return Result(step, steps, True, log.evaluations() if log else (), True)
 
-        if step == steps and step in looks:
-            look_now()
+        if step == steps and step in evaluations:
+            evaluate()
         if log:
             log.before_and_after(out / "evals")
-    return Result(step, steps, False, log.looks() if log else (), stop.is_set())  # here no signal can slip through
+    return Result(step, steps, False, log.evaluations() if log else (), stop.is_set())  # no signal slips through here
 
 
-def draw_seed(seed: int, step: int, rank: int) -> int:
-    """One seed for the masks of each step and process."""
+def resolve(run: Run, data: ImageData, device: torch.device) -> Run:
+    """The run with every setting that was left to the data and the machine."""
+    bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported()
+    return replace(
+        run,
+        data=absolute(run.data),
+        images=data.config,
+        precision=("bf16" if bf16 else "float32") if run.precision == "auto" else run.precision,
+        compile=("on" if device.type == "cuda" else "off") if run.compile == "auto" else run.compile,
+    )
+
+
+def data_notes(run: Run, data: ImageData) -> list[str]:
+    """What is trained on and what is held out, for people."""
+    n = len(data.train)
+    rule = "a split of the data" if data.images.source.splits is not None else "by a hash of the name"
+    rule = rule if len(data.held_out) else "too few images to hold some out"
+    notes = [f"training on {n:,} images, {len(data.held_out):,} held out ({rule})"]
+    if run.batch_size > n:
+        notes.append(
+            f"batch {run.batch_size} is larger than the {n} training images: every step sees an image "
+            f"about {run.batch_size / n:.1f} times, under different crops and masks"
+        )
+    return notes
+
+
+def model_notes(run: Run, objective: Objective, steps: int, world: World, sharded: bool) -> list[str]:
+    """Method, size, length and learning rate, for people."""
+    parameters = sum(p.numel() for p in objective.encoder.parameters()) / 1e6
+    is_eager = run.compile == "on" and objective.no_compile_reason
+    return [
+        *([f"not compiled: {objective.no_compile_reason}"] if is_eager else []),
+        f"{run.method}, {run.model}/{run.patch_size} at {run.size[0]} x {run.size[1]} ({parameters:.1f} M parameters), "
+        f"{steps:,} steps of {run.batch_size} images, {run.precision} on {world.size} x {world.device.type}"
+        + (", parameters sharded" if sharded else ""),
+        f"lr {run.lr:.3g} = base lr {run.optim.base_lr:g} x batch {run.batch_size} / 256",
+    ]
+
+
+def divergence(loss: float, step: int, lr: float, checkpoints: Path) -> str:
+    """What happened, which checkpoint is still good, and what usually helps."""
+    good, _ = checkpoint.newest_good(checkpoints)
+    return (
+        f"the loss is {loss} at step {step} (lr {lr:.3g}); "
+        f"{f'{good.name} is still good' if good else 'there is no checkpoint yet'}; "
+        "a lower --optim.base-lr or --optim.clip-grad 1 usually helps"
+    )
+
+
+def unique_crops(views: Mapping[str, Crop]) -> tuple[list[Crop], dict[str, int]]:
+    """The crops, and the index into them of each view: views that share a `Crop` object are cut once."""
+    crops = list({id(crop): crop for crop in views.values()}.values())
+    return crops, {name: [crop is c for c in crops].index(True) for name, crop in views.items()}
+
+
+def epoch_of(run: Run, step: int, images: int) -> float:
+    """Passes over the training images after `step` optimiser steps."""
+    return round(step * run.batch_size / images, 4)
+
+
+def step_seed(seed: int, step: int, rank: int) -> int:
+    """One seed for the random choices of each step and process."""
     return int.from_bytes(hashlib.blake2b(f"{seed} {step} {rank}".encode(), digest_size=7).digest())

@@ -18,7 +18,7 @@ import maskery
 from maskery.cli import main
 from maskery.health.checks import CHECKS
 from maskery.methods import METHODS
-from maskery.recipes import suggest
+from maskery.suggest import suggest
 from tests import pages, test_contract
 from tests.pages import SHORT
 from tests.weights.test_locate import with_timm
@@ -216,7 +216,7 @@ def test_the_table_of_sizes_is_what_is_chosen() -> None:
     assert len(rows) == 8
     for images, cells in rows:
         n = int(images.replace(",", ""))
-        run = suggest(n, 256, 256, "cuda").run
+        run = suggest(n, (256, 256), "cuda").run
         said = (run.model, run.patch_size, run.batch_size, f"{run.epochs:g}", f"{run.total_steps(n):,}")
         assert cells == " | ".join(map(str, (*said, f"{run.optim.base_lr:g}")))
 

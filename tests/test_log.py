@@ -9,7 +9,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from maskery.distributed import World
-from maskery.log import Log, Skipped, Sums
+from maskery.log import LossSums, RunLog, Skipped
 from maskery.runs.metrics import complete_lines
 from maskery.terminal import Terminal
 
@@ -20,20 +20,20 @@ def test_going_on_takes_away_what_came_after_the_checkpoint(tmp_path: Path) -> N
     lines = [{"step": 0, "knn": 0.1}, {"step": 2, "loss": 1.0}, {"step": 4, "loss": 0.9}, {"step": 4, "knn": 0.2}]
     lines += [{"step": 6, "loss": 0.8}]
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(f) + "\n" for f in lines) + '{"step": 8, "lo')
-    Log(tmp_path, Terminal(), step=4, steps=10)
+    RunLog(tmp_path, Terminal(), step=4, steps=10)
     kept = [json.loads(line) for line in complete_lines(tmp_path / "metrics.jsonl")]
     assert kept == lines[:3]  # the look of step 4 comes after its checkpoint and is made again
 
 
 def test_strips_are_in_tensorboard_and_those_after_the_checkpoint_are_made_again(tmp_path: Path) -> None:
     for step, grey in ((0, 10), (4, 90), (8, 170)):
-        Image.new("RGB", (6, 4), (grey,) * 3).save(tmp_path / f"{step}.png")
-    with Log(tmp_path, Terminal(), step=0, steps=10) as log:
+        Image.new("RGB", (6, 4), (grey,) * 3).save(tmp_path / f"step-{step:08d}.png")
+    with RunLog(tmp_path, Terminal(), step=0, steps=10) as log:
         for step in (0, 4, 8):
-            log.look({"step": step, "epoch": 0.0, "knn": 0.1}, tmp_path / f"{step}.png")
-    Image.new("RGB", (6, 4), (200,) * 3).save(tmp_path / "8.png")
-    with Log(tmp_path, Terminal(), step=5, steps=10) as log:
-        log.look({"step": 8, "epoch": 0.0, "knn": 0.1}, tmp_path / "8.png")
+            log.evaluation({"step": step, "epoch": 0.0, "knn": 0.1}, tmp_path)
+    Image.new("RGB", (6, 4), (200,) * 3).save(tmp_path / "step-00000008.png")
+    with RunLog(tmp_path, Terminal(), step=5, steps=10) as log:
+        log.evaluation({"step": 8, "epoch": 0.0, "knn": 0.1}, tmp_path)
     found = EventAccumulator(str(tmp_path / "tensorboard")).Reload().Images("samples")
     pixels = [Image.open(io.BytesIO(image.encoded_image_string)).getpixel((0, 0)) for image in found]
     assert [(image.step, pixel) for image, pixel in zip(found, pixels, strict=True)] == [
@@ -55,12 +55,12 @@ def test_each_unreadable_file_is_listed_once(tmp_path: Path) -> None:
 def test_sums_are_exact_and_go_on() -> None:
     torch.manual_seed(0)
     values = torch.rand(50)
-    whole, first = Sums(ALONE.device), Sums(ALONE.device)
+    whole, first = LossSums(ALONE.device), LossSums(ALONE.device)
     for v in values:
         whole.add({"loss": v})
     for v in values[:20]:
         first.add({"loss": v})
-    second = Sums(ALONE.device, *first.gather(ALONE))
+    second = LossSums(ALONE.device, *first.gather(ALONE))
     for v in values[20:]:
         second.add({"loss": v})
     assert second.gather(ALONE) == whole.gather(ALONE)

@@ -107,7 +107,7 @@ def test_sizes_that_are_tried() -> None:
     assert microbatch.sizes(100, built("mae")) == [100, 50, 25, 10, 5, 2, 1]
     assert microbatch.sizes(96, built("mixed-ae")) == [96, 48, 24, 12, 4]
     with pytest.raises(ValueError, match="batch of 90 images: the method needs a multiple of 4"):
-        microbatch.sizes(90, built("mixed-ae"))
+        microbatch.check_batch(90, built("mixed-ae"))
 
 
 def test_a_number_is_a_limit() -> None:

@@ -37,7 +37,7 @@ def stepped(folder: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         optimizer.step()
         objective.after_step(0.5)
     path = checkpoint.save(folder, objective, optimizer, State(2, {"loss": 0.5}, 3, "images"), "seed: 0\n")
-    kept = sharding.read_whole(path, lambda name: "/" in name)
+    kept = sharding.read_full(path, lambda name: "/" in name)
     return {name: value.clone() for name, value in objective.state_dict().items()}, kept
 
 
@@ -96,7 +96,7 @@ def test_what_a_checkpoint_is_made_of(runs: Path) -> None:
 def test_going_on_with_as_many_processes_changes_nothing(runs: Path) -> None:
     assert metrics(runs / "rc-mae-resumed") == metrics(runs / "rc-mae-shared")
     one, other = (runs / f"rc-mae-{name}" / "checkpoints" / f"step-{STEPS:08d}" for name in ("shared", "resumed"))
-    assert equal(sharding.read_whole(one, lambda name: True), sharding.read_whole(other, lambda name: True))
+    assert equal(sharding.read_full(one, lambda name: True), sharding.read_full(other, lambda name: True))
 
 
 def test_what_one_wrote_two_read_and_what_two_wrote_one_reads(runs: Path, tmp_path: Path) -> None:
@@ -104,7 +104,7 @@ def test_what_one_wrote_two_read_and_what_two_wrote_one_reads(runs: Path, tmp_pa
     wanted, kept = stepped(tmp_path / "again")
     path = runs / "two" / "step-00000002"
     assert equal(checkpoint.objective_state(path), wanted)
-    assert equal(sharding.read_whole(path, lambda name: "/" in name), kept)
+    assert equal(sharding.read_full(path, lambda name: "/" in name), kept)
     objective = built("rc-mae")
     torch.nn.init.zeros_(objective.encoder.blocks[0].mlp.fc1.weight)
     optimizer = optimizer_of(objective)
@@ -124,7 +124,7 @@ def test_one_process_goes_on_with_a_run_of_two(runs: Path, tmp_path: Path) -> No
     assert maskery.resume(out).step == STEPS
     assert losses(out)[:-1] == losses(runs / "rc-mae-shared")[:-1]
     assert losses(out)[-1] == pytest.approx(losses(runs / "rc-mae-shared")[-1], rel=0.05)
-    assert "one process alone: nothing is shared out" in (out / "train.log").read_text()
+    assert "one process alone: parameters are not sharded" in (out / "train.log").read_text()
     assert (out / "checkpoints" / f"step-{STEPS:08d}" / "model.safetensors").exists()
 
 

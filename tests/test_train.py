@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,14 @@ from safetensors.torch import load_file
 
 import maskery
 from maskery.cli import main
+from maskery.config import ImagesConfig, Run
+from maskery.data.dataset import open_data
 from maskery.methods import METHODS
 from maskery.runs.directory import open_run
 from maskery.runs.metrics import complete_lines
 from maskery.schedule import cosine
+from maskery.terminal import Quiet
+from maskery.train import resolve
 
 TINY = {
     "model": "vit-micro",
@@ -161,7 +166,7 @@ def test_a_signal_finishes_the_step_and_saves(
     os.killpg(process.pid, number)
     said = process.communicate(timeout=60)[1]
     assert process.returncode == 75, said
-    assert f"go on with: maskery resume {out}" in said
+    assert f"resume with: maskery resume {out}" in said
     assert len(list((out / "checkpoints").glob("step-*"))) == 1
     assert main(["resume", str(out)]) == 0
     assert_same_run(unbroken, out)
@@ -280,3 +285,20 @@ def test_the_logged_norm_is_the_gradients_before_clipping(scene_folder: Path, tm
         moved = sum(float((after[n] - before[n]).double().square().sum()) for n in after if n in before) ** 0.5
         assert moved == pytest.approx(line["lr"] * (line["grad_norm"] if clip is None else clip), rel=1e-3)
     assert logged["free"] == logged["clipped"] > 1e-2
+
+
+def test_what_is_left_open_is_decided(scene_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(scene_folder.parent)
+    data = open_data(str(scene_folder), ImagesConfig(memory=0), (32, 32), Quiet())
+    run = Run(settings=None, data=scene_folder.name, steps=3)
+    resolved = resolve(run, data, torch.device("cpu"))
+    assert resolved == replace(run, data=str(scene_folder), images=data.config, precision="float32", compile="off")
+    assert resolved.images.mean is not None
+
+
+def test_settings_that_were_given_stay(scene_folder: Path) -> None:
+    data = open_data(str(scene_folder), ImagesConfig(memory=0), (32, 32), Quiet())
+    run = Run(settings=None, data=str(scene_folder), precision="bf16", compile="on")
+    assert (resolved := resolve(run, data, torch.device("cpu"))).precision == "bf16"
+    assert resolved.compile == "on"
+    assert resolve(resolved, data, torch.device("cpu")) == resolved

@@ -61,7 +61,7 @@ def interrupted(run: Path, copy: Path, step: int) -> None:
 def other_number_of_processes(out: Path, here: World) -> None:
     """What one process wrote, read into shared-out parameters and written by two; then a write that one cannot do."""
     objective = built("rc-mae")
-    sharding.over(here, objective, torch.float32, compiled=False)
+    sharding.shard_parameters(objective, here, torch.float32, compiled=False)
     optimizer = optimizer_of(objective)
     loaded = checkpoint.restore(out / "alone", objective, optimizer, here)
     assert loaded is not None

@@ -16,34 +16,34 @@ from ..config import Run
 from ..data.dataset import ImageData, open_data
 from ..distributed import World, world
 from ..evals import leaderboard
-from ..evals.encoder_metrics import Questions, course, seconds_per_step, standing
+from ..evals.encoder_metrics import ProbeImages, encoder_metrics, seconds_per_step, training_curve
+from ..evals.inference_options import InferenceOptions
 from ..methods import METHODS
 from ..nn.vit import ViT
 from ..options import UsageError, options
 from ..outputs import write_file
-from ..resolve import resolved
 from ..signals import interruptible
 from ..terminal import Quiet, Terminal
 from ..text import duration
-from ..train import Diverged, train
+from ..train import Diverged, resolve
 from ..weights import load
 from ..weights.teacher import build_objective
 from .compare_options import ComparisonPlan, Variant, parse_plan
 from .compare_record import FILE, PAGE, PICTURE, TIMING, ComparisonRecord, Facts, read_record, remove_comparison
-from .study import Cell, complete, forget_compiled_code
+from .study import Cell, complete
 
 TIMED_STEPS = 30  # of the short run that measures the seconds per step, for budgets of time
 
 
 @dataclass(frozen=True)
-class Compared:
+class MethodStudyResult:
     out: Path
     stopped: bool  # by a signal; the same call goes on
     table: tuple[Facts, ...]  # a row a method, as in compare.json
     reading: tuple[str, ...]  # what the numbers say
 
 
-def compare(args: Sequence[str] = (), **leaves: Any) -> Compared:
+def compare(args: Sequence[str] = (), **leaves: Any) -> MethodStudyResult:
     """`maskery compare`: options as a list, or in Python `compare(data=..., out=..., methods=["mae", "rc-mae"])`."""
     if "methods" in leaves and not isinstance(leaves["methods"], str):
         leaves["methods"] = ",".join(leaves["methods"])
@@ -51,16 +51,16 @@ def compare(args: Sequence[str] = (), **leaves: Any) -> Compared:
         raise UsageError("maskery compare runs in one process: start it without torchrun")
     plan = parse_plan([*args, *options(leaves)])
     with world() as here, interruptible() as raise_if_signalled:
-        comparison = Comparison.prepare(plan, here)
-        finished = complete(comparison.cells(), comparison.train_and_measure, raise_if_signalled)
-        facts = comparison.record.facts
+        study = MethodStudy.prepare(plan, here)
+        finished = complete(study.unfinished(), study.train_and_measure, raise_if_signalled)
+        facts = study.record.facts
         facts["finished"] = finished
-        comparison.record.write()
+        study.record.write()
     if finished:
         print_summary(plan.out, facts)
     else:
         Terminal().say(f"stopped by a signal; the same command goes on with {plan.out}")
-    return Compared(plan.out, not finished, tuple(facts["table"]), tuple(facts["reading"]))
+    return MethodStudyResult(plan.out, not finished, tuple(facts["table"]), tuple(facts["reading"]))
 
 
 def print_summary(out: Path, facts: Facts) -> None:
@@ -72,38 +72,37 @@ def print_summary(out: Path, facts: Facts) -> None:
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """What the runs of a comparison share."""
+class MethodStudy:
+    """The runs of a comparison, and what they share."""
 
     plan: ComparisonPlan
     record: ComparisonRecord
     runs: dict[tuple[str, int], Run]  # by label and seed
     data: ImageData  # that encoders are measured on
-    questions: Questions | str  # which of its images, or why none
+    measured: ProbeImages | str  # which of its images, or why none
     world: World
 
     @classmethod
-    def prepare(cls, plan: ComparisonPlan, here: World) -> "Comparison":
+    def prepare(cls, plan: ComparisonPlan, here: World) -> "MethodStudy":
         """Check everything, then begin the comparison in its directory or go on with it."""
         earlier = read_record(plan.out)
         runs, notes = plan.runs(here.device)
         first = runs[plan.variants[0].label, plan.seeds[0]]
         data = open_data(first.data, replace(first.images, memory=0.0), first.size, Quiet())
-        questions = Questions.of(data)
-        if isinstance(questions, str):
-            notes.append(f"the methods will not be ranked: {questions}")
-        record = ComparisonRecord(plan, runs, data, questions, here)
+        measured = ProbeImages.of(data)
+        if isinstance(measured, str):
+            notes.append(f"the methods will not be ranked: {measured}")
+        record = ComparisonRecord(plan, runs, data, measured, here)
         if earlier and plan.overwrite:
             remove_comparison(plan.out, earlier)
         elif earlier:
             record.continue_from(earlier)
-        plan.out.mkdir(parents=True, exist_ok=True)
         record.write()
         for note in notes:
             Terminal().say(note)
-        return cls(plan, record, runs, data, questions, here)
+        return cls(plan, record, runs, data, measured, here)
 
-    def cells(self) -> Iterator[Cell]:
+    def unfinished(self) -> Iterator[Cell]:
         """Yield the runs that have no numbers yet; measure what a seed's runs start from before the first of them."""
         for number, (variant, seed) in enumerate(self.plan.order(), 1):
             if variant == self.plan.variants[0]:
@@ -124,12 +123,12 @@ class Comparison:
         numbers: Facts = {}
         try:
             cell.train(self.world)
-            if isinstance(self.questions, Questions):
+            if isinstance(self.measured, ProbeImages):
                 numbers = self._measure(load.load_encoder(cell.directory).to(self.world.device))
         except Diverged as e:
             numbers["diverged"] = str(e)
             Terminal().say(f"{cell.label}, seed {cell.run.seed}: {e}; the comparison goes on without this run")
-        costs = course(cell.directory, cell.run.batch_size)
+        costs = training_curve(cell.directory, cell.run.batch_size)
         facts = {
             "label": cell.label,
             "seed": cell.run.seed,
@@ -140,15 +139,13 @@ class Comparison:
             "seconds": max(time.monotonic() - began, costs["training_seconds"]),  # with all measuring
             "command": sys.argv,
         }
-        file = self.record.file(cell.label, cell.run.seed)
-        file.parent.mkdir(exist_ok=True)
-        write_file(file, json.dumps(facts, indent=1).encode())
+        write_file(cell.file(FILE), json.dumps(facts, indent=1).encode())
         self.record.write()
 
     def _measure_start(self, seed: int) -> None:
         """Measure the encoder that the runs of a seed start from."""
         facts = self.record.facts
-        if str(seed) in facts["starts"] or isinstance(self.questions, str):
+        if str(seed) in facts["starts"] or isinstance(self.measured, str):
             return
         Terminal().say(f"{facts['start']}, seed {seed}")
         run = self.runs[self.plan.variants[0].label, seed]
@@ -156,9 +153,10 @@ class Comparison:
         self.record.write()
 
     def _measure(self, encoder: ViT) -> dict[str, float]:
-        assert isinstance(self.questions, Questions)
+        assert isinstance(self.measured, ProbeImages)
         with Terminal().bar("features") as tick:
-            return standing(encoder, self.data, self.questions, self.data.workers(), tick)
+            options = InferenceOptions(workers=self.data.workers(), progress=tick)
+            return encoder_metrics(encoder, self.data, self.measured, options)
 
     def _fit_time_budget(self, variant: Variant, run: Run) -> Run:
         """Set the number of steps that take the budgeted time, by the variant's seconds per step."""
@@ -166,7 +164,7 @@ class Comparison:
         assert budget
         if variant.label not in per_step:
             note = f"{variant.label}: {TIMED_STEPS} steps to find their time"
-            per_step[variant.label] = time_steps(run, self.plan.out / TIMING, self.world, note)
+            per_step[variant.label] = time_steps(Cell(variant.label, run, self.plan.out / TIMING, note), self.world)
             self.record.write()
         run = budget.apply(run, per_step[variant.label])
         Terminal().say(
@@ -176,10 +174,10 @@ class Comparison:
         return run
 
 
-def time_steps(run: Run, scratch: Path, here: World, note: str) -> float:
+def time_steps(cell: Cell, here: World) -> float:
     """Measure the seconds per step in a short run. KeyboardInterrupt when a signal stopped it."""
-    shutil.rmtree(scratch, ignore_errors=True)
-    forget_compiled_code(here)
+    shutil.rmtree(cell.directory, ignore_errors=True)
+    run = cell.run
     short = replace(
         run,
         epochs=None,
@@ -188,16 +186,15 @@ def time_steps(run: Run, scratch: Path, here: World, note: str) -> float:
         save=replace(run.save, every=None, minutes=1e9),
         optim=replace(run.optim, base_lr=0.0),  # the same work, and a warm-up of one step cannot let it diverge
     )
-    if train(short, scratch, here, [note]).signalled:
-        raise KeyboardInterrupt
-    seconds = seconds_per_step(scratch, run.batch_size)
-    shutil.rmtree(scratch)
+    replace(cell, run=short).train(here)
+    seconds = seconds_per_step(cell.directory, run.batch_size)
+    shutil.rmtree(cell.directory)
     return seconds
 
 
 def initial_encoder(run: Run, data: ImageData, here: World) -> ViT:
     """Build the encoder as `train` has it before the first step."""
-    run = resolved(run, data, here.device)
+    run = resolve(run, data, here.device)
     torch.manual_seed(run.seed)
     objective = build_objective(METHODS[run.method], run.settings, run.vit())
     if run.init:

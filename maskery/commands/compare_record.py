@@ -3,6 +3,7 @@
 The numbers of every run are in its own evals/compare.json, written once; the record is put together from these.
 """
 
+import contextlib
 import json
 import shutil
 import statistics
@@ -15,12 +16,12 @@ from typing import Any
 
 import torch
 
-from ..config import Run
+from ..config import Run, leaves
 from ..data.dataset import ImageData
 from ..data.sources.names import absolute
 from ..distributed import World
 from ..evals import leaderboard
-from ..evals.encoder_metrics import Questions
+from ..evals.encoder_metrics import ProbeImages
 from ..html_report import compare_page
 from ..log import environment
 from ..outputs import write_file
@@ -34,17 +35,13 @@ Facts = dict[str, Any]
 class ComparisonRecord:
     """The state of one comparison; `write` brings the files in its directory up to date."""
 
-    def __init__(self, plan: ComparisonPlan, runs: Runs, data: ImageData, measured: Questions | str, world: World):
+    def __init__(self, plan: ComparisonPlan, runs: Runs, data: ImageData, measured: ProbeImages | str, world: World):
         self.plan = plan
         self.facts = _facts(plan, runs, data, measured, world)
         self.runs_in_picture = -1
 
     def directory(self, label: str, seed: int) -> Path:
         return self.plan.out / f"{label}-seed{seed}"
-
-    def file(self, label: str, seed: int) -> Path:
-        """Where the numbers of a run are written when it has been measured."""
-        return self.directory(label, seed) / "evals" / FILE
 
     def continue_from(self, earlier: Facts) -> None:
         """Take over what an earlier call measured. ValueError when it was called with other options."""
@@ -61,10 +58,9 @@ class ComparisonRecord:
         """Read the numbers of the finished runs by label and seed."""
         found: dict[str, dict[int, Facts]] = {variant.label: {} for variant in self.plan.variants}
         for variant, seed in self.plan.order():
-            try:
-                found[variant.label][seed] = json.loads(self.file(variant.label, seed).read_text())
-            except (OSError, ValueError):
-                continue  # not finished
+            file = self.directory(variant.label, seed) / "evals" / FILE
+            with contextlib.suppress(OSError, ValueError):  # not finished
+                found[variant.label][seed] = json.loads(file.read_text())
         return found
 
     def seconds_left(self) -> float | None:
@@ -85,7 +81,7 @@ class ComparisonRecord:
             label: {seed: run for seed, run in runs.items() if "diverged" not in run} for label, runs in results.items()
         }
         facts["table"] = leaderboard.table(facts["start"], ranked)
-        facts["reading"] = leaderboard.conclusions(facts["start"], ranked) or [_not_ranked(facts)]
+        facts["reading"] = leaderboard.reading(facts["start"], ranked) or [_not_ranked(facts)]
         diverged = [run for run in facts["runs"] if "diverged" in run]
         facts["reading"] += [f"{run['label']}, seed {run['seed']}: {run['diverged']}" for run in diverged]
         if len(facts["runs"]) != self.runs_in_picture:
@@ -126,10 +122,10 @@ def remove_comparison(out: Path, record: Facts) -> None:
         (out / name).unlink(missing_ok=True)
 
 
-def _facts(plan: ComparisonPlan, runs: Runs, data: ImageData, measured: Questions | str, world: World) -> Facts:
+def _facts(plan: ComparisonPlan, runs: Runs, data: ImageData, measured: ProbeImages | str, world: World) -> Facts:
     """Say what is compared, before anything is known about the runs."""
     first = runs[plan.variants[0].label, plan.seeds[0]]
-    settings = {v.label: _leaves(asdict(runs[v.label, plan.seeds[0]])["settings"]) for v in plan.variants}
+    settings = {v.label: leaves(asdict(runs[v.label, plan.seeds[0]])["settings"]) for v in plan.variants}
     own = ("settings.", "method", "seed", "data", *(("epochs", "steps") if plan.is_timed else ()))
     return {
         "command": sys.argv,
@@ -142,7 +138,7 @@ def _facts(plan: ComparisonPlan, runs: Runs, data: ImageData, measured: Question
         "budget": str(plan.budget) if plan.budget else None,
         "seeds": list(plan.seeds),
         "methods": [{"label": v.label, "method": v.method, "settings": settings[v.label]} for v in plan.variants],
-        "run": {name: value for name, value in _leaves(asdict(first)).items() if not name.startswith(own)},
+        "run": {name: value for name, value in leaves(asdict(first)).items() if not name.startswith(own)},
         "start": f"start from {first.init}" if first.init else "random initialisation",
         "protocol": _protocol(measured),
         "unranked": measured if isinstance(measured, str) else None,
@@ -153,7 +149,7 @@ def _facts(plan: ComparisonPlan, runs: Runs, data: ImageData, measured: Question
     }
 
 
-def _protocol(measured: Questions | str) -> str:
+def _protocol(measured: ProbeImages | str) -> str:
     if isinstance(measured, str):
         return f"not measured: {measured}"
     return (
@@ -179,11 +175,3 @@ def _identity(facts: Facts) -> Facts:
     first = {"methods": methods, "budget": facts["budget"], "seeds": facts["seeds"], "data": facts["data"]}
     last = {"training images": facts["trained_on"]}
     return {n.replace("_", "-"): v for n, v in (first | last | facts["run"] | own).items()}
-
-
-def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Facts:
-    """{"optim": {"base_lr": 1}} -> {"optim.base_lr": 1}."""
-    leaves: Facts = {}
-    for name, value in tree.items():
-        leaves |= _leaves(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
-    return leaves

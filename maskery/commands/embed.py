@@ -12,6 +12,7 @@ from ..config import ImagesConfig
 from ..data.dataset import ImageData
 from ..evals.candidates import open_images_for
 from ..evals.features import Features, features
+from ..evals.inference_options import InferenceOptions
 from ..outputs import partial_path
 from ..terminal import Terminal
 from ..weights.load import load_encoder
@@ -45,7 +46,7 @@ def embed(
     encoder.to("cuda" if torch.cuda.is_available() else "cpu")
     with terminal.bar("images") as tick:
         indices = np.arange(len(opened.images))
-        embedded = features(encoder, opened.images, indices, workers=opened.workers(), progress=tick)
+        embedded = features(encoder, opened.images, indices, InferenceOptions(workers=opened.workers(), progress=tick))
     table = embeddings(embedded, opened, tokens)
     with partial_path(out) as partial:
         pq.write_table(table, partial)

@@ -1,139 +1,99 @@
-"""`maskery eval`: evaluations that train no encoder, of one set of weights or of several side by side."""
+"""`maskery eval knn` and `maskery eval probe --quick`: evaluations that train no encoder."""
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from typing import Annotated, Any
 
 import numpy as np
 import torch
+import tyro
 from torch import Tensor
 
-from ..config import ImagesConfig
 from ..evals.features import Features
-from ..evals.frozen import Measured, answered, ask
-from ..evals.knn import SUFFIX, TOKENS, knn_repeated, token
-from ..evals.label_subset import Few
+from ..evals.frozen import FrozenOptions, Metric, Scores, open_evaluation
+from ..evals.knn import Voting, knn_scores, labelled_token, token
+from ..evals.linear_probe import probe
 from ..evals.metrics import confusion, multilabel, per_class, scores
-from ..evals.quick import quick, solvers
+from ..options import options, parse
 
-READ = ImagesConfig()  # how data is read when nothing else is said
-SUFFIXES = SUFFIX | {"map": "_map"}
-Tokens = Literal["mean_patch", "class_token", "both", "all"]
-
-
-def knn(
-    where: Path,
-    data: str,
-    json: Path | None = None,
-    k: int = 20,
-    temperature: float = 0.07,
-    tokens: Tokens = "all",
-    labels: str | None = None,
-    shots: int | None = None,
-    draws: int = 5,
-    seed: int = 0,
-    overlap: bool = True,
-    beside: tuple[str, ...] = (),
-    seeds: int = 1,
-    images: ImagesConfig = READ,
-) -> dict[str, float]:
-    """Weighted nearest-neighbour accuracy (DINO's protocol): training images vote on held-out ones.
-
-    Args:
-        where: a run, a checkpoint, or weights from elsewhere: a directory, a file, timm:NAME (docs/weights.md)
-        data: images with labels; a "test" or "val" split is held out, else a share by a hash of the name
-        json: write the numbers there as well (a run keeps its own in evals/); with --beside a list
-        k: neighbours that vote
-        temperature: of the votes' weights, exp(cosine / temperature)
-        tokens: features that are compared: mean of the patch tokens, class token, both side by side, or each of these
-        labels: only this share of each class votes, like 1%
-        shots: only so many images of each class vote
-        draws: how often the voting images of --labels or --shots are drawn
-        seed: of the first draw; the others count up from it
-        overlap: look for held-out images that are training images too
-        beside: what is compared with it: random, start (what the run started from), other weights
-        seeds: random initialisations of --beside random; with --labels or --shots each draw has its own anyway
-        images: how the data is read
-    """
-    asked = ask(where, data, Few.of(labels, shots), draws, seed, overlap, beside, seeds, images)
-    if asked.opened.multi_hot is not None:
-        raise ValueError(f"{data}: images have several labels each, and neighbours vote for one; a probe can ask them")
-    y, classes = asked.opened.labels, len(asked.opened.classes)
-    least = min(map(len, asked.training.values()))
-    few = [f"only {least} images vote: fewer than k = {k}, so all of them do"] if least < k else []
-
-    def measured(bank: Features, asking: Features) -> Measured:
-        assert y is not None
-        voting = {0: bank.indices}
-        found = knn_repeated(bank, asking, y, classes, voting, k, temperature, _names(tokens), device=asked.device)
-        largest = float(np.bincount(y[asking.indices]).max() / len(asking.indices))
-        return found[0] | {"largest_class": largest}, {}, few
-
-    return answered(asked, measured, "knn", f"weighted {k}-NN, cosine, temperature {temperature:g}, centre crop", json)
+SUFFIX = {"top1": "", "top5": "_top5", "balanced_accuracy": "_balanced", "map": "_map"}
+CONTEXT = ("largest_class", "classes_with_images")  # numbers of the data, the same for all tokens
 
 
-def quick_probe(
-    where: Path,
-    data: str,
-    json: Path | None = None,
-    tokens: Tokens = "all",
-    labels: str | None = None,
-    shots: int | None = None,
-    draws: int = 5,
-    seed: int = 0,
-    overlap: bool = True,
-    beside: tuple[str, ...] = (),
-    seeds: int = 1,
-    images: ImagesConfig = READ,
-) -> dict[str, float]:
-    """A linear probe in seconds: logistic regression on features made once; mAP where images have several labels.
+@dataclass(frozen=True)
+class KnnOptions:
+    """Weighted nearest-neighbour accuracy (DINO's protocol): training images vote on held-out ones."""
 
-    Args:
-        where: a run, a checkpoint, or weights from elsewhere: a directory, a file, timm:NAME (docs/weights.md)
-        data: images with labels; a "test" or "val" split is held out, else a share by a hash of the name
-        json: write the numbers there as well (a run keeps its own in evals/); with --beside a list
-        tokens: features that are learned on: mean of the patch tokens, class token, both side by side, or each of these
-        labels: only this share of each class is learned from, like 1%
-        shots: only so many images of each class are learned from
-        draws: how often the images of --labels or --shots are drawn
-        seed: of the first draw; the others count up from it
-        overlap: look for held-out images that are training images too
-        beside: what is compared with it: random, start (what the run started from), other weights
-        seeds: random initialisations of --beside random; with --labels or --shots each draw has its own anyway
-        images: how the data is read
-    """
-    solvers()  # before anything takes long
-    asked = ask(where, data, Few.of(labels, shots), draws, seed, overlap, beside, seeds, images)
-    y = asked.opened.labels if asked.opened.multi_hot is None else asked.opened.multi_hot.astype(np.int64)
+    frozen: Annotated[FrozenOptions, tyro.conf.arg(name="")]
+    voting: Annotated[Voting, tyro.conf.arg(name="")] = field(default_factory=Voting)
+
+
+@dataclass(frozen=True)
+class ProbeOptions:
+    """A linear probe in seconds: logistic regression on features made once; mAP where images have several labels."""
+
+    frozen: Annotated[FrozenOptions, tyro.conf.arg(name="")]
+
+
+def knn(args: Sequence[str] = (), **leaves: Any) -> dict[str, float]:
+    """`maskery eval knn`: options as a list, in Python `knn(where=..., data=..., k=20, beside=["random"])`."""
+    asked = parse(KnnOptions, [*args, *options(leaves)], "maskery eval knn")
+    evaluation, voting = open_evaluation(asked.frozen), asked.voting
+    data, device = evaluation.data, evaluation.device
+    if data.multi_hot is not None:
+        raise ValueError(
+            f"{asked.frozen.data}: images have several labels each, and neighbours vote for one; a probe can do it"
+        )
+    assert data.labels is not None
+    y, classes = data.labels, len(data.classes)
+    fewest = min(map(len, evaluation.training.values()))
+    notes = [f"only {fewest} images vote: fewer than k = {voting.k}, so all of them do"] if fewest < voting.k else []
+
+    def score(bank: Features, queries: Features) -> Scores:
+        numbers = {}
+        for name in asked.frozen.token_names:
+            votes = labelled_token(bank, name, y), labelled_token(queries, name, y)
+            by_metric = knn_scores(*votes, classes, voting, device)
+            numbers |= {f"knn_{name}{SUFFIX[metric]}": value for metric, value in by_metric.items()}
+        largest = float(np.bincount(y[queries.indices]).max() / len(queries.indices))
+        return Scores(numbers | {"largest_class": largest}, notes=notes)
+
+    protocol = f"weighted {voting.k}-NN, cosine, temperature {voting.temperature:g}, centre crop"
+    return evaluation.run(Metric("knn", protocol, score))
+
+
+def quick_probe(args: Sequence[str] = (), **leaves: Any) -> dict[str, float]:
+    """`maskery eval probe --quick`: options as a list, in Python `quick_probe(where=..., data=..., shots=5)`."""
+    asked = parse(ProbeOptions, [*args, *options(leaves)], "maskery eval probe --quick").frozen
+    evaluation = open_evaluation(asked)
+    data = evaluation.data
+    y = data.labels if data.multi_hot is None else data.multi_hot.astype(np.int64)
     assert y is not None
 
-    def measured(bank: Features, asking: Features) -> Measured:
-        truth, numbers, tables, notes = torch.from_numpy(y[asking.indices]), {}, {"C": {}, "per_class": {}}, []
-        context: dict[str, float] = {}
-        for name in _names(tokens):
-            x, own = token(bank, name), torch.from_numpy(y[bank.indices])
-            found = quick(x, own, token(asking, name), len(asked.opened.classes))
-            of, rows = _scores(found.logits, truth, asked.opened.classes)
-            numbers |= {f"probe_{name}{SUFFIXES[key]}": of[key] for key in of if key in SUFFIXES}
-            context |= {key: of[key] for key in ("largest_class", "classes_with_images") if key in of}
-            tables["C"][name], tables["per_class"][name] = found.C, rows
-            notes += [f"{name.replace('_', ' ')}: {note}" for note in found.notes]
-        return numbers | context, tables, notes
+    def score(bank: Features, queries: Features) -> Scores:
+        labels, truth = torch.from_numpy(y[bank.indices]), torch.from_numpy(y[queries.indices])
+        numbers, context, notes = {}, {}, []
+        tables: dict[str, dict[str, Any]] = {"C": {}, "per_class": {}}
+        for name in asked.token_names:
+            result = probe(token(bank, name), labels, token(queries, name), len(data.classes))
+            by_metric, tables["per_class"][name] = _scores(result.logits, truth, data.classes)
+            tables["C"][name] = result.C
+            numbers |= {f"probe_{name}{SUFFIX[metric]}": v for metric, v in by_metric.items() if metric in SUFFIX}
+            context |= {metric: by_metric[metric] for metric in CONTEXT if metric in by_metric}
+            notes += [f"{name.replace('_', ' ')}: {note}" for note in result.notes]
+        return Scores(numbers | context, tables, notes)
 
     protocol = "quick probe: logistic regression on standardised features, C chosen on a tenth of the training images"
-    return answered(asked, measured, "quick_probe", f"{protocol}, centre crop", json)
-
-
-def _names(tokens: Tokens) -> tuple[str, ...]:
-    return TOKENS if tokens == "all" else (tokens,)
+    return evaluation.run(Metric("quick_probe", f"{protocol}, centre crop", score))
 
 
 def _scores(logits: Tensor, truth: Tensor, classes: Sequence[str]) -> tuple[dict[str, float], list[dict[str, Any]]]:
     """Numbers, and one row a class."""
-    if truth.ndim == 2:
-        numbers, each = multilabel(logits, truth)
-        found = zip(classes, (None if math.isnan(ap) else ap for ap in each), truth.sum(0).tolist(), strict=True)
-        return numbers, [{"class": c, "average_precision": ap, "support": n} for c, ap, n in found]
-    matrix = confusion(logits.argmax(1), truth, len(classes))
-    return scores(logits, truth), per_class(matrix).rows(classes)
+    if truth.ndim == 1:
+        matrix = confusion(logits.argmax(1), truth, len(classes))
+        return scores(logits, truth), per_class(matrix).rows(classes)
+    numbers, precisions = multilabel(logits, truth)
+    defined = (None if math.isnan(ap) else ap for ap in precisions)
+    rows = zip(classes, defined, truth.sum(0).tolist(), strict=True)
+    return numbers, [{"class": c, "average_precision": ap, "support": n} for c, ap, n in rows]

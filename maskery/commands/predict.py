@@ -24,7 +24,8 @@ from ..options import UsageError
 from ..outputs import partial_path
 from ..terminal import Terminal
 from ..text import to_bytes
-from .evaluate_frozen import READ
+
+READ = ImagesConfig()  # how images are read when no option says otherwise
 
 Rows = Sequence[Prediction]
 Skipped = list[tuple[str, str]]  # (name, reason)

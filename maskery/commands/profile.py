@@ -13,9 +13,10 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+import tyro
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -28,22 +29,22 @@ from ..log import environment, memory
 from ..objectives import OBJECTIVES
 from ..options import UsageError, options, parse
 from ..outputs import write_file
-from ..resolve import resolved
 from ..runs.directory import read_config
 from ..terminal import Quiet, Terminal
-from ..train import train
+from ..train import resolve, train
 from ..weights.teacher import build_objective
-from .pretrain import Pretrain, base_for, filled
+from .run_options import PretrainOptions, apply_options, base_run, parse_options
 
 PARTS = ("data wait", "crop", "draw", "forward", "backward", "optimiser", "after_step")
 PATIENCE = 30.0  # seconds that each of the three kinds of steps may take, once there are three of them
 
 
 @dataclass(frozen=True)
-class Profile(Pretrain):
+class ProfileOptions:
     """Take some dozen steps of a run and say where their time goes. Options are those of `maskery pretrain`; nothing is
     kept of the run. Give a run instead of options to profile it as it was set up: `maskery profile RUN`."""
 
+    pretrain: Annotated[PretrainOptions, tyro.conf.arg(name="")]
     run: str | None = None  # a run whose settings are taken; other options come on top
     timed: int = 20  # steps that are timed as they are, and again with a look at every part
     json: str | None = None  # write the numbers there
@@ -89,7 +90,7 @@ class Clock:
 def profile(args: Sequence[str] = (), **leaves: Any) -> dict[str, Any]:
     """`maskery profile`: options as a list, or in Python `profile(data=...)`, `profile(run=...)`. Returns the facts."""
     ours, theirs = _ours([*args, *options(leaves)])
-    asked = parse(Profile, ours, "maskery profile", Profile(settings=OBJECTIVES["mae"].Config()))
+    asked = parse(ProfileOptions, ours, "maskery profile", ProfileOptions(parse_options([])))
     if asked.timed < 1:
         raise UsageError(f"--timed is {asked.timed}: it has to be at least 1")
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
@@ -102,9 +103,10 @@ def profile(args: Sequence[str] = (), **leaves: Any) -> dict[str, Any]:
     elif not any(arg.partition("=")[0] in ("--data", "--config", "--help", "-h") for arg in theirs):
         raise UsageError("give a run, or --data: a folder of images, a list (.txt, .csv) or a table (.parquet, .arrow)")
     with world() as here, tempfile.TemporaryDirectory(prefix="maskery-profile-") as scratch:
-        base, reasons = base_for(theirs, here.device)
-        run, _ = filled(theirs, base)
-        for reason in reasons:
+        chosen = parse_options(theirs, "maskery profile")
+        base = base_run(chosen, theirs, here.device, Terminal())
+        run = apply_options(chosen, theirs, base.run)
+        for reason in base.reasons:
             Terminal().say(reason)
         facts = measured(run, Path(scratch) / "run", here, asked.timed)
     print(table(facts))
@@ -126,7 +128,7 @@ def measured(run: Run, out: Path, here: World, timed: int) -> dict[str, Any]:
     used = memory(device)
     data = open_data(run.data, run.images, run.size, Quiet(), here)
     workers = data.workers()
-    run = replace(resolved(run, data, device), micro_batch=read_config(out / "config.yaml").micro_batch)
+    run = replace(resolve(run, data, device), micro_batch=read_config(out / "config.yaml").micro_batch)
 
     bf16 = run.precision == "bf16"
     ceiling = matrix_product(device, torch.bfloat16 if bf16 else torch.float32)
@@ -146,7 +148,7 @@ def measured(run: Run, out: Path, here: World, timed: int) -> dict[str, Any]:
         "memory_total_gb": total / 1e9,
         "workers": workers,
         "images_per_second_per_worker": alone,
-        "kept_in_memory": bool(data.images.kept),
+        "kept_in_memory": bool(data.images.memory),
         "packed": data.images.source.full_sizes is not None,
         "batch_size": run.batch_size,
         "micro_batch": run.micro_batch,
@@ -206,7 +208,7 @@ def images_per_second(run: Run, data: ImageData, device: torch.device, seconds: 
 
 def _ours(args: Sequence[str]) -> tuple[list[str], list[str]]:
     """Options of this verb alone, and those of the run; --help is ours."""
-    names = {f.name for f in fields(Profile)} - {f.name for f in fields(Pretrain)}
+    names = {f.name for f in fields(ProfileOptions)} - {"pretrain"}
     ours, theirs, mine = [], [], False
     for arg in args:
         if arg.startswith("-"):

@@ -1,8 +1,9 @@
 """`maskery eval robustness`: how the errors of trained classifiers grow under corruption and on other test sets."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,223 +12,204 @@ from ..config import ImagesConfig
 from ..data.dataset import ImageData, open_data, spread
 from ..evals.candidates import reopen
 from ..evals.comparison import compare_results
-from ..evals.corruptions import BENCHMARK, EXTRA, SEVERITIES, check
-from ..evals.errors import Errors, lines
-from ..evals.imagenet_sets import imagenet_c as folders_of
-from ..evals.imagenet_sets import recognised, wordnet_ids
-from ..evals.results import Result, fingerprint, write, write_all
-from ..evals.robustness import folder_error, imagenet_c_errors
-from ..evals.robustness import robustness as errors_of
+from ..evals.corruptions import BENCHMARK, EXTRA, SEVERITIES, check_corruptible
+from ..evals.imagenet_sets import imagenet_c_folders, recognised, wordnet_ids
+from ..evals.inference_options import InferenceOptions
+from ..evals.results import Result, fingerprint, write_result, write_results
+from ..evals.robustness import Errors, ImageClassifier, corruption_errors, folder_error, imagenet_c_errors
 from ..evals.splits import labelled, match_classes, reported
 from ..inference.classifier import Classifier, load_classifier
-from ..options import unknown
+from ..options import options, parse, unknown
 from ..terminal import Terminal
-from .evaluate_frozen import READ
 
-ALL = (*BENCHMARK, *EXTRA)
+CORRUPTIONS = (*BENCHMARK, *EXTRA)
 
 
 @dataclass(frozen=True)
-class Trials:
-    """What a classifier is tried on."""
+class RobustnessOptions:
+    """Errors of a classifier on held-out images under common corruptions at five severities, and on published sets."""
 
-    opened: ImageData
-    asking: np.ndarray  # held-out images with labels
-    of: int  # so many of these there are
-    corruptions: tuple[str, ...]
-    published: Mapping[str, Path]  # name -> folder of class folders
-    imagenet_c: Path | None
-    seed: int
-    workers: int
-    device: torch.device
+    where: Path  # directory of a probe or a fine-tuning
+    data: str  # images with labels; a "test" or "val" split is held out, else a fraction by a hash of the name
+    # write the numbers there as well (a run keeps its own in evals/); with several results a list
+    json: Path | None = None
+    corruptions: tuple[str, ...] = CORRUPTIONS  # which; all 19 take 95 versions of every image
+    imagenet_c: Path | None = None  # folder of ImageNet-C: corruption/severity/class
+    imagenet_a: Path | None = None  # folder of ImageNet-A, of class folders
+    imagenet_r: Path | None = None  # folder of ImageNet-R
+    imagenet_sketch: Path | None = None  # folder of ImageNet-Sketch
+    most: int | None = None  # images at most, evenly spread over the held-out ones
+    seed: int = 0  # of the corruptions
+    beside: tuple[Path, ...] = ()  # directories of other classifiers
+    workers: int | None = None  # processes that make the corruptions; None: chosen from the machine
+    # how the data is read; channels and bits are the classifier's
+    images: ImagesConfig = field(default_factory=ImagesConfig)
+
+    @property
+    def test_sets(self) -> dict[str, Path]:
+        """Name -> folder of class folders."""
+        sets = {name: getattr(self, name) for name in ("imagenet_a", "imagenet_r", "imagenet_sketch")}
+        return {name: folder for name, folder in sets.items() if folder}
 
 
-def robustness(
-    where: Path,
-    data: str,
-    json: Path | None = None,
-    corruptions: tuple[str, ...] = ALL,
-    imagenet_c: Path | None = None,
-    imagenet_a: Path | None = None,
-    imagenet_r: Path | None = None,
-    imagenet_sketch: Path | None = None,
-    most: int | None = None,
-    seed: int = 0,
-    beside: tuple[Path, ...] = (),
-    workers: int | None = None,
-    images: ImagesConfig = READ,
-) -> dict[str, float]:
-    """Errors of a classifier on held-out images under common corruptions at five severities, and on published sets.
+def robustness(args: Sequence[str] = (), **leaves: Any) -> dict[str, float]:
+    """`maskery eval robustness`: options as a list, in Python `robustness(where=..., data=..., corruptions=["fog"])`.
 
-    Args:
-        where: directory of a probe or a fine-tuning
-        data: images with labels; a "test" or "val" split is held out, else a share by a hash of the name
-        json: write the numbers there as well (a run keeps its own in evals/); with several results a list
-        corruptions: which; all 19 take 95 versions of every image
-        imagenet_c: folder of ImageNet-C: corruption/severity/class
-        imagenet_a: folder of ImageNet-A, of class folders
-        imagenet_r: folder of ImageNet-R
-        imagenet_sketch: folder of ImageNet-Sketch
-        most: images at most, evenly spread over the held-out ones
-        seed: of the corruptions
-        beside: directories of other classifiers
-        workers: processes that make the corruptions; None: chosen from the machine
-        images: how the data is read; channels and bits are the classifier's
+    Returns the numbers of the classifier at WHERE.
     """
-    places = (where, *beside)
+    asked = parse(RobustnessOptions, [*args, *options(leaves)], "maskery eval robustness")
+    places = (asked.where, *asked.beside)
     if len(set(places)) < len(places):
         raise ValueError(f"--beside names the same twice: {', '.join(map(str, places))}")
     device, terminal = torch.device("cuda" if torch.cuda.is_available() else "cpu"), Terminal()
-    every = {str(place): load_classifier(place).to(device) for place in places}
-    first = every[str(where)]
-    sets = {"imagenet_a": imagenet_a, "imagenet_r": imagenet_r, "imagenet_sketch": imagenet_sketch}
-    published = {name: folder for name, folder in sets.items() if folder}
-    refuse(every, corruptions, published, imagenet_c)
-    opened = open_data(data, first.image_config(images), first.size, terminal)
-    held_out, _ = reported(opened.images.source, opened.held_out)
-    held_out = labelled(opened.labels, held_out, opened.classes, f"{data}: held-out images", several=False)
-    asking = held_out if most is None else spread(held_out, most)
-    workers = opened.workers() if workers is None else workers
-    trials = Trials(opened, asking, len(held_out), corruptions, published, imagenet_c, seed, workers, device)
-    return tried(every, data, trials, terminal, where, json)
+    classifiers = {str(place): load_classifier(place).to(device) for place in places}
+    check_options(asked, classifiers.values())
+    first = classifiers[str(asked.where)]
+    data = open_data(asked.data, first.image_config(asked.images), first.size, terminal)
+    held_out, _ = reported(data.images.source, data.held_out)
+    held_out = labelled(data.labels, held_out, data.classes, f"{asked.data}: held-out images", several=False)
+    return RobustnessEvaluation(asked, data, held_out, device, terminal).run(classifiers)
 
 
-def refuse(
-    every: Mapping[str, Classifier], corruptions: Sequence[str], published: Mapping[str, Path], imagenet_c: Path | None
-) -> None:
-    """ValueError for what would only be found after hours."""
-    for name in corruptions:
-        if name not in ALL:
-            raise unknown("corruption", name, ALL)
-    for classifier in every.values():
-        channels, bits = classifier.images.channels, classifier.images.bits
-        check(*classifier.size, channels or 3, bits or 8)
-        if published or imagenet_c:
+def check_options(asked: RobustnessOptions, classifiers: Collection[Classifier]) -> None:
+    """ValueError for what would only fail after hours."""
+    for name in asked.corruptions:
+        if name not in CORRUPTIONS:
+            raise unknown("corruption", name, CORRUPTIONS)
+    for classifier in classifiers:
+        check_corruptible(*classifier.size, classifier.channels, classifier.images.bits or 8)
+        if asked.test_sets or asked.imagenet_c:
             wordnet_ids(classifier.classes)
-    for folder in published.values():
+    for folder in asked.test_sets.values():
         if not folder.is_dir():
             raise ValueError(f"{folder}: no such folder")
-    if imagenet_c:
-        there = list(folders_of(imagenet_c))
-        if not any(all((name, s) in there for s in SEVERITIES) for name in ALL):
-            raise ValueError(f"{imagenet_c}: no corruption is there at all five severities")
+    if asked.imagenet_c:
+        folders = imagenet_c_folders(asked.imagenet_c)
+        if not any(all((name, severity) in folders for severity in SEVERITIES) for name in CORRUPTIONS):
+            raise ValueError(f"{asked.imagenet_c}: no corruption is there at all five severities")
 
 
-def tried(
-    every: Mapping[str, Classifier], data: str, trials: Trials, terminal: Terminal, where: Path, json: Path | None
-) -> dict[str, float]:
-    """Try all classifiers, write and print their errors; returns the numbers of the first."""
-    if not len(trials.asking):
-        raise ValueError(f"{data}: no image is left to classify")
-    for classifier in every.values():
-        match_classes(classifier.classes, trials.opened.classes)
-    found: list[Result] = []
-    for label, classifier in every.items():
-        for errors, result in _tried(label, classifier, data, trials, terminal):
-            write(result, where)
-            found.append(result)
-            print("\n".join(([f"{label}:"] if len(every) > 1 else []) + _table(errors, result)))
-            print()
-    if json:
-        write_all(found, json) if len(found) > 1 else write(found[0], None, json)
-    for note in dict.fromkeys(note for result in found for note in result.notes):
-        terminal.say(note)
-    for kind in dict.fromkeys(result.evaluation for result in found) if len(every) > 1 else ():
-        print(*compare_results([r for r in found if r.evaluation == kind]).lines(), sep="\n")
-    return dict(found[0].numbers)
+@dataclass(frozen=True)
+class RobustnessEvaluation:
+    options: RobustnessOptions
+    data: ImageData
+    held_out: np.ndarray  # images with labels
+    device: torch.device
+    terminal: Terminal
 
+    @property
+    def indices(self) -> np.ndarray:
+        """The held-out images that are used."""
+        return self.held_out if self.options.most is None else spread(self.held_out, self.options.most)
 
-def _tried(
-    label: str, classifier: Classifier, data: str, trials: Trials, terminal: Terminal
-) -> list[tuple[Errors, Result]]:
-    """One result of the user's images and the published sets of one folder each, and one of ImageNet-C."""
-    device, wanted = trials.device, classifier.image_config(trials.opened.config)
-    opened = reopen(trials.opened, wanted, classifier.size)
-    known = match_classes(classifier.classes, opened.classes)
-    order = np.concatenate([known, np.setdiff1d(np.arange(len(classifier.classes)), known)])  # the data's come first
-    with terminal.bar(f"{label}: corruptions") as tick:
-        errors = errors_of(
-            lambda x: classifier.classify(x)[:, order],
-            opened.images,
-            trials.asking,
-            classifier.size,
-            device,
-            names=trials.corruptions,
-            share=classifier.crop_fraction,
-            seed=trials.seed,
-            workers=trials.workers,
-            progress=tick,
+    def run(self, classifiers: Mapping[str, Classifier]) -> dict[str, float]:
+        """Evaluate all classifiers, write and print their errors; return the numbers of the first."""
+        if not len(self.indices):
+            raise ValueError(f"{self.options.data}: no image is left to classify")
+        for classifier in classifiers.values():
+            match_classes(classifier.classes, self.data.classes)
+        results: list[Result] = []
+        for label, classifier in classifiers.items():
+            for errors, result in self._evaluate(label, classifier):
+                write_result(result, self.options.where)
+                results.append(result)
+                print("\n".join(([f"{label}:"] if len(classifiers) > 1 else []) + _lines(errors, result)), end="\n\n")
+        if self.options.json:
+            write_results(results, self.options.json)
+        for note in dict.fromkeys(note for result in results for note in result.notes):
+            self.terminal.say(note)
+        for kind in dict.fromkeys(result.evaluation for result in results) if len(classifiers) > 1 else ():
+            print(*compare_results([r for r in results if r.evaluation == kind]).lines(), sep="\n")
+        return dict(results[0].numbers)
+
+    def _evaluate(self, label: str, classifier: Classifier) -> Iterator[tuple[Errors, Result]]:
+        """Yield the result of the user's images and the test sets of one folder each, then that of ImageNet-C."""
+        data = reopen(self.data, classifier.image_config(self.data.config), classifier.size)
+        evaluated = ImageClassifier(
+            classifier.classify, classifier.classes, classifier.size, classifier.crop_fraction, classifier.channels
         )
-    numbers, notes = errors.numbers(), []
-    if errors.skipped:
-        name, reason = errors.skipped[0]
-        notes.append(f"{len(errors.skipped)} images could not be read and are left out ({name}: {reason})")
-    channels = classifier.channels
-    counts = {"queries": errors.images, "classes": len(opened.classes)}
-    for name, folder in trials.published.items():
-        with terminal.bar(f"{label}: {folder}") as tick:
-            numbers[f"error_{name}"], counts[name], note = folder_error(
-                classifier.classify,
-                folder,
-                classifier.classes,
-                classifier.size,
-                device,
-                channels=channels,
-                share=classifier.crop_fraction,
-                workers=trials.workers,
-                progress=tick,
-            )
-        notes.append(f"{folder}: {note}")
-    which = f"{len(trials.corruptions)} common corruptions"
-    if set(trials.corruptions) != set(ALL):
-        which += f" ({', '.join(trials.corruptions)})"
-    some = "all" if len(trials.asking) == trials.of else f"{len(trials.asking):,} evenly spread"
-    plain = Result(
-        "robustness",
-        numbers,
-        f"{which} at 5 severities, made on the fly after the cut to the network's input; {some} of {trials.of:,} "
-        "held-out images",
-        data,
-        fingerprint(opened.images.source, np.empty(0, np.int64), trials.asking),
-        label,
-        of=label,
-        seed=trials.seed,
-        counts=counts,
-        shown=f"{channels} x {classifier.size[0]} x {classifier.size[1]}",
-        notes=notes,
-        tables={"errors": {name: {str(s): e for s, e in found.items()} for name, found in errors.by.items()}},
-        device=str(device),
-    )
-    if not trials.imagenet_c:
-        return [(errors, plain)]
-    whole = some == "all" and recognised(opened.classes) == "ImageNet"  # then the clean error is ImageNet's
-    with terminal.bar(f"{label}: ImageNet-C") as tick:
-        official, note = imagenet_c_errors(
-            classifier.classify,
-            trials.imagenet_c,
-            classifier.classes,
-            classifier.size,
-            device,
-            clean=errors.clean if whole else None,
-            channels=channels,
-            workers=trials.workers,
-            progress=tick,
+        errors, result = self._corrupted(label, evaluated, data)
+        result = self._with_test_sets(result, evaluated)
+        yield errors, result
+        if self.options.imagenet_c:
+            whole = len(self.indices) == len(self.held_out) and recognised(data.classes) == "ImageNet"
+            yield self._imagenet_c(result, evaluated, errors.clean if whole else None)
+
+    def _corrupted(self, label: str, classifier: ImageClassifier, data: ImageData) -> tuple[Errors, Result]:
+        known = match_classes(classifier.classes, data.classes)
+        order = np.concatenate([known, np.setdiff1d(np.arange(len(classifier.classes)), known)])  # the data's first
+        ordered = replace(classifier, classify=lambda x: classifier.classify(x)[:, order])
+        corruptions, seed = self.options.corruptions, self.options.seed
+        with self.terminal.bar(f"{label}: corruptions") as tick:
+            inference = self._inference(tick)
+            errors = corruption_errors(ordered, data.images, self.indices, corruptions, seed, inference)
+        notes = []
+        if errors.skipped:
+            name, reason = errors.skipped[0]
+            notes.append(f"{len(errors.skipped)} images could not be read and are left out ({name}: {reason})")
+        result = Result(
+            "robustness",
+            errors.numbers(),
+            self._protocol(),
+            self.options.data,
+            fingerprint(data.images.source, np.empty(0, np.int64), self.indices),
+            label,
+            of=label,
+            seed=seed,
+            counts={"queries": errors.images, "classes": len(data.classes)},
+            shown=f"{classifier.channels} x {classifier.size[0]} x {classifier.size[1]}",
+            notes=notes,
+            tables={"errors": errors.table()},
+            device=str(self.device),
         )
-    published = replace(
-        plain,
-        evaluation="imagenet_c",
-        numbers=official.numbers(),
-        protocol="ImageNet-C's own files",
-        data=str(trials.imagenet_c),
-        fingerprint=note,
-        counts={"queries": official.images},
-        notes=[f"{trials.imagenet_c}: {note}"],
-        tables={"errors": {name: {str(s): e for s, e in found.items()} for name, found in official.by.items()}},
-    )
-    return [(errors, plain), (official, published)]
+        return errors, result
+
+    def _with_test_sets(self, result: Result, classifier: ImageClassifier) -> Result:
+        """Add the errors on the published sets of one folder each."""
+        numbers, counts, notes = dict(result.numbers), dict(result.counts), list(result.notes)
+        for name, folder in self.options.test_sets.items():
+            with self.terminal.bar(f"{result.of}: {folder}") as tick:
+                measured = folder_error(classifier, folder, self._inference(tick))
+            numbers[f"error_{name}"], counts[name] = measured.error, measured.images
+            notes.append(f"{folder}: {measured.note}")
+        return replace(result, numbers=numbers, counts=counts, notes=notes)
+
+    def _imagenet_c(self, result: Result, classifier: ImageClassifier, clean: float | None) -> tuple[Errors, Result]:
+        """Evaluate on ImageNet-C's own files; `clean` is the error on ImageNet."""
+        root = self.options.imagenet_c
+        assert root is not None
+        with self.terminal.bar(f"{result.of}: ImageNet-C") as tick:
+            errors, note = imagenet_c_errors(classifier, root, clean, self._inference(tick))
+        official = replace(
+            result,
+            evaluation="imagenet_c",
+            numbers=errors.numbers(),
+            protocol="ImageNet-C's own files",
+            data=str(root),
+            fingerprint=note,
+            counts={"queries": errors.images},
+            notes=[f"{root}: {note}"],
+            tables={"errors": errors.table()},
+        )
+        return errors, official
+
+    def _protocol(self) -> str:
+        corruptions, used, total = self.options.corruptions, len(self.indices), len(self.held_out)
+        which = f"{len(corruptions)} common corruptions"
+        if set(corruptions) != set(CORRUPTIONS):
+            which += f" ({', '.join(corruptions)})"
+        some = "all" if used == total else f"{used:,} evenly spread"
+        return (
+            f"{which} at 5 severities, made on the fly after the cut to the network's input; {some} of {total:,} "
+            "held-out images"
+        )
+
+    def _inference(self, tick: Any) -> InferenceOptions:
+        workers = self.data.workers() if self.options.workers is None else self.options.workers
+        return InferenceOptions(self.device, workers=workers, progress=tick)
 
 
-def _table(errors: Errors, result: Result) -> list[str]:
-    said = [] if result.evaluation == "robustness" else ["ImageNet-C:"]
+def _lines(errors: Errors, result: Result) -> list[str]:
+    head = [] if result.evaluation == "robustness" else ["ImageNet-C:"]
     sets = [name for name in result.counts if f"error_{name}" in result.numbers]
-    return [*said, *lines(errors), *(f"{result.numbers[f'error_{name}']:7.1%}  {name}" for name in sets)]
+    return [*head, *errors.lines(), *(f"{result.numbers[f'error_{name}']:7.1%}  {name}" for name in sets)]

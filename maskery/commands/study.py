@@ -22,9 +22,15 @@ class Cell:
     directory: Path
     note: str  # printed before the run is trained
 
+    def file(self, name: str) -> Path:
+        """Where results of the cell are written."""
+        return self.directory / "evals" / name
+
     def train(self, world: World) -> None:
         """Train the run, or resume it. KeyboardInterrupt when a signal stopped it, and `Diverged`."""
-        forget_compiled_code(world)
+        torch.compiler.reset()  # it gives up on code that was compiled for many networks
+        if world.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(world.device)
         notes = [self.note]
         resume = (self.directory / "config.yaml").exists()
         run = open_run(self.directory, notes.append).run if resume else self.run
@@ -46,10 +52,3 @@ def complete(
     except KeyboardInterrupt:
         return False
     return True
-
-
-def forget_compiled_code(world: World) -> None:
-    """Start a run as a new process would: the compiler gives up on code it has compiled for many networks."""
-    torch.compiler.reset()
-    if world.device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(world.device)

@@ -49,7 +49,7 @@ class ImageData:
         """Loader processes: the configured number, else a process's part of the cores; none on a CPU with a cache."""
         if self.config.workers is not None:
             return self.config.workers
-        if self.images.kept and not torch.cuda.is_available():
+        if self.images.memory and not torch.cuda.is_available():
             return 0
         available = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
         return max(1, min(16, available // processes))
@@ -120,16 +120,16 @@ def _fill_memory(
     fits = needed < budget
     if world.any(fits) if world else fits:  # machines may differ, and all processes have to take part
         with report.bar("decoding into memory") as tick:
-            images.keep(indices.tolist(), budget if fits else 0, tick, world)
+            images.keep_in_memory(indices.tolist(), budget if fits else 0, tick, world)
         unreadable = images.unreadable()
         check_unreadable(images.source.where, unreadable, len(indices), config.unreadable)
-        if images.kept:
+        if images.memory:
             report.say(
                 f"all {len(indices) - len(unreadable):,} images are decoded once and kept in memory "
-                f"({images.kept.nbytes / 1e9:.2f} GB)"
+                f"({images.memory.nbytes / 1e9:.2f} GB)"
             )
         else:
-            report.say(f"images are decoded each time they are seen: {images.not_kept}")
+            report.say(f"images are decoded each time they are seen: {images.not_in_memory}")
         return unreadable
     if config.memory:
         report.say(

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ..distributed import World
-from .decode.image import Encoded, Pages, open_image, picture
+from .decode.image import Encoded, Pages, decode_picture, open_image
 from .decode.picture import Picture
 from .decode.unreadable import Unreadable, reason
 from .memory_cache import Kept, Progress, keep
@@ -25,8 +25,8 @@ class Images:
     def __init__(self, source: Source, *, channels: int, bits: int, pages: Pages, min_side: int):
         self.source, self.channels, self.bits, self.min_side = source, channels, bits, min_side
         self.pages: Pages = pages
-        self.kept: Kept | None = None
-        self.not_kept = ""  # why
+        self.memory: Kept | None = None
+        self.not_in_memory = ""  # the reason for None
 
     def __len__(self) -> int:
         return len(self.source)
@@ -36,8 +36,8 @@ class Images:
 
     def open(self, i: int) -> Encoded | Picture:
         """Image i with its size; its pixels may still have to be decoded: `.at(detail).region(box, size)`."""
-        if self.kept is not None and i in self.kept:
-            return self.kept[i]
+        if self.memory is not None and i in self.memory:
+            return self.memory[i]
         try:
             data = self.source.read(i)
         except OSError as e:
@@ -50,14 +50,14 @@ class Images:
     def picture(self, i: int) -> Picture:
         """Image i, reduced as `min_side` says."""
         image = self.open(i)
-        return image if isinstance(image, Picture) else picture(image, self.min_side)
+        return image if isinstance(image, Picture) else decode_picture(image, self.min_side)
 
     def coloured(self, colour: Sequence[float]) -> Tensor:
         """[C, 1, 1] of the images' dtype: one colour, given in [0, 1]."""
         top, dtype = (255, torch.uint8) if self.bits == 8 else (65535, torch.uint16)
         return torch.tensor([round(top * c) for c in colour]).to(dtype)[:, None, None]
 
-    def keep(
+    def keep_in_memory(
         self, indices: Sequence[int], budget: float, progress: Progress | None = None, world: World | None = None
     ) -> bool:
         """Decode `indices` into memory that all processes of this machine share; they call this together.
@@ -65,7 +65,7 @@ class Images:
         False, and nothing is kept, when that would take more than `budget` bytes of the machine, or without shared
         memory: `not_kept` is the reason.
         """
-        self.kept, self.not_kept = keep(
+        self.memory, self.not_in_memory = keep(
             self.picture,
             indices,
             len(self),
@@ -75,8 +75,8 @@ class Images:
             expect=self.source.expect,
             progress=progress,
         )
-        return self.kept is not None
+        return self.memory is not None
 
     def unreadable(self) -> list[tuple[str, str]]:
         """(name, reason) of the images in memory that could not be read."""
-        return [(self.source.names[i], why) for i, why in sorted(self.kept.problems.items())] if self.kept else []
+        return [(self.source.names[i], why) for i, why in sorted(self.memory.problems.items())] if self.memory else []

@@ -13,7 +13,7 @@ from torch import Tensor
 from ..data.crops import to_float
 from ..data.dataset import ImageData
 from ..data.loader import Skips, centred
-from .metrics import multilabel, refuse_nan, scores
+from .metrics import check_finite, multilabel, scores
 
 Classify = Callable[[Tensor], Tensor]  # images [B, C, h, w] in [0, 1] on the device -> logits [B, M], or [B, L, M]
 
@@ -83,7 +83,7 @@ def streamed(
         if part["images"] is not None:
             with torch.no_grad(), torch.autocast(device.type, precision, enabled=precision != torch.float32):
                 logits = classify(to_float(part["images"], device)).float().cpu()
-            refuse_nan(logits, "logits", lambda i, every=every: str(names[int(every[i])]))
+            check_finite(logits, "logits", lambda i, every=every: str(names[int(every[i])]))
         yield Answers(logits, every, part["skipped"])
         if progress:
             progress(done, len(indices))

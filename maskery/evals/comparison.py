@@ -33,7 +33,7 @@ class Row:
 @dataclass(frozen=True)
 class Comparison:
     rows: tuple[Row, ...]
-    conclusions: tuple[str, ...]  # sentences; the first says whether pretraining paid off
+    reading: tuple[str, ...]  # sentences; the first says whether pretraining paid off
     measure: str  # the number they are about
 
     @property
@@ -62,7 +62,7 @@ class Comparison:
             for name in self.names:
                 differences = (row.above.get(baseline, {}).get(name) for row in self.rows)
                 text.append(line(name, (points(d) if d else "" for d in differences)))
-        return [*text, "", *self.conclusions]
+        return [*text, "", *self.reading]
 
 
 def compare_results(results: Sequence[Result], measure: str | None = None) -> Comparison:

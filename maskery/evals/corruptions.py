@@ -32,7 +32,7 @@ SMALLEST = 32  # pixels of a side
 _ELASTIC = ((488, 170.8, 24.4), (488, 19.52, 48.8), (12.2, 2.44, 4.88), (17.08, 2.44, 4.88), (29.28, 2.44, 4.88))
 
 
-def check(height: int, width: int, channels: int, bits: int) -> None:
+def check_corruptible(height: int, width: int, channels: int, bits: int) -> None:
     """ValueError in one line when such images cannot be corrupted, or the library is not there."""
     if importlib.util.find_spec("imagecorruptions") is None:
         raise ValueError(needs_extra("corrupting images", "imagecorruptions-imaug", "robustness"))
@@ -105,8 +105,8 @@ def _elastic(image: np.ndarray, severity: int, rng: np.random.Generator) -> np.n
 
 
 @contextlib.contextmanager
-def one_thread() -> Iterator[None]:
-    """OpenCV without its threads: loader processes that are forked while it has some hang when they use it."""
+def opencv_single_thread() -> Iterator[None]:
+    """Run OpenCV without its threads: loader processes that are forked while it has some hang when they use it."""
     import cv2
 
     before = cv2.getNumThreads()

@@ -1,7 +1,6 @@
-"""What a trained encoder is worth, and what its training took: the numbers that `maskery compare` puts side by side."""
+"""Accuracies of a trained encoder, and the time its training took: what `maskery compare` compares."""
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,22 +12,24 @@ from ..data.dataset import ImageData, spread
 from ..nn.vit import ViT
 from ..runs.metrics import complete_lines
 from .features import features
-from .knn import knn_of_features
-from .linear_probe import linear_probe
+from .inference_options import InferenceOptions
+from .knn import knn_accuracies
+from .linear_probe import probe_accuracy
 
 BANK, QUERIES = 10_000, 5_000  # images at most: training images that vote and train the probe, held-out ones
+LEAST_RATE = 0.05  # images per second are logged rounded to a tenth
 
 
 @dataclass(frozen=True)
-class Questions:
-    """Which images an encoder is asked about, the same for all encoders."""
+class ProbeImages:
+    """Images that encoders are measured on, the same for all."""
 
     bank: np.ndarray  # training images with labels
     queries: np.ndarray  # held-out images with labels
 
     @classmethod
-    def of(cls, data: ImageData) -> "Questions | str":
-        """The questions, or why there are none."""
+    def of(cls, data: ImageData) -> "ProbeImages | str":
+        """Choose the images; a sentence when there are none."""
         if data.labels is None:
             return "the images have no labels"
         bank, queries = (x[data.labels[x] >= 0] for x in (data.train, data.held_out))
@@ -39,36 +40,30 @@ class Questions:
         return cls(spread(bank, BANK), spread(queries, QUERIES))
 
 
-def standing(
-    encoder: ViT, data: ImageData, asked: Questions, workers: int, progress: Callable[[int, int], None] | None = None
-) -> dict[str, float]:
+def encoder_metrics(encoder: ViT, data: ImageData, images: ProbeImages, options: InferenceOptions) -> dict[str, float]:
     """Accuracies on held-out images: kNN and linear probe, on the mean patch token and on the class token."""
     assert data.labels is not None
-    bank, queries = (
-        features(encoder, data.images, which, workers=workers, progress=progress)
-        for which in (asked.bank, asked.queries)
-    )
-    numbers = knn_of_features(bank, queries, data.labels, len(data.classes))
+    bank, queries = (features(encoder, data.images, part, options) for part in (images.bank, images.queries))
+    numbers = knn_accuracies(bank, queries, data.labels, len(data.classes))
     device = encoder.mean.device
     y, truth = (torch.from_numpy(data.labels[x.indices]).to(device) for x in (bank, queries))
     for name in ("mean_patch", "class_token"):
-        x, asked_of = getattr(bank, name).to(device), getattr(queries, name).to(device)
-        numbers[f"linear_{name}"] = linear_probe(x, y, asked_of, truth, len(data.classes))
+        x, queries_x = getattr(bank, name).to(device), getattr(queries, name).to(device)
+        numbers[f"linear_{name}"] = probe_accuracy(x, y, queries_x, truth, len(data.classes))
     return numbers
 
 
-def course(run: Path, batch_size: int) -> dict[str, Any]:
-    """What a run's metrics.jsonl says: steps, training seconds, images per second, and `looks` with their seconds.
+def training_curve(run: Path, batch_size: int) -> dict[str, Any]:
+    """Steps, seconds and images per second of a run's training, and its periodic evaluations ("looks") over time.
 
-    Seconds of training alone: looks and checkpoints are not in the log's images per second.
+    The seconds are of training alone: images per second in the log exclude evaluations and checkpoints.
     """
-    facts = [json.loads(line) for line in complete_lines(run / "metrics.jsonl")]
+    entries = [json.loads(line) for line in complete_lines(run / "metrics.jsonl")]
     steps, seconds = [0], [0.0]
-    for line in (f for f in facts if "loss" in f):
-        rate = max(line["images_per_second"], 0.05)  # it is rounded to a tenth
-        seconds.append(seconds[-1] + (line["step"] - steps[-1]) * batch_size / rate)
-        steps.append(line["step"])
-    looks = [f | {"seconds": float(np.interp(f["step"], steps, seconds))} for f in facts if "loss" not in f]
+    for entry in (e for e in entries if "loss" in e):
+        seconds.append(seconds[-1] + _seconds(entry, steps[-1], batch_size))
+        steps.append(entry["step"])
+    looks = [e | {"seconds": float(np.interp(e["step"], steps, seconds))} for e in entries if "loss" not in e]
     return {
         "steps": steps[-1],
         "training_seconds": seconds[-1],
@@ -78,12 +73,16 @@ def course(run: Path, batch_size: int) -> dict[str, Any]:
 
 
 def seconds_per_step(run: Path, batch_size: int) -> float:
-    """Of a short run: its first third, when memory and compiler warm up, does not count."""
-    lines = [json.loads(line) for line in complete_lines(run / "metrics.jsonl")]
-    late = [f for f in lines if "loss" in f and f["t"] > 1 / 3 + 1e-9]
-    early = max((f["step"] for f in lines if "loss" in f and f["t"] <= 1 / 3 + 1e-9), default=0)
-    taken, before = 0.0, early
-    for line in late:
-        taken += (line["step"] - before) * batch_size / max(line["images_per_second"], 0.05)
-        before = line["step"]
-    return taken / (before - early)
+    """Mean over a short run without its first third, in which memory and compiler warm up."""
+    entries = [entry for line in complete_lines(run / "metrics.jsonl") if "loss" in (entry := json.loads(line))]
+    start = step = max((e["step"] for e in entries if e["t"] <= 1 / 3 + 1e-9), default=0)
+    seconds = 0.0
+    for entry in (e for e in entries if e["t"] > 1 / 3 + 1e-9):
+        seconds += _seconds(entry, step, batch_size)
+        step = entry["step"]
+    return seconds / (step - start)
+
+
+def _seconds(entry: dict[str, Any], step: int, batch_size: int) -> float:
+    """From `step` to a log entry."""
+    return (entry["step"] - step) * batch_size / max(entry["images_per_second"], LEAST_RATE)

@@ -3,8 +3,7 @@
 n images, D width
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -14,46 +13,46 @@ from ..data.crops import to_float
 from ..data.images import Images
 from ..data.loader import Skips, centred
 from ..nn.vit import ViT
+from .inference_options import DEFAULTS, InferenceOptions
 
 
 @dataclass(frozen=True)
 class Features:
-    """What an encoder says about the images that could be read."""
+    """Features of the images that could be read."""
 
     class_token: Tensor  # [n, D] float32, CPU
     mean_patch: Tensor  # [n, D] mean of the patch tokens
     indices: np.ndarray  # [n] which images of the source
     skipped: Skips
 
+    def subset(self, indices: np.ndarray) -> "Features":
+        """Features of those of `indices` that could be read."""
+        at = np.flatnonzero(np.isin(self.indices, indices))
+        rows = torch.from_numpy(at)
+        return Features(self.class_token[rows], self.mean_patch[rows], self.indices[at], [])
+
 
 @torch.no_grad()
-def features(
-    encoder: ViT,
-    images: Images,
-    indices: np.ndarray,
-    *,
-    batch: int | None = None,
-    workers: int = 0,
-    precision: torch.dtype = torch.float32,
-    progress: Callable[[int, int], None] | None = None,
-) -> Features:
-    """Class token and mean patch token after the last norm. ValueError when none of the images can be read."""
-    device = encoder.mean.device
-    batch = batch or (256 if device.type == "cuda" else 64)  # more falls out of a CPU's cache: 420 images/s, not 600
+def features(encoder: ViT, images: Images, indices: np.ndarray, options: InferenceOptions = DEFAULTS) -> Features:
+    """Class token and mean patch token after the last norm, on the encoder's device.
+
+    ValueError when none of the images can be read.
+    """
+    options = replace(options, device=encoder.mean.device)
+    batch = options.batch(cuda=256, cpu=64)  # more falls out of a CPU's cache: 420 images/s, not 600
     was_training = encoder.training
     encoder.eval()
     classes, means, read, skipped, done = [], [], [], [], 0
-    for part in centred(images, indices, encoder.config.image_size, batch, workers, device):
+    for part in centred(images, indices, encoder.config.image_size, batch, options.workers, options.device):
         skipped += part["skipped"]
         done += len(part["indices"]) + len(part["skipped"])
         if part["images"] is not None:
-            with torch.autocast(device.type, precision, enabled=precision != torch.float32):
-                class_token, patches = encoder(to_float(part["images"], device))
+            with options.autocast():
+                class_token, patches = encoder(to_float(part["images"], options.device))
             classes.append(class_token.float())
             means.append(patches.float().mean(1))
             read.append(part["indices"])
-        if progress:
-            progress(done, len(indices))
+        options.tick(done, len(indices))
     encoder.train(was_training)
     if not read:
         raise ValueError(f"{images.source.where}: none of the {len(indices)} images can be read")

@@ -1,15 +1,14 @@
-"""What an evaluation asks, of which weights and about which images, and how the answers are written.
+"""Evaluate frozen features of several encoders on the same images; write one result each.
 
-The same images are asked about for every candidate, and the same ones vote or are learned from. What is drawn under a
-seed is drawn from that seed: the labelled images of --labels and --shots, and random weights. Fixed weights are asked
-once when nothing else is drawn.
+What a seed draws depends on that seed alone: the labelled images of --labels and --shots, and random weights. Fixed
+weights are evaluated once when nothing else is drawn.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import stdev
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -24,183 +23,227 @@ from ..weights.locate import parse_where
 from .candidates import Candidate, candidates_of, open_images_for, reopen_for
 from .comparison import OF_THE_DATA, compare_results
 from .features import Features, features
-from .label_subset import Few
-from .label_subset import draws as few_draws
-from .metrics import refuse_nan
-from .results import Result, fingerprint, write, write_all
-from .splits import labelled, refuse_unseen, reported
-from .splits import overlap as find_overlap
-
-Measured = tuple[dict[str, float], dict[str, Any], Sequence[str]]  # numbers, tables, notes
-Measure = Callable[[Features, Features], Measured]  # of training and held-out images
+from .inference_options import InferenceOptions
+from .knn import TOKENS
+from .label_subset import Few, draws
+from .metrics import check_finite
+from .results import Result, fingerprint, write_result, write_results
+from .splits import labelled, overlap, refuse_unseen, reported
 
 
 @dataclass(frozen=True)
-class Asked:
-    where: Path
-    data: str
-    every: tuple[Candidate, ...]
-    encoders: Mapping[Candidate, ViT]  # of the fixed sides
-    opened: ImageData  # as the encoder of WHERE wants it
+class FrozenOptions:
+    """Options of evaluations that train no encoder."""
+
+    where: Path  # a run, a checkpoint, or weights from elsewhere: a directory, a file, timm:NAME (docs/weights.md)
+    data: str  # images with labels; a "test" or "val" split is held out, else a fraction by a hash of the name
+    json: Path | None = None  # write the numbers there as well (a run keeps its own in evals/); with --beside a list
+    # features: mean of the patch tokens, class token, both concatenated, or each of these
+    tokens: Literal["mean_patch", "class_token", "both", "all"] = "all"
+    labels: str | None = None  # use this fraction of the labels of each class only, like 1%
+    shots: int | None = None  # use so many labelled images of each class only
+    draws: int = 5  # how often the images of --labels or --shots are drawn
+    seed: int = 0  # of the first draw; the others count up from it
+    overlap: bool = True  # look for held-out images that are training images too
+    beside: tuple[str, ...] = ()  # what to compare with: random, start (what the run started from), other weights
+    # random initialisations of --beside random; with --labels or --shots each draw has its own anyway
+    seeds: int = 1
+    images: ImagesConfig = field(default_factory=ImagesConfig)  # how the data is read
+
+    @property
+    def token_names(self) -> tuple[str, ...]:
+        return TOKENS if self.tokens == "all" else (self.tokens,)
+
+
+@dataclass(frozen=True)
+class Scores:
+    numbers: dict[str, float]
+    tables: dict[str, Any] = field(default_factory=dict)
+    notes: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Metric:
+    """What is measured of features."""
+
+    evaluation: str  # "knn", "quick_probe"
+    protocol: str
+    score: Callable[[Features, Features], Scores]  # of training and held-out images
+
+
+@dataclass(frozen=True)
+class FrozenEvaluation:
+    """Opened weights and images, and which of the images are used under each seed."""
+
+    options: FrozenOptions
+    candidates: tuple[Candidate, ...]
+    encoders: Mapping[Candidate, ViT]  # of fixed weights
+    data: ImageData  # as the encoder of WHERE was trained
     train: np.ndarray  # training images with labels
-    held_out: np.ndarray  # likewise
+    held_out: np.ndarray  # held-out images with labels
     training: Mapping[int, np.ndarray]  # seed -> training images whose labels are used
-    few: str  # which labels are drawn, in words; "": all are used, so none is
+    subset: str  # which labels are drawn, in words; "": all are used
     notes: tuple[str, ...]
     device: torch.device
+    terminal: Terminal
 
     @property
     def own(self) -> Candidate:
-        return next(candidate for candidate in self.every if candidate.where == self.where)
+        """The candidate at WHERE."""
+        return next(candidate for candidate in self.candidates if candidate.where == self.options.where)
+
+    def run(self, metric: Metric) -> dict[str, float]:
+        """Score every candidate, write and print the numbers; return those of WHERE."""
+        directory, results = parse_where(self.options.where).path, {}
+        for candidate in self.candidates:
+            results[candidate] = self._result(candidate, metric)
+            write_result(results[candidate], directory)  # at once: the next candidate may take long, or fail
+        every = list(results.values())
+        if self.options.json:
+            write_results(every, self.options.json)
+        for note in dict.fromkeys(note for result in every for note in result.notes):
+            self.terminal.say(note)
+        print(*(compare_results(every).lines() if len(every) > 1 else _lines(every[0])), sep="\n")
+        return dict(results[self.own].numbers)
+
+    def _result(self, candidate: Candidate, metric: Metric) -> Result:
+        fixed, notes = self.encoders.get(candidate), list(self.notes)
+        data, shown = self._images(candidate, notes)
+        by_seed, tables, queries = {}, {}, 0
+        for seed, bank, held_out in self._features(candidate, data, notes):
+            scores = metric.score(bank, held_out)
+            by_seed[seed], queries = scores.numbers, len(held_out.indices)
+            notes += scores.notes
+            for name, table in scores.tables.items():
+                tables.setdefault(name, {})[str(seed)] = table
+        return Result.repeated(
+            by_seed,
+            evaluation=metric.evaluation,
+            protocol=metric.protocol + (f", {self.subset}" if self.subset else ""),
+            data=self.options.data,
+            fingerprint=fingerprint(data.images.source, self.train, self.held_out),
+            weights=str(candidate.where or f"random, like {self.options.where}"),
+            of=candidate.label,
+            drawn=bool(self.subset) or not fixed,
+            counts={"bank": min(map(len, self.training.values())), "queries": queries, "classes": len(data.classes)},
+            shown=shown,
+            notes=list(dict.fromkeys(notes)),
+            tables=tables,
+            device=str(self.device),
+        )
+
+    def _images(self, candidate: Candidate, notes: list[str]) -> tuple[ImageData, str]:
+        """Images as the candidate was trained on them, and their shape; a shape unlike WHERE's is noted."""
+        usual, encoder = self.encoders[self.own].config, self.encoders.get(candidate)
+        data, config = self.data, encoder.config if encoder else usual
+        if encoder and candidate.where and candidate != self.own:
+            data = reopen_for(encoder, candidate.where, data)
+        shown, usually = (f"{c.channels} x {c.image_size[0]} x {c.image_size[1]}" for c in (config, usual))
+        if shown != usually:
+            notes.append(f"{candidate.label} is shown {shown} (channels x height x width), {self.own.label} {usually}")
+        return data, shown
+
+    def _features(
+        self, candidate: Candidate, data: ImageData, notes: list[str]
+    ) -> Iterator[tuple[int, Features, Features]]:
+        """Yield (seed, training features, held-out features); those of fixed weights are made once."""
+        fixed = self.encoders.get(candidate)
+        if fixed:
+            seeds = list(self.training) if self.subset else list(self.training)[:1]
+            needed = np.unique(np.concatenate([self.training[seed] for seed in seeds]))
+            bank, held_out = self._both(fixed, candidate, data, needed, notes)
+            for seed in seeds:
+                yield seed, bank.subset(self.training[seed]), held_out
+        else:
+            for seed, indices in self.training.items():
+                encoder = candidate.load(self.encoders[self.own].config, seed)
+                yield seed, *self._both(encoder, candidate, data, indices, notes)
+
+    def _both(
+        self, encoder: ViT, candidate: Candidate, data: ImageData, train: np.ndarray, notes: list[str]
+    ) -> tuple[Features, Features]:
+        """Features of training and held-out images."""
+        encoder, names, made = encoder.to(self.device), data.images.source.names, []
+        for words, indices in (("training images", train), ("held-out images", self.held_out)):
+            with self.terminal.bar(f"{candidate.label}: {words}") as tick:
+                options = InferenceOptions(workers=data.workers(), progress=tick)
+                part = features(encoder, data.images, indices, options)
+            for values in (part.mean_patch, part.class_token):
+                check_finite(
+                    values, f"{self.options.data}: features", lambda i, part=part: str(names[int(part.indices[i])])
+                )
+            if part.skipped:
+                name, reason = part.skipped[0]
+                notes.append(f"{len(part.skipped)} images could not be read and are left out ({name}: {reason})")
+            made.append(part)
+        return made[0], made[1]
 
 
-def ask(
-    where: Path,
-    data: str,
-    few: Few | None,
-    draws: int,
-    seed: int,
-    overlap: bool,
-    beside: Sequence[str],
-    seeds: int,
-    images: ImagesConfig,
-) -> Asked:
-    """Open all weights and the data. ValueError in one line for what cannot be asked."""
-    every, terminal = candidates_of(where, beside), Terminal()
-    random = any(candidate.where is None for candidate in every)
-    for name, value in (("draws", draws), ("seeds", seeds)):
+def open_evaluation(options: FrozenOptions) -> FrozenEvaluation:
+    """Open all weights and the images. ValueError for what cannot be evaluated."""
+    subset, terminal = Few.of(options.labels, options.shots), Terminal()
+    candidates = candidates_of(options.where, options.beside)
+    random = any(candidate.where is None for candidate in candidates)
+    _check_repeats(options, random)
+    seeds = range(options.seed, options.seed + (max(options.draws, options.seeds) if subset else options.seeds))
+    encoders = {candidate: load_encoder(candidate.where) for candidate in candidates if candidate.where is not None}
+    own = next(encoder for candidate, encoder in encoders.items() if candidate.where == options.where)
+    data = open_images_for(own, options.where, options.data, options.images, terminal)
+    train, held_out = _labelled_images(data, options.data, subset)
+    training, notes = dict.fromkeys(seeds, train), []
+    if subset:
+        assert data.labels is not None
+        drawn = draws(data.labels, train, data.classes, subset, seeds)
+        training, notes = {draw.seed: draw.indices for draw in drawn}, [*drawn[0].notes]
+    if options.overlap:
+        with terminal.bar("comparing files") as tick:
+            same = overlap(data.images.source, train, data.images.source, held_out, tick).sentence()
+        notes += [same] if same else []
+    if random and len(seeds) < 3:
+        notes.append("from --seeds 3 on it can be told what the spread of random initialisations explains")
+    words = f"{subset}, {len(seeds)} draws" if subset else ""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return FrozenEvaluation(
+        options, candidates, encoders, data, train, held_out, training, words, tuple(notes), device, terminal
+    )
+
+
+def _check_repeats(options: FrozenOptions, random: bool) -> None:
+    for name, value in (("draws", options.draws), ("seeds", options.seeds)):
         if value < 1:
             raise ValueError(f"{name} is {value}: at least 1")
-    if seeds > 1 and not random:
-        raise ValueError(f"seeds is {seeds}: so many random initialisations, but none is compared (--beside random)")
-    repeats = range(seed, seed + (max(draws, seeds) if few else seeds))
-    encoders = {candidate: load_encoder(candidate.where) for candidate in every if candidate.where is not None}
-    own = next(encoder for candidate, encoder in encoders.items() if candidate.where == where)
-    opened = open_images_for(own, where, data, images, terminal)
-    source, train = opened.images.source, opened.train
-    held_out, _ = reported(source, opened.held_out)
-    if opened.labels is None and opened.multi_hot is None:
-        raise ValueError(f"{data}: it has no labels: class folders, or a label column")
+    if options.seeds > 1 and not random:
+        raise ValueError(
+            f"seeds is {options.seeds}: so many random initialisations, but none is compared (--beside random)"
+        )
+
+
+def _labelled_images(data: ImageData, where: str, subset: Few | None) -> tuple[np.ndarray, np.ndarray]:
+    """Training and held-out images with labels. ValueError when there are none, or they do not fit together."""
+    train, (held_out, _) = data.train, reported(data.images.source, data.held_out)
+    if data.labels is None and data.multi_hot is None:
+        raise ValueError(f"{where}: it has no labels: class folders, or a label column")
     if not len(held_out):
-        raise ValueError(f"{data}: nothing is held out, so there is nothing to classify; set --images.holdout")
-    if opened.multi_hot is not None:
-        if few:
-            raise ValueError(f"{data}: --labels and --shots are for one label an image, these have several")
-        train, held_out = (which[annotated(opened.multi_hot[which])] for which in (train, held_out))
-        if not len(train) or not len(held_out):
-            raise ValueError(f"{data}: {len(train)} training and {len(held_out)} held-out images have labels")
-    else:
-        train = labelled(opened.labels, train, opened.classes, f"{data}: training images")
-        held_out = labelled(opened.labels, held_out, opened.classes, f"{data}: held-out images", several=False)
-        assert opened.labels is not None
-        refuse_unseen(opened.labels, train, held_out, opened.classes, data)
-    training, notes = dict.fromkeys(repeats, train), []
-    if few:
-        assert opened.labels is not None
-        drawn = few_draws(opened.labels, train, opened.classes, few, repeats)
-        training, notes = {d.seed: d.indices for d in drawn}, [*drawn[0].notes]
-    if overlap:
-        with terminal.bar("comparing files") as tick:
-            same = find_overlap(source, train, source, held_out, tick).sentence()
-        notes += [same] if same else []
-    if random and len(repeats) < 3:
-        notes.append("from --seeds 3 on it can be told what the spread of random initialisations explains")
-    words = f"{few}, {len(repeats)} draws" if few else ""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return Asked(where, data, every, encoders, opened, train, held_out, training, words, tuple(notes), device)
-
-
-def answered(asked: Asked, measure: Measure, evaluation: str, protocol: str, json: Path | None) -> dict[str, float]:
-    """Measure every candidate, write and print the numbers; returns those of WHERE."""
-    protocol += f", {asked.few}" if asked.few else ""
-    place, terminal, results = parse_where(asked.where).path, Terminal(), {}
-    for candidate in asked.every:
-        results[candidate] = _result(asked, candidate, measure, evaluation, protocol, terminal)
-        write(results[candidate], place)  # at once: the next candidate may take long, or fail
-    found = list(results.values())
-    if json:
-        write_all(found, json) if len(found) > 1 else write(found[0], None, json)
-    for note in dict.fromkeys(note for result in found for note in result.notes):
-        terminal.say(note)
-    for line in compare_results(found).lines() if len(found) > 1 else _lines(found[0]):
-        print(line)
-    return dict(results[asked.own].numbers)
-
-
-def _result(
-    asked: Asked, candidate: Candidate, measure: Measure, evaluation: str, protocol: str, terminal: Terminal
-) -> Result:
-    like, opened, notes = asked.encoders[asked.own].config, asked.opened, list(asked.notes)
-    fixed = asked.encoders.get(candidate)
-    config = fixed.config if fixed else like
-    if fixed and candidate.where and candidate != asked.own:
-        opened = reopen_for(fixed, candidate.where, opened)
-    shown, usual = (f"{c.channels} x {c.image_size[0]} x {c.image_size[1]}" for c in (config, like))
-    notes += [f"{candidate.label} is shown {shown} (channels x height x width), {asked.own.label} {usual}"] * (
-        shown != usual
-    )
-    seeds = list(asked.training)[: None if asked.few or not fixed else 1]
-    by_seed, tables, bank, held_out = {}, {}, None, None
-    for seed in seeds:
-        who = asked.training[seed]
-        if bank is None or held_out is None or not fixed:
-            encoder = (fixed or candidate.load(like, seed)).to(asked.device)
-            needed = np.unique(np.concatenate([asked.training[s] for s in seeds])) if fixed else who
-            bank, held_out = (
-                _features(encoder, opened, which, f"{candidate.label}: {what}", asked.data, terminal, notes)
-                for what, which in (("training images", needed), ("held-out images", asked.held_out))
-            )
-        by_seed[seed], found, said = measure(_part(bank, who), held_out)
-        notes += said
-        for name, table in found.items():
-            tables.setdefault(name, {})[str(seed)] = table
-    assert held_out is not None
-    return Result.repeated(
-        by_seed,
-        evaluation=evaluation,
-        protocol=protocol,
-        data=asked.data,
-        fingerprint=fingerprint(opened.images.source, asked.train, asked.held_out),
-        weights=str(candidate.where or f"random, like {asked.where}"),
-        of=candidate.label,
-        drawn=bool(asked.few) or not fixed,
-        counts={
-            "bank": min(map(len, asked.training.values())),
-            "queries": len(held_out.indices),
-            "classes": len(opened.classes),
-        },
-        shown=shown,
-        notes=list(dict.fromkeys(notes)),
-        tables=tables,
-        device=str(asked.device),
-    )
-
-
-def _features(
-    encoder: ViT, opened: ImageData, which: np.ndarray, what: str, data: str, terminal: Terminal, notes: list[str]
-) -> Features:
-    with terminal.bar(what) as tick:
-        found = features(encoder, opened.images, which, workers=opened.workers(), progress=tick)
-    for values in (found.mean_patch, found.class_token):
-        refuse_nan(values, f"{data}: features", lambda i: str(opened.images.source.names[int(found.indices[i])]))
-    if found.skipped:
-        name, reason = found.skipped[0]
-        notes.append(f"{len(found.skipped)} images could not be read and are left out ({name}: {reason})")
-    return found
-
-
-def _part(found: Features, who: np.ndarray) -> Features:
-    """Those of the features that are of `who`."""
-    at = np.flatnonzero(np.isin(found.indices, who))
-    rows = torch.from_numpy(at)
-    return Features(found.class_token[rows], found.mean_patch[rows], found.indices[at], [])
+        raise ValueError(f"{where}: nothing is held out, so there is nothing to classify; set --images.holdout")
+    if data.multi_hot is None:
+        train = labelled(data.labels, train, data.classes, f"{where}: training images")
+        held_out = labelled(data.labels, held_out, data.classes, f"{where}: held-out images", several=False)
+        assert data.labels is not None
+        refuse_unseen(data.labels, train, held_out, data.classes, where)
+        return train, held_out
+    if subset:
+        raise ValueError(f"{where}: --labels and --shots are for one label an image, these have several")
+    train, held_out = (indices[annotated(data.multi_hot[indices])] for indices in (train, held_out))
+    if not len(train) or not len(held_out):
+        raise ValueError(f"{where}: {len(train)} training and {len(held_out)} held-out images have labels")
+    return train, held_out
 
 
 def _lines(result: Result) -> list[str]:
     """The numbers of one candidate for a console."""
-    said = []
+    text = []
     for name, value in result.numbers.items():
-        each = [found[name] for found in result.by_seed.values()]
-        spread = f" ± {stdev(each):.2%}" if len(each) > 1 and name not in OF_THE_DATA else ""
-        said.append(f"{name.replace('_', ' '):25} {value:6.2%}{spread}")
-    return [*said, f"{result.counts['bank']:,} training and {result.counts['queries']:,} held-out images"]
+        values = [numbers[name] for numbers in result.by_seed.values()]
+        spread = f" ± {stdev(values):.2%}" if len(values) > 1 and name not in OF_THE_DATA else ""
+        text.append(f"{name.replace('_', ' '):25} {value:6.2%}{spread}")
+    return [*text, f"{result.counts['bank']:,} training and {result.counts['queries']:,} held-out images"]

@@ -27,7 +27,7 @@ LISTS = {
 
 
 @dataclass(frozen=True)
-class Subset:
+class SharedClasses:
     """The classes that a folder of images and a classifier share."""
 
     columns: np.ndarray  # [S] of the classifier's logits, in the order of the folder's classes
@@ -64,7 +64,7 @@ def wordnet_ids(classes: Sequence[str]) -> tuple[str, ...]:
     )
 
 
-def subset(folders: Sequence[str], classes: Sequence[str], where: str | Path) -> Subset:
+def shared_classes(folders: Sequence[str], classes: Sequence[str], where: str | Path) -> SharedClasses:
     """How the class folders at `where` fit the classes of a classifier. ValueError when they share none."""
     known = {name: i for i, name in enumerate(wordnet_ids(classes))}
     shared = [name for name in folders if name in known]
@@ -76,7 +76,8 @@ def subset(folders: Sequence[str], classes: Sequence[str], where: str | Path) ->
     note += f" among the classifier's {len(classes)}; the classifier chooses among these {len(shared)}"
     if len(shared) < len(folders):
         note += "; images of other classes are left out, so the number cannot be compared with published ones"
-    return Subset(np.array([known[name] for name in shared]), np.array([place.get(name, -1) for name in folders]), note)
+    columns, position = [known[name] for name in shared], [place.get(name, -1) for name in folders]
+    return SharedClasses(np.array(columns), np.array(position), note)
 
 
 def recognised(folders: Sequence[str]) -> str | None:
@@ -84,7 +85,7 @@ def recognised(folders: Sequence[str]) -> str | None:
     return next((name for name in LISTS if set(ids_of(name)) == set(folders)), None)
 
 
-def imagenet_c(root: Path) -> dict[tuple[str, int], Path]:
+def imagenet_c_folders(root: Path) -> dict[tuple[str, int], Path]:
     """{(corruption, severity): folder of class folders} below `root`, as ImageNet-C is unpacked.
 
     A corruption lies in `root` or one folder deeper (root/blur/defocus_blur/3). ValueError when there is none.

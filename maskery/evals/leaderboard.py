@@ -76,7 +76,7 @@ def cell(row: Mapping[str, Any], name: str) -> str:
     return f"{mean:,.0f}" if name == "images_per_second" and mean >= 10 else f"{mean:.1f}"
 
 
-def conclusions(start: str, results: ByMethod) -> list[str]:
+def reading(start: str, results: ByMethod) -> list[str]:
     """Say which method is first by each measure, and whether that is more than noise.
 
     Methods are ranked by the seeds that all of them have, if there are any.

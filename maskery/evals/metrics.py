@@ -1,6 +1,9 @@
-"""Numbers of a classifier from its logits and the truth. Pure functions; equal to scikit-learn's where it has them.
+"""Metrics of a classifier from its logits and the truth.
 
-n images, M classes. What is not defined (the recall of a class without images) is NaN, never a silent 0.
+They agree with scikit-learn's to rounding; these stay because recorded numbers must not change in the last digit, and
+because equal logits have one order. What is not defined (the recall of a class without images) is NaN, never 0.
+
+n images, M classes
 """
 
 import math
@@ -33,27 +36,28 @@ class PerClass:
 
 
 def scores(logits: Tensor, labels: Tensor, name: Callable[[int], str] | None = None) -> dict[str, float]:
-    """Top-1, top-5 (from 6 classes on), balanced accuracy, calibration error and the share of the largest class.
+    """Top-1, top-5 (from 6 classes on), balanced accuracy, calibration error and the fraction of the largest class.
 
-    `name` gives the name of image i for a message. ValueError in one line for NaN, for labels outside
-    the classes, and for no images at all.
+    `name` gives the name of image i for a message. ValueError for NaN, for labels outside the classes, for no images.
     """
-    refuse(logits, labels, name)
-    right = rank(logits, labels)
-    counts = torch.bincount(labels, minlength=logits.shape[1])
-    numbers = {"top1": float((right < 1).double().mean())}
-    if logits.shape[1] > 5:  # of five classes or fewer every image is among the first five
-        numbers["top5"] = float((right < 5).double().mean())
-    numbers["balanced_accuracy"] = balanced_accuracy(confusion(logits.argmax(1), labels, logits.shape[1]))
-    numbers["calibration_error"] = calibration_error(logits, labels)
-    numbers["largest_class"] = float(counts.max() / counts.sum())
-    return numbers
+    check_logits(logits, labels, name)
+    classes, counts = logits.shape[1], torch.bincount(labels)
+    return top_k(rank(logits, labels), classes) | {
+        "balanced_accuracy": balanced_accuracy(confusion(logits.argmax(1), labels, classes)),
+        "calibration_error": calibration_error(logits, labels),
+        "largest_class": float(counts.max() / counts.sum()),
+    }
+
+
+def top_k(ranks: Tensor, classes: int) -> dict[str, float]:
+    """Top-1 and top-5 accuracy from `rank`; of five classes or fewer every image is among the first five."""
+    return {f"top{k}": float((ranks < k).double().mean()) for k in (1, 5) if k == 1 or classes > k}
 
 
 def rank(logits: Tensor, labels: Tensor) -> Tensor:
     """[n] int64: how many classes come before the true one, 0 = it is first. Of equal logits the lower class is first.
 
-    So top-k accuracy is the share of ranks below k, and top-1 agrees with `argmax`.
+    So top-k accuracy is the fraction of ranks below k, and top-1 agrees with `argmax`.
     """
     own = logits.gather(1, labels[:, None])
     lower = torch.arange(logits.shape[1], device=logits.device) < labels[:, None]
@@ -97,9 +101,9 @@ def average_precision(values: Tensor, positive: Tensor) -> float:
     order = values.argsort(descending=True)
     ordered, hits = values[order], positive[order].double().cumsum(0)
     last = torch.cat([ordered[1:] != ordered[:-1], ordered.new_ones(1, dtype=torch.bool)])  # of each threshold
-    found, taken = hits[last], torch.arange(1, len(values) + 1, device=values.device)[last]
-    gained = torch.diff(found, prepend=found.new_zeros(1)) / hits[-1]
-    return float((gained * found / taken).sum())
+    hits, taken = hits[last], torch.arange(1, len(values) + 1, device=values.device)[last]
+    recall_gain = torch.diff(hits, prepend=hits.new_zeros(1)) / hits[-1]
+    return float((recall_gain * hits / taken).sum())
 
 
 def multilabel(logits: Tensor, labels: Tensor) -> tuple[dict[str, float], list[float]]:
@@ -111,7 +115,7 @@ def multilabel(logits: Tensor, labels: Tensor) -> tuple[dict[str, float], list[f
         raise ValueError(
             f"labels are {list(labels.shape)}, logits {list(logits.shape)}: both have to be [images, classes]"
         )
-    refuse_nan(logits, "logits")
+    check_finite(logits, "logits")
     if not bool(((labels == 0) | (labels == 1)).all()):
         raise ValueError("labels hold something else than 0 and 1")
     each = [average_precision(logits[:, c], labels[:, c] == 1) for c in range(logits.shape[1])]
@@ -121,7 +125,7 @@ def multilabel(logits: Tensor, labels: Tensor) -> tuple[dict[str, float], list[f
     return {"map": math.fsum(defined) / len(defined), "classes_with_images": float(len(defined))}, each
 
 
-def refuse(logits: Tensor, labels: Tensor, name: Callable[[int], str] | None = None) -> None:
+def check_logits(logits: Tensor, labels: Tensor, name: Callable[[int], str] | None = None) -> None:
     """ValueError when logits [n, M] and labels [n] cannot be compared."""
     if logits.ndim != 2 or labels.shape != logits.shape[:1]:
         raise ValueError(
@@ -129,7 +133,7 @@ def refuse(logits: Tensor, labels: Tensor, name: Callable[[int], str] | None = N
         )
     if not len(labels):
         raise ValueError("there are no images to measure")
-    refuse_nan(logits, "logits", name)
+    check_finite(logits, "logits", name)
     if int(labels.min()) < 0 or int(labels.max()) >= logits.shape[1]:
         raise ValueError(
             f"labels go from {int(labels.min())} to {int(labels.max())}, the classifier has {logits.shape[1]} classes "
@@ -137,7 +141,7 @@ def refuse(logits: Tensor, labels: Tensor, name: Callable[[int], str] | None = N
         )
 
 
-def refuse_nan(rows: Tensor, what: str, name: Callable[[int], str] | None = None) -> None:
+def check_finite(rows: Tensor, what: str, name: Callable[[int], str] | None = None) -> None:
     """ValueError when one of the rows [n, ...] holds a NaN or an infinite number, naming the first."""
     bad = torch.cat([~torch.isfinite(part).flatten(1).all(1) for part in rows.split(65536)])
     if bool(bad.any()):

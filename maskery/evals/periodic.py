@@ -1,10 +1,11 @@
-"""What is looked at while a run goes on: held-out losses under fixed masks, features, kNN, a strip of the same images.
+"""Periodic evaluation while a run goes on: held-out losses under fixed masks, features, kNN, a strip of pictures.
 
-The same images, crops and masks every time, so that the numbers and pictures of different steps can be compared.
+Images, crops and masks are the same every time, so that numbers and pictures of different steps can be compared.
 """
 
 import json
 from collections import Counter
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,92 +21,120 @@ from ..objective import Batch, Objective
 from ..outputs import write_file
 from ..pictures.strip import strip
 from .features import features
-from .knn import knn_of_features
+from .inference_options import InferenceOptions
+from .knn import knn_accuracies
 from .rank import effective_rank, feature_spread
 
 MASK_SEED = 20_220_619
 BASELINES = "baselines.json"  # in the run directory
 
 
-@torch.no_grad()
-def look(
-    objective: Objective,
-    data: ImageData,
-    watch: WatchConfig,
-    step: int,
-    t: float,
-    out: Path,
-    precision: torch.dtype,
-    workers: int,
-) -> dict[str, float]:
-    """Numbers of the network as it is now; writes `samples/step-XXXXXXXX.png`, and the first time `baselines.json`."""
-    device = next(objective.parameters()).device
-    size = objective.encoder.config.image_size
-    names = objective.views(Crop())
-    was_training = objective.training
-    objective.eval()
-    numbers: dict[str, float] = {}
+@dataclass(frozen=True)
+class PeriodicEvaluation:
+    objective: Objective
+    data: ImageData
+    watch: WatchConfig
+    out: Path  # the run directory
+    options: InferenceOptions  # on the objective's device
 
-    if len(data.held_out) and not objective.labelled:  # the batch is fixed too: masks are drawn for a whole batch
-        torch.manual_seed(MASK_SEED)
+    @torch.no_grad()
+    def run(self, step: int, t: float) -> dict[str, float]:
+        """Measure the network as it is now; write `samples/step-XXXXXXXX.png`, and once `baselines.json`."""
+        objective, data, watch = self.objective, self.data, self.watch
+        was_training = objective.training
+        objective.eval()
+        numbers: dict[str, float] = {}
+        if len(data.held_out) and not objective.labelled:
+            numbers |= self._held_out_losses(t)
+        if watch.pictures:
+            self._write_strip(step, t)
+        if objective.labelled:
+            numbers |= objective.validate(data, watch.held_out, self.options.precision, self.options.workers)
+        else:
+            numbers |= self._feature_metrics()
+        objective.train(was_training)
+        return numbers
+
+    def _held_out_losses(self, t: float) -> dict[str, float]:
+        """Mean losses of held-out images; the first time also `baselines.json`."""
+        objective, device, size = self.objective, self.options.device, self.objective.encoder.config.image_size
         totals: Counter[str] = Counter()
-        guessed: Counter[tuple[str, ...]] = Counter()
-        count, first = 0, not (out / BASELINES).exists()
-        for part in centred(data.images, spread(data.held_out, watch.held_out), size, 64, workers, device):
+        baselines: Counter[tuple[str, ...]] = Counter()
+        count, first = 0, not (self.out / BASELINES).exists()
+        indices = spread(self.data.held_out, self.watch.held_out)
+        torch.manual_seed(MASK_SEED)
+        for part in centred(self.data.images, indices, size, 64, self.options.workers, device):
             if part["images"] is None:
                 continue
             image = whole_groups(to_float(part["images"], device), objective.micro_batch_multiple)
-            with torch.autocast(device.type, precision, enabled=precision != torch.float32):
-                batch = objective.sample(dict.fromkeys(names, image), t)
+            with self.options.autocast():
+                batch = self._sample(image, {}, t)  # masks depend on the whole batch, so its size is fixed too
                 losses = objective(batch, t)
             totals.update({f"held_out_{name}": float(value) * len(image) for name, value in losses.items()})
-            guessed.update(scale(objective, image, batch, len(image)) if first else {})
+            baselines.update(_baseline_sums(objective, image, batch) if first else {})
             count += len(image)
-        numbers |= {name: total / count for name, total in totals.items()}
         if first and count:
-            write_file(
-                out / BASELINES, json.dumps(tree(guessed, count) | {"held_out": len(data.held_out)}, indent=1).encode()
-            )
+            facts = _means(baselines, count) | {"held_out": len(self.data.held_out)}
+            write_file(self.out / BASELINES, json.dumps(facts, indent=1).encode())
+        return {name: total / count for name, total in totals.items()}
 
-    if watch.pictures:
-        shown = spread(data.held_out if len(data.held_out) else data.train, watch.pictures)
+    def _write_strip(self, step: int, t: float) -> None:
+        """Pictures of the same few images."""
+        data, device, size = self.data, self.options.device, self.objective.encoder.config.image_size
+        shown = spread(data.held_out if len(data.held_out) else data.train, self.watch.pictures)
         part = next(iter(centred(data.images, shown, size, len(shown), device=device)))
-        if part["images"] is not None:
-            torch.manual_seed(MASK_SEED)
-            image = whole_groups(to_float(part["images"], device), objective.micro_batch_multiple)
-            beside = objective.picture_targets(data, part["indices"][: len(image)])
-            batch = objective.sample(dict.fromkeys(names, image) | beside, t)
-            which = "held-out images" if len(data.held_out) else "training images (nothing is held out)"
-            title = f"step {step}: {which}, always the same images and draws"
-            samples = out / "samples"
-            samples.mkdir(exist_ok=True)
-            strip(objective.picture(batch), samples / f"step-{step:08d}.png", title)
+        if part["images"] is None:
+            return
+        torch.manual_seed(MASK_SEED)
+        image = whole_groups(to_float(part["images"], device), self.objective.micro_batch_multiple)
+        targets = self.objective.picture_targets(data, part["indices"][: len(image)])
+        which = "held-out images" if len(data.held_out) else "training images (nothing is held out)"
+        title = f"step {step}: {which}, always the same images and draws"
+        samples = self.out / "samples"
+        samples.mkdir(exist_ok=True)
+        strip(self.objective.picture(self._sample(image, targets, t)), samples / f"step-{step:08d}.png", title)
 
-    if objective.labelled:
-        numbers |= objective.validate(data, watch.held_out, precision, workers)
-    else:
-        numbers |= of_features(objective, data, watch, precision, workers)
-    objective.train(was_training)
-    return numbers
+    def _sample(self, image: Tensor, targets: Batch, t: float) -> Batch:
+        """A batch in which all views are the same images."""
+        return self.objective.sample(dict.fromkeys(self.objective.views(Crop()), image) | targets, t)
+
+    def _feature_metrics(self) -> dict[str, float]:
+        """Rank and spread of held-out features; kNN accuracy where there are labels."""
+        data, watch, encoder = self.data, self.watch, self.objective.encoder
+        options = replace(self.options, batch_size=None, progress=None)
+        if data.labels is not None:
+            train, held_out = (x[data.labels[x] >= 0] for x in (data.train, data.held_out))
+            if len(train) and len(held_out):
+                bank = features(encoder, data.images, spread(train, watch.knn_bank), options)
+                queries = features(encoder, data.images, spread(held_out, watch.knn_queries), options)
+                numbers = knn_accuracies(bank, queries, data.labels, len(data.classes))
+                return numbers | _rank_metrics(queries.mean_patch)
+        if len(data.held_out) < 2 or watch.held_out < 2:
+            return {}
+        return _rank_metrics(features(encoder, data.images, spread(data.held_out, watch.held_out), options).mean_patch)
 
 
-def scale(objective: Objective, image: Tensor, batch: Batch, count: int) -> dict[tuple[str, ...], float]:
-    """What guesses would lose on a batch, and what its images are like, times `count`."""
-    guesses, x = objective.trivial_baselines(batch), objective.encoder.normalise(image)
-    found = {("guesses", loss, words): v for loss, by in guesses.items() for words, v in by.items()}
-    facts = image_facts(x, objective.encoder.config.patch_size)
-    return {keys: value * count for keys, value in (found | {(name,): v for name, v in facts.items()}).items()}
+def _rank_metrics(mean_patch: Tensor) -> dict[str, float]:
+    return {"effective_rank": effective_rank(mean_patch), "feature_spread": feature_spread(mean_patch)}
 
 
-def tree(totals: Counter[tuple[str, ...]], count: int) -> dict[str, Any]:
-    """Means over `count` images of totals by path."""
-    made: dict[str, Any] = {"images": count}
-    for (*path, name), total in totals.items():
-        place = made
+def _baseline_sums(objective: Objective, image: Tensor, batch: Batch) -> dict[tuple[str, ...], float]:
+    """Losses of trivial baselines on a batch, and statistics of its images, times the number of images."""
+    by_loss, x = objective.trivial_baselines(batch), objective.encoder.normalise(image)
+    values = {("guesses", loss, name): value for loss, by_name in by_loss.items() for name, value in by_name.items()}
+    values |= {(name,): value for name, value in image_facts(x, objective.encoder.config.patch_size).items()}
+    return {path: value * len(image) for path, value in values.items()}
+
+
+def _means(sums: Counter[tuple[str, ...]], count: int) -> dict[str, Any]:
+    """Means over `count` images of sums by path, as a tree."""
+    tree: dict[str, Any] = {"images": count}
+    for (*path, name), total in sums.items():
+        branch = tree
         for part in path:
-            place = place.setdefault(part, {})
-        place[name] = total / count
-    return made
+            branch = branch.setdefault(part, {})
+        branch[name] = total / count
+    return tree
 
 
 def whole_groups(image: Tensor, group: int) -> Tensor:
@@ -114,27 +143,3 @@ def whole_groups(image: Tensor, group: int) -> Tensor:
     if short > 0:
         return image[torch.arange(group, device=image.device) % len(image)]
     return image[: len(image) // group * group]
-
-
-def of_features(
-    objective: Objective, data: ImageData, watch: WatchConfig, precision: torch.dtype, workers: int
-) -> dict[str, float]:
-    """Rank and spread of held-out features; accuracy of 20 neighbours among training images where there are labels."""
-    labels, held_out = data.labels, data.held_out
-    if labels is not None:
-        voters, asked = (x[labels[x] >= 0] for x in (data.train, data.held_out))
-        voters, asked = (spread(x, most) for x, most in ((voters, watch.knn_bank), (asked, watch.knn_queries)))
-        if len(voters) and len(asked):
-            bank, queries = (
-                features(objective.encoder, data.images, x, workers=workers, precision=precision)
-                for x in (voters, asked)
-            )
-            return knn_of_features(bank, queries, labels, len(data.classes)) | of_rank(queries.mean_patch)
-    if len(held_out) < 2 or watch.held_out < 2:
-        return {}
-    which = spread(held_out, watch.held_out)
-    return of_rank(features(objective.encoder, data.images, which, workers=workers, precision=precision).mean_patch)
-
-
-def of_rank(mean_patch: Tensor) -> dict[str, float]:
-    return {"effective_rank": effective_rank(mean_patch), "feature_spread": feature_spread(mean_patch)}

@@ -18,7 +18,7 @@ from ..data.dataset import ImageData
 from ..data.loader import Skips
 from ..data.masked import wholes
 from ..data.masks import VOID, Meaning
-from .metrics import refuse_nan
+from .metrics import check_finite
 
 Inference = Literal["slide", "whole"]
 Segment = Callable[[Tensor], Tensor]  # images [B, C, h, w] in [0, 1] on the device -> logits [B, M, h, w]
@@ -64,7 +64,7 @@ def segmented(
         skipped += part["skipped"]
         answers = asked(segment, [one.image for one in part["found"]], size, device, precision)
         for one, logits in zip(part["found"], answers, strict=True):
-            refuse_nan(logits[None], "logits", lambda _, i=one.index: str(names[i]))
+            check_finite(logits[None], "logits", lambda _, i=one.index: str(names[i]))
             predicted, truth = labelled(logits, tuple(one.mask.shape)).cpu(), one.mask.long()
             named = truth != VOID
             matrix += torch.bincount(truth[named] * classes + predicted[named], minlength=classes * classes)

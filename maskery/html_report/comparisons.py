@@ -70,7 +70,7 @@ def _table(results: list[Result]) -> Table:
     for name in comparison.names:
         above = [next((points(row.above[b].get(name)) for row in rows[::-1] if b in row.above), "-") for b in baselines]
         cells.append((_words(name), *(percent(row.numbers.get(name)) for row in rows), *above))
-    return Table(title, f"{first.protocol}.", heads, tuple(cells), comparison.conclusions)
+    return Table(title, f"{first.protocol}.", heads, tuple(cells), comparison.reading)
 
 
 def _words(name: str) -> str:

@@ -4,12 +4,11 @@ n images, M classes
 """
 
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..data.dataset import ImageData, spread
+from ..data.dataset import ImageData
 from ..evals.label_subset import Few, draw
 from ..evals.splits import reported
 
@@ -95,10 +94,3 @@ def stratified_split(
     ]
     held_out = np.sort(np.concatenate(chosen))
     return np.setdiff1d(indices, held_out), held_out
-
-
-def measured_parts(data: ImageData, most: int) -> Iterator[tuple[str, np.ndarray]]:
-    """(prefix of the numbers' names, at most so many images) of the held-out and the validation images."""
-    for prefix, indices in (("", data.held_out), ("tune_", data.validation)):
-        if len(indices):
-            yield prefix, spread(indices, most)

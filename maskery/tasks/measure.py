@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from ..data.dataset import open_data
-from ..evals.results import Result, fingerprint, write
+from ..evals.results import Result, fingerprint, write_result
 from ..pictures.learning_curves import learning_curves
 from ..runs.directory import open_run
 from ..terminal import Quiet
@@ -59,5 +59,5 @@ def measure(where: Path, device: torch.device, of: str, weights: str) -> Result:
         device=str(device),
     )
     learning_curves(where)
-    write(result, None, evals / RESULT)
+    write_result(result, None, evals / RESULT)
     return result

@@ -23,6 +23,11 @@ class MeasureContext:
     precision: torch.dtype = torch.float32
     workers: int = 0
 
+    @property
+    def how(self) -> dict[str, Any]:
+        """How images are read and predicted."""
+        return {"precision": self.precision, "workers": self.workers}
+
 
 @dataclass(frozen=True)
 class Outcome:

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from ..config import Run
-from ..recipes import Suggestion
+from ..suggest import Suggestion
 from .classification.recipe import finetune_recipe, probe_recipe
 from .detection.recipe import detection_recipe
 from .segmentation.recipe import segmentation_recipe

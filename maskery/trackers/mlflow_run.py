@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ..config import Run
+from ..config import Run, leaves
 from ..text import one_line
 from .names import FAREWELL, Names, Say
 
@@ -33,7 +33,7 @@ class Mlflow:
             uri = uri if uri.startswith("file:") else Path(uri).absolute().as_uri()
         self.uri, self.names, self.say = uri, names, say
         self.experiment, self.called = run.log.experiment, out.absolute().name
-        self.settings = {k: str(v)[:500] for k, v in _leaves(asdict(run))}
+        self.settings = {k: str(v)[:500] for k, v in leaves(asdict(run)).items()}
         self.arriving: queue.SimpleQueue[Mapping[str, Any] | Path | None] = queue.SimpleQueue()
         self.pictures: list[Path] = []
         self.no_pictures_until = 0.0
@@ -124,10 +124,3 @@ class Mlflow:
             if key not in ("step", "time") and isinstance(value, int | float) and math.isfinite(value)
         ]
         client.log_batch(name, metrics=metrics)
-
-
-def _leaves(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    found = []
-    for name, value in tree.items():
-        found += _leaves(value, f"{prefix}{name}.") if isinstance(value, Mapping) else [(f"{prefix}{name}", value)]
-    return found

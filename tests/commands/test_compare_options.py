@@ -7,13 +7,14 @@ import pytest
 import torch
 
 from maskery.commands.compare_options import Budget, Variant, parse_plan
-from maskery.commands.pretrain import base_for
+from maskery.commands.run_options import base_run, parse_options
 from maskery.config import Run, dump
 from maskery.methods import METHODS
 from maskery.methods.mae import MAEConfig
 from maskery.methods.rc_mae import RCMAEConfig
 from maskery.nn.decoder import DecoderSize
 from maskery.options import UsageError, options
+from maskery.terminal import Quiet
 from tests.test_train import TINY
 
 FEW = ["--data", "d", "--out", "o"]
@@ -118,7 +119,8 @@ def test_the_suggested_run_is_that_of_pretrain_for_every_method(scene_folder: Pa
     args = ["--data", str(scene_folder), "--image-size", "32"]
     made = runs([*args, "--out", "o", "--methods", "mae,rc-mae", "--seeds", "1"])
     for label, run in made.items():
-        base, _ = base_for([*args, "--method", label[0]], torch.device("cpu"))
+        own = [*args, "--method", label[0]]
+        base = base_run(parse_options(own), own, torch.device("cpu"), Quiet()).run
         assert run.settings == base.settings
         assert (run.model, run.batch_size, run.epochs) == (base.model, base.batch_size, base.epochs)
 
@@ -163,8 +165,8 @@ def test_a_run_can_only_speak_of_earlier_ones(few: list[str], methods: str, valu
         ([], "--methods is missing: some of mae, rc-mae"),
         (["--methods", "mae,rc-mea"], "there is no method 'rc-mea'; did you mean rc-mae?"),
         (["--methods", "mae,x=mea"], "there is no method 'mea'"),
-        (["--methods", "mae,mae"], "mae is there twice; LABEL=METHOD"),
-        (["--methods", "x-y=mae,X_Y=rc-mae"], "X_Y is there twice (as x-y)"),
+        (["--methods", "mae,mae"], "mae is named twice; LABEL=METHOD"),
+        (["--methods", "x-y=mae,X_Y=rc-mae"], "X_Y is named twice (as x-y)"),
         (["--methods", "../x=mae"], "the label '../x' has to consist of letters"),
         (["--methods", "=mae"], "the label '' has to consist of letters"),
         (["--methods", "optim=mae"], "optim cannot be a label"),

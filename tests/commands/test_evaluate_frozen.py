@@ -20,10 +20,10 @@ from maskery.data.dataset import open_data
 from maskery.demo import scenes
 from maskery.evals.candidates import Candidate
 from maskery.evals.features import features
-from maskery.evals.knn import knn as vote
+from maskery.evals.knn import Voting, knn_scores, labelled_token
+from maskery.evals.linear_probe import probe
 from maskery.evals.metrics import multilabel, scores
-from maskery.evals.quick import quick
-from maskery.evals.results import END, RANDOM, START, read, read_all
+from maskery.evals.results import END, RANDOM, START, read_result, read_results
 from maskery.nn.vit import ViT, ViTConfig
 from maskery.terminal import Quiet
 from maskery.weights.load import load_encoder
@@ -42,12 +42,12 @@ def accuracies(encoder: ViT, folder: Path, k: int = 20) -> dict[str, float]:
     """kNN accuracy on the scenes, straight from the parts."""
     data = open_data(str(folder), ImagesConfig(), encoder.config.image_size, Quiet())
     assert data.labels is not None
-    bank, asked = (features(encoder, data.images, which) for which in (data.train, data.held_out))
-    y, truth = (torch.from_numpy(data.labels[x.indices]) for x in (bank, asked))
-    return {
-        f"knn_{name}": vote(getattr(bank, name), y, getattr(asked, name), truth, len(data.classes), k)
-        for name in ("mean_patch", "class_token")
-    }
+    bank, queries = (features(encoder, data.images, part) for part in (data.train, data.held_out))
+    accuracies = {}
+    for name in ("mean_patch", "class_token"):
+        labelled = (labelled_token(part, name, data.labels) for part in (bank, queries))
+        accuracies[f"knn_{name}"] = knn_scores(*labelled, len(data.classes), Voting(k))["top1"]
+    return accuracies
 
 
 # ------------------------------------------------------------------------------------------------ nearest neighbours
@@ -100,12 +100,12 @@ def test_knn_needs_labels(run: Path, shared_data: Path, capsys: pytest.CaptureFi
     assert "it has no labels" in capsys.readouterr().err
 
 
-# ------------------------------------------------------------------------------------------------------ side by side
+# ------------------------------------------------------------------------------------------------------ compared
 def test_before_and_after(run: Path, scene_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     kept, file = len(list((run / "evals").glob("knn-*.json"))), tmp_path / "both.json"
     args = ["eval", "knn", str(run), "--data", str(scene_folder), "--json", str(file), "--beside", "start"]
     assert main([*args, "--seeds", "3", "--seed", "4", "--images.workers", "0"]) == 0
-    random, end = read_all(file)
+    random, end = read_results(file)
     assert (random.of, random.drawn, end.of, end.drawn) == (RANDOM, True, END, False)
     assert random.seeds().keys() == {4, 5, 6}
     for seed, numbers in random.seeds().items():
@@ -141,19 +141,21 @@ def test_few_labels_and_random_weights_are_drawn_together(run: Path, scene_folde
     args = ["eval", "knn", str(run), "--data", str(scene_folder), "--json", str(file), "--no-overlap"]
     args += ["--beside", "random", "--shots", "2", "--k", "5", "--images.workers", "0"]
     assert main([*args, "--draws", "3"]) == 0
-    random, end = read_all(file)
+    random, end = read_results(file)
     assert random.seeds().keys() == end.seeds().keys() == {0, 1, 2}
     assert random.drawn
     assert end.drawn
     assert random.protocol == end.protocol
     assert "2 labels a class, 3 draws" in end.protocol
-    maskery.knn(run, str(scene_folder), tmp_path / "alone.json", k=5, shots=2, draws=1, seed=2, overlap=False)
-    assert read(tmp_path / "alone.json").numbers == end.seeds()[2]
+    maskery.knn(
+        where=run, data=scene_folder, json=tmp_path / "alone.json", k=5, shots=2, draws=1, seed=2, overlap=False
+    )
+    assert read_result(tmp_path / "alone.json").numbers == end.seeds()[2]
     assert main([*args, "--draws", "2", "--seeds", "4"]) == 0
-    assert [len(result.seeds()) for result in read_all(file)] == [4, 4]
+    assert [len(result.seeds()) for result in read_results(file)] == [4, 4]
 
 
-def test_other_weights_are_shown_what_they_want(
+def test_other_weights_are_shown_what_they_were_trained_on(
     run: Path, scene_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     torch.manual_seed(0)
@@ -161,7 +163,7 @@ def test_other_weights_are_shown_what_they_want(
     file, other = tmp_path / "both.json", str(tmp_path / "small")
     args = ["eval", "knn", str(run), "--data", str(scene_folder), "--json", str(file)]
     assert main([*args, "--beside", other]) == 0
-    end, small = read_all(file)
+    end, small = read_results(file)
     assert (end.of, small.of, end.shown, small.shown) == (END, other, "3 x 32 x 32", "1 x 16 x 24")
     note = f"{other} is shown 1 x 16 x 24 (channels x height x width), the run's end 3 x 32 x 32"
     assert note in small.notes
@@ -169,8 +171,8 @@ def test_other_weights_are_shown_what_they_want(
     assert note in said.err
     assert f"points above {END}" in said.out
     assert f"one number each, nothing was drawn: too few to tell) than {other}." in said.out
-    maskery.knn(Path(other), str(scene_folder), tmp_path / "alone.json")
-    alone = read(tmp_path / "alone.json")
+    maskery.knn(where=Path(other), data=str(scene_folder), json=tmp_path / "alone.json")
+    alone = read_result(tmp_path / "alone.json")
     assert (alone.numbers, alone.fingerprint) == (small.numbers, small.fingerprint)
 
 
@@ -181,7 +183,7 @@ def test_what_a_run_started_from_and_what_cannot_be_asked(
     maskery.pretrain(data=scene_folder, out=tmp_path / "second", steps=2, init=str(run), **tiny)
     args = ["eval", "knn", str(tmp_path / "second"), "--data", str(scene_folder), "--no-overlap"]
     assert main([*args, "--beside", "start", "--json", str(tmp_path / "s.json")]) == 0
-    start, end = read_all(tmp_path / "s.json")
+    start, end = read_results(tmp_path / "s.json")
     assert (start.of, start.weights, end.of) == (START, str(run), END)
     assert accuracies(load_encoder(run), scene_folder).items() <= start.numbers.items()
     for wrong, said in (
@@ -197,13 +199,13 @@ def test_what_a_run_started_from_and_what_cannot_be_asked(
 
 # ---------------------------------------------------------------------------------------------------- the quick probe
 def test_the_quick_probe(run: Path, scene_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    numbers = quick_probe(run, str(scene_folder), tmp_path / "q.json", tokens="class_token")
-    encoder, result = load_encoder(run), read(tmp_path / "q.json")
+    numbers = quick_probe(where=run, data=str(scene_folder), json=tmp_path / "q.json", tokens="class_token")
+    encoder, result = load_encoder(run), read_result(tmp_path / "q.json")
     data = open_data(str(scene_folder), ImagesConfig(), (32, 32), Quiet())
     assert data.labels is not None
-    bank, asked = (features(encoder, data.images, which) for which in (data.train, data.held_out))
-    y, truth = (torch.from_numpy(data.labels[x.indices]) for x in (bank, asked))
-    found = quick(bank.class_token, y, asked.class_token, 10)
+    bank, queries = (features(encoder, data.images, which) for which in (data.train, data.held_out))
+    y, truth = (torch.from_numpy(data.labels[x.indices]) for x in (bank, queries))
+    found = probe(bank.class_token, y, queries.class_token, 10)
     expected = scores(found.logits, truth)
     assert numbers == {
         "probe_class_token": expected["top1"],
@@ -221,7 +223,7 @@ def test_the_quick_probe(run: Path, scene_folder: Path, tmp_path: Path, capsys: 
 
 
 def test_the_labels_of_held_out_images_decide_nothing(run: Path, tmp_path: Path) -> None:
-    """Other labels on the held-out side: another score, the same C and the same answers."""
+    """Other labels of held-out images: another score, the same C and the same answers."""
     folder, other = (scenes.write_folder(tmp_path / name, 120, size=32) for name in ("a", "b"))
     held_out = sorted((other / "val").glob("*/*.png"))
     for image in held_out:
@@ -230,19 +232,20 @@ def test_the_labels_of_held_out_images_decide_nothing(run: Path, tmp_path: Path)
         place.mkdir(exist_ok=True)
         image.rename(place / f"moved-{image.name}")
     for name, where in (("a", folder), ("b", other)):
-        quick_probe(run, str(where), tmp_path / f"{name}.json", overlap=False)
-    a, b = (read(tmp_path / f"{name}.json") for name in "ab")
+        quick_probe(where=run, data=str(where), json=tmp_path / f"{name}.json", overlap=False)
+    a, b = (read_result(tmp_path / f"{name}.json") for name in "ab")
     assert a.tables["C"] == b.tables["C"]
     assert a.numbers != b.numbers
     assert a.fingerprint != b.fingerprint
 
 
-def test_the_quick_probe_side_by_side_and_of_few_labels(
+def test_the_quick_probe_compared_and_of_few_labels(
     run: Path, scene_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "few.json"
-    quick_probe(run, str(scene_folder), file, "mean_patch", shots=3, draws=3, beside=("random",), overlap=False)
-    random, end = read_all(file)
+    options = {"tokens": "mean_patch", "shots": 3, "draws": 3, "beside": ("random",), "overlap": False}
+    quick_probe(where=run, data=str(scene_folder), json=file, **options)
+    random, end = read_results(file)
     assert random.seeds().keys() == end.seeds().keys() == {0, 1, 2}
     assert end.counts["bank"] == 30
     assert end.tables["per_class"].keys() == end.tables["C"].keys() == {"0", "1", "2"}
@@ -260,19 +263,20 @@ def test_several_labels_an_image(run: Path, tmp_path: Path, capsys: pytest.Captu
         "split": [p.parents[1].name for p in images],
     }
     pq.write_table(pa.table(table), tmp_path / "t.parquet")
-    numbers = quick_probe(run, str(tmp_path / "t.parquet"), tmp_path / "t.json", "mean_patch")
-    result, data = read(tmp_path / "t.json"), open_data(str(tmp_path / "t.parquet"), ImagesConfig(), (32, 32), Quiet())
+    numbers = quick_probe(where=run, data=tmp_path / "t.parquet", json=tmp_path / "t.json", tokens="mean_patch")
+    result = read_result(tmp_path / "t.json")
+    data = open_data(str(tmp_path / "t.parquet"), ImagesConfig(), (32, 32), Quiet())
     assert data.multi_hot is not None
-    said = data.multi_hot[:, 0] != 255
+    has_labels = data.multi_hot[:, 0] != 255
     encoder = load_encoder(run)
-    bank, asked = (features(encoder, data.images, x[said[x]]) for x in (data.train, data.held_out))
-    y, truth = (torch.from_numpy(data.multi_hot[x.indices].astype(np.int64)) for x in (bank, asked))
-    expected, each = multilabel(quick(bank.mean_patch, y, asked.mean_patch, len(data.classes)).logits, truth)
+    bank, queries = (features(encoder, data.images, x[has_labels[x]]) for x in (data.train, data.held_out))
+    y, truth = (torch.from_numpy(data.multi_hot[x.indices].astype(np.int64)) for x in (bank, queries))
+    expected, each = multilabel(probe(bank.mean_patch, y, queries.mean_patch, len(data.classes)).logits, truth)
     assert numbers == {
         "probe_mean_patch_map": expected["map"],
         "classes_with_images": expected["classes_with_images"],
     }
-    assert result.counts["queries"] == len(asked.indices) < len(data.held_out)
+    assert result.counts["queries"] == len(queries.indices) < len(data.held_out)
     rows = result.tables["per_class"]["0"]["mean_patch"]
     assert [row["class"] for row in rows] == list(data.classes)
     assert [row["average_precision"] for row in rows] == [None if np.isnan(ap) else ap for ap in each]
@@ -280,7 +284,7 @@ def test_several_labels_an_image(run: Path, tmp_path: Path, capsys: pytest.Captu
     assert main(["eval", "knn", str(run), "--data", str(tmp_path / "t.parquet")]) == 1
     assert "images have several labels each, and neighbours vote for one" in capsys.readouterr().err
     with pytest.raises(ValueError, match="--labels and --shots are for one label an image"):
-        quick_probe(run, str(tmp_path / "t.parquet"), shots=1)
+        quick_probe(where=run, data=tmp_path / "t.parquet", shots=1)
 
 
 # ------------------------------------------------------------------------------------------------------------ the page

@@ -135,8 +135,8 @@ def test_resuming_passes_over_a_damaged_checkpoint(
     model.write_bytes(model.read_bytes()[:5000])
     assert main(["resume", str(out)]) == 0
     said = capsys.readouterr().err
-    assert "passed over a damaged checkpoint: step-00000004: model.safetensors has 5000 bytes" in said
-    assert "going on from step-00000002" in said
+    assert "skipped a damaged checkpoint: step-00000004: model.safetensors has 5000 bytes" in said
+    assert "resuming from step-00000002" in said
 
 
 @pytest.mark.parametrize(("words", "shared"), [([], True), (["--no-shard"], False), (["--shard", "False"], False)])
@@ -148,7 +148,7 @@ def test_resuming_with_parameters_no_longer_shared_out(
     config = out / "config.yaml"
     config.write_text(config.read_text().replace("shard: false", "shard: true"))
     assert main(["resume", str(out), *words]) == 0
-    assert ("one process alone: nothing is shared out" in capsys.readouterr().err) == shared
+    assert ("one process alone: parameters are not sharded" in capsys.readouterr().err) == shared
     assert f"shard: {str(shared).lower()}" in config.read_text()
 
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,13 +10,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from maskery.commands.robustness import ALL, Trials, refuse, robustness, tried
+from maskery.commands.robustness import RobustnessEvaluation, RobustnessOptions, check_options, robustness
 from maskery.config import ImagesConfig
 from maskery.data.dataset import open_data
 from maskery.data.images import Images
 from maskery.demo import scenes
-from maskery.evals.results import read, read_all
-from maskery.evals.robustness import robustness as errors_of
+from maskery.evals.inference_options import DEFAULTS
+from maskery.evals.results import read_result, read_results
+from maskery.evals.robustness import Errors, ImageClassifier, corruption_errors
 from maskery.terminal import Quiet, Terminal
 
 CPU = torch.device("cpu")
@@ -46,71 +48,74 @@ class ByHand:
         return torch.nn.functional.one_hot(level % n, n).float()
 
 
-def trials_on(folder: Path, **changes: object) -> Trials:
-    opened = open_data(str(folder), READ, (32, 32), Quiet())
-    facts = {"corruptions": NAMES, "published": {}, "imagenet_c": None, "seed": 0, "workers": 0, "device": CPU}
-    return Trials(**{"opened": opened, "asking": opened.held_out, "of": len(opened.held_out)} | facts | changes)
+def evaluation_of(folder: Path, where: Path, step: int = 1, **options: Any) -> RobustnessEvaluation:
+    """On every `step`-th of the held-out images."""
+    data = open_data(str(folder), READ, (32, 32), Quiet())
+    most = None if step == 1 else len(data.held_out) // step
+    asked = RobustnessOptions(where, "photos", **{"corruptions": NAMES, "workers": 0, "most": most} | options)
+    return RobustnessEvaluation(asked, data, data.held_out, CPU, Terminal())
+
+
+def expected_errors(
+    own: ByHand, images: Images, evaluation: RobustnessEvaluation, crop_fraction: float = 1.0
+) -> Errors:
+    """Errors by the parts, with the classifier's columns in the order of the data's classes."""
+    order = [own.classes.index(name) for name in evaluation.data.classes]
+    classifier = ImageClassifier(lambda x: own.classify(x)[:, order], own.classes, own.size, crop_fraction)
+    return corruption_errors(classifier, images, evaluation.indices, NAMES, 0, DEFAULTS)
 
 
 def test_errors_are_those_of_the_parts(scene_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    trials, own = trials_on(scene_folder), ByHand(scenes.CLASSES)
-    classes = trials.opened.classes
+    evaluation, own = evaluation_of(scene_folder, tmp_path, json=tmp_path / "a.json"), ByHand(scenes.CLASSES)
+    classes = evaluation.data.classes
     assert sorted(own.classes) == list(classes) != list(own.classes)  # so columns have to be put in order
-    numbers = tried({"a": own}, "photos", trials, Terminal(), tmp_path, tmp_path / "a.json")
-    order = [own.classes.index(name) for name in classes]
-    expected = errors_of(
-        lambda x: own.classify(x)[:, order], trials.opened.images, trials.asking, (32, 32), CPU, names=NAMES
-    )
+    numbers = evaluation.run({"a": own})
+    expected = expected_errors(own, evaluation.data.images, evaluation)
     assert numbers == expected.numbers()
     assert 0 < numbers["clean_error"] <= 1
-    result = read(tmp_path / "a.json")
+    result = read_result(tmp_path / "a.json")
     assert (result.evaluation, result.of, result.numbers, result.shown) == ("robustness", "a", numbers, "3 x 32 x 32")
-    assert result.tables["errors"]["brightness"] == {str(s): e for s, e in expected.by["brightness"].items()}
+    assert result.tables["errors"]["brightness"] == {str(s): e for s, e in expected.by_corruption["brightness"].items()}
     assert result.protocol == (
         "2 common corruptions (brightness, gaussian_noise) at 5 severities, made on the fly after the cut to the "
         "network's input; all of 20 held-out images"
     )
-    said = capsys.readouterr().out
-    assert f"clean{'':11}{numbers['clean_error']:>7.1%}\n" in said
-    assert "brightness" in said
+    out = capsys.readouterr().out
+    assert f"clean{'':11}{numbers['clean_error']:>7.1%}\n" in out
+    assert "brightness" in out
 
 
 def test_a_classifier_may_know_more_classes_and_not_fewer(scene_folder: Path, tmp_path: Path) -> None:
-    trials = trials_on(scene_folder, corruptions=("brightness",))
+    evaluation = evaluation_of(scene_folder, tmp_path, corruptions=("brightness",))
     more, first = ByHand(("aa", *scenes.CLASSES, "zz")), ByHand(scenes.CLASSES[1:])
-    assert 0 < tried({"more": more}, "photos", trials, Terminal(), tmp_path, None)["clean_error"] <= 1
+    assert 0 < evaluation.run({"more": more})["clean_error"] <= 1
     with pytest.raises(ValueError, match="1 of 10 test classes were not trained on"):
-        tried({"more": more, "first": first}, "photos", trials, Terminal(), tmp_path, None)
+        evaluation.run({"more": more, "first": first})
 
 
-def test_classifiers_side_by_side(scene_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_classifiers_are_compared(scene_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = tmp_path / "run"
     (run / "checkpoints").mkdir(parents=True)
     (run / "config.yaml").write_text("")
     grey = ImagesConfig(channels=1, bits=8, mean=(0.5,), std=(0.2,))
-    every = {
+    classifiers = {
         "a": ByHand(scenes.CLASSES),
         "b": ByHand(scenes.CLASSES, (40, 48), 0.875, grey, turn=1),
     }
-    trials = trials_on(scene_folder, asking=trials_on(scene_folder).asking[::2])
-    numbers = tried(every, "photos", trials, Terminal(), run, tmp_path / "both.json")
-    a, b = read_all(tmp_path / "both.json")
+    evaluation = evaluation_of(scene_folder, run, step=2, json=tmp_path / "both.json")
+    numbers = evaluation.run(classifiers)
+    a, b = read_results(tmp_path / "both.json")
     assert a.numbers == numbers
     assert (a.of, b.of, b.shown, b.counts["queries"]) == ("a", "b", "1 x 40 x 48", 10)
     assert "10 evenly spread of 20 held-out images" in b.protocol
     assert a.fingerprint == b.fingerprint
     assert len(list((run / "evals").glob("robustness-*.json"))) == 2
-    own = every["b"]
-    order = [own.classes.index(name) for name in trials.opened.classes]
-    images = Images(trials.opened.images.source, channels=1, bits=8, pages="first", min_side=96)
-    kept, whole = (
-        errors_of(lambda x: own.classify(x)[:, order], images, trials.asking, own.size, CPU, names=NAMES, share=share)
-        for share in (0.875, 1.0)
-    )
-    assert b.numbers == kept.numbers() != whole.numbers()
-    said = capsys.readouterr().out
-    assert "points above a\n" in said
-    row = next(line for line in said.splitlines() if line.startswith("error brightness"))
+    images = Images(evaluation.data.images.source, channels=1, bits=8, pages="first", min_side=96)
+    cropped, whole = (expected_errors(classifiers["b"], images, evaluation, part) for part in (0.875, 1.0))
+    assert b.numbers == cropped.numbers() != whole.numbers()
+    out = capsys.readouterr().out
+    assert "points above a\n" in out
+    row = next(line for line in out.splitlines() if line.startswith("error brightness"))
     assert f"{100 * a.numbers['error_brightness']:.1f} %" in row
     assert f"{100 * b.numbers['error_brightness']:.1f} %" in row
 
@@ -142,42 +147,45 @@ def sets(tmp_path: Path) -> Path:
 
 
 def test_published_sets(sets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    published = {"imagenet_a": sets / "a"}
-    trials = trials_on(sets / "own", corruptions=("brightness",), published=published, imagenet_c=sets / "c")
-    numbers = tried({"a": ByHand(IDS)}, "photos", trials, Terminal(), tmp_path, tmp_path / "x.json")
+    sets_of = {"imagenet_a": sets / "a", "imagenet_c": sets / "c", "json": tmp_path / "x.json"}
+    numbers = evaluation_of(sets / "own", tmp_path, corruptions=("brightness",), **sets_of).run({"a": ByHand(IDS)})
     assert (numbers["clean_error"], numbers["error_imagenet_a"]) == (0.0, 1 / 8)
-    own, official = read_all(tmp_path / "x.json")
+    own, official = read_results(tmp_path / "x.json")
     assert (own.evaluation, official.evaluation) == ("robustness", "imagenet_c")
     assert own.counts["imagenet_a"] == 8
     assert "2 of its 2 classes among the classifier's 3" in own.notes[0]
     assert official.numbers == {"error_defocus_blur": 0.5}
     assert (official.data, official.protocol) == (str(sets / "c"), "ImageNet-C's own files")
-    said = capsys.readouterr()
-    assert "  12.5%  imagenet_a" in said.out
-    assert "ImageNet-C:\n" in said.out
-    assert "images of other classes" not in said.err
+    captured = capsys.readouterr()
+    assert "  12.5%  imagenet_a" in captured.out
+    assert "ImageNet-C:\n" in captured.out
+    assert "images of other classes" not in captured.err
 
 
 def test_what_is_refused_before_anything_takes_long(sets: Path, scene_folder: Path) -> None:
-    own, scene = {"a": ByHand(IDS)}, {"a": ByHand(scenes.CLASSES)}
-    refuse(own, ALL, {"imagenet_r": sets / "a"}, sets / "c")
-    with pytest.raises(ValueError, match="there is no corruption 'brightnes'; did you mean brightness"):
-        refuse(own, ("brightnes",), {}, None)
-    with pytest.raises(ValueError, match="classes are not named by WordNet ids"):
-        refuse(scene, ALL, {"imagenet_a": sets / "a"}, None)
-    with pytest.raises(ValueError, match="nothing: no such folder"):
-        refuse(own, ALL, {"imagenet_a": sets / "nothing"}, None)
-    with pytest.raises(ValueError, match="not ImageNet-C"):
-        refuse(own, ALL, {}, sets / "a")
+    own, scene = ByHand(IDS), ByHand(scenes.CLASSES)
     (sets / "d" / "fog" / "5").mkdir(parents=True)
+
+    def check(classifier: ByHand, **options: Any) -> None:
+        check_options(RobustnessOptions(sets, "photos", **options), [classifier])
+
+    check(own, imagenet_r=sets / "a", imagenet_c=sets / "c")
+    with pytest.raises(ValueError, match="there is no corruption 'brightnes'; did you mean brightness"):
+        check(own, corruptions=("brightnes",))
+    with pytest.raises(ValueError, match="classes are not named by WordNet ids"):
+        check(scene, imagenet_a=sets / "a")
+    with pytest.raises(ValueError, match="nothing: no such folder"):
+        check(own, imagenet_a=sets / "nothing")
+    with pytest.raises(ValueError, match="not ImageNet-C"):
+        check(own, imagenet_c=sets / "a")
     with pytest.raises(ValueError, match="no corruption is there at all five severities"):
-        refuse(own, ALL, {}, sets / "d")
+        check(own, imagenet_c=sets / "d")
     with pytest.raises(ValueError, match="the network sees 16 x 16"):
-        refuse({"a": ByHand(IDS, (16, 16))}, ALL, {}, None)
+        check(ByHand(IDS, (16, 16)))
     with pytest.raises(ValueError, match="--beside names the same twice: x, x"):
-        robustness(Path("x"), "photos", beside=(Path("x"),))
+        robustness(where=Path("x"), data="photos", beside=(Path("x"),))
     with pytest.raises(ValueError, match="nowhere: no classifier"):
-        robustness(Path("nowhere"), "photos")
-    nothing = trials_on(scene_folder, asking=np.empty(0, np.int64))
+        robustness(where=Path("nowhere"), data="photos")
+    nothing = replace(evaluation_of(scene_folder, sets), held_out=np.empty(0, np.int64))
     with pytest.raises(ValueError, match="no image is left to classify"):
-        tried(scene, "photos", nothing, Terminal(), scene_folder, None)
+        nothing.run({"a": scene})

@@ -48,7 +48,7 @@ def test_sizes_come_before_pixels_and_are_those_of_the_original(few: Images) -> 
 
 def test_what_is_kept_stands_for_the_original(few: Images) -> None:
     assert few[0].shape == (75, 100, 3)  # 64 or more
-    assert few.keep([0, 1, 2, 3], 1e9)
+    assert few.keep_in_memory([0, 1, 2, 3], 1e9)
     for i in (0, 1):
         kept = few.open(i)
         assert (kept.height, kept.width, kept.at(1.0).array.shape) == (300, 400, (75, 100, 3))
@@ -62,5 +62,5 @@ def test_unreadable_images_say_why(few: Images) -> None:
         with pytest.raises(Unreadable, match="No such file"):
             few.open(3)
         if not again:
-            assert few.keep(range(4), 1e9)
+            assert few.keep_in_memory(range(4), 1e9)
     assert [name for name, _ in few.unreadable()] == ["rubbish.jpg", "gone.jpg"]

@@ -55,10 +55,10 @@ def test_starting_later_and_with_workers_gives_the_same_samples(images: Images, 
 def test_in_memory_or_not_the_samples_are_the_same(images: Images) -> None:
     draws = Draws(images, np.arange(40), [Crop()], (16, 16), 0, Plan(8, 0, 1))
     decoded_each_time = everything(draws, 3)
-    assert images.keep(range(40), 1e9)
+    assert images.keep_in_memory(range(40), 1e9)
     assert torch.equal(everything(draws, 3), decoded_each_time)
-    assert not images.keep(range(40), 1000)  # too little room: nothing is kept
-    assert not images.kept
+    assert not images.keep_in_memory(range(40), 1000)  # too little room: nothing is kept
+    assert not images.memory
 
 
 def test_views_that_share_a_crop_are_cut_once_and_others_differ(images: Images) -> None:

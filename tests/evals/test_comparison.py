@@ -36,7 +36,7 @@ def test_rows_and_differences() -> None:
 
 
 def test_it_paid_off() -> None:
-    conclusions = compare_results([*results(RANDOM, 0.2, 0.25, 0.3), *results(END, 0.6, 0.7, 0.8)]).conclusions
+    conclusions = compare_results([*results(RANDOM, 0.2, 0.25, 0.3), *results(END, 0.6, 0.7, 0.8)]).reading
     assert conclusions == (
         "Pretraining paid off: by top1, the run's end is 45.0 ± 5.0 points better (more than the spread over 3 seeds "
         "explains) than random initialisation.",
@@ -44,15 +44,15 @@ def test_it_paid_off() -> None:
 
 
 def test_it_did_not_pay_off() -> None:
-    worse = compare_results([*results(RANDOM, 0.6, 0.7, 0.8), *results(END, 0.2, 0.25, 0.3)]).conclusions[0]
+    worse = compare_results([*results(RANDOM, 0.6, 0.7, 0.8), *results(END, 0.2, 0.25, 0.3)]).reading[0]
     assert worse.startswith("Pretraining did not pay off: by top1, the run's end is 45.0 ± 5.0 points worse (more than")
-    within = compare_results([*results(RANDOM, 0.6, 0.5, 0.9), *results(END, 0.5, 0.6, 0.7)]).conclusions[0]
+    within = compare_results([*results(RANDOM, 0.6, 0.5, 0.9), *results(END, 0.5, 0.6, 0.7)]).reading[0]
     assert within.startswith("Pretraining did not pay off: by top1, the run's end is 6.7 ± 15.3 points worse (within")
-    shown = compare_results([*results(RANDOM, 0.5, 0.6, 0.7), *results(END, 0.6, 0.5, 0.9)]).conclusions[0]
+    shown = compare_results([*results(RANDOM, 0.5, 0.6, 0.7), *results(END, 0.6, 0.5, 0.9)]).reading[0]
     assert shown.startswith(
         "That pretraining paid off is not shown: by top1, the run's end is 6.7 ± 15.3 points better"
     )
-    same = compare_results([*results(RANDOM, 0.5, 0.6, 0.7), *results(END, 0.5, 0.6, 0.7)]).conclusions[0]
+    same = compare_results([*results(RANDOM, 0.5, 0.6, 0.7), *results(END, 0.5, 0.6, 0.7)]).reading[0]
     assert (
         same
         == "Pretraining did not pay off: by top1, the run's end is exactly as good (3 seeds) as random initialisation."
@@ -60,11 +60,11 @@ def test_it_did_not_pay_off() -> None:
 
 
 def test_too_few_seeds_to_tell() -> None:
-    one = compare_results([*results(RANDOM, 0.5), *results(END, 0.9)]).conclusions[0]
+    one = compare_results([*results(RANDOM, 0.5), *results(END, 0.9)]).reading[0]
     assert one.startswith(
         "Whether pretraining paid off cannot be told: by top1, the run's end is 40.0 points better (1 seed: too few"
     )
-    none = compare_results([*results(RANDOM, 0.5), replace(FACTS, seed=7)]).conclusions[0]
+    none = compare_results([*results(RANDOM, 0.5), replace(FACTS, seed=7)]).reading[0]
     assert "cannot be told" in none
     assert "no seed in common" in none
 
@@ -76,16 +76,16 @@ def test_a_run_that_started_from_weights_is_measured_by_them() -> None:
     assert [row.label for row in comparison.rows] == [RANDOM, START, END]
     assert comparison.rows[2].above.keys() == {RANDOM, START}
     assert comparison.rows[1].above.keys() == {RANDOM}
-    assert comparison.conclusions[0].startswith("Pretraining did not pay off: by top1, the run's end is")
-    assert comparison.conclusions[0].endswith("than what the run started from.")
-    assert "51.0 ± 5.6 points better" in comparison.conclusions[1]
-    assert comparison.conclusions[1].endswith("than random initialisation.")
+    assert comparison.reading[0].startswith("Pretraining did not pay off: by top1, the run's end is")
+    assert comparison.reading[0].endswith("than what the run started from.")
+    assert "51.0 ± 5.6 points better" in comparison.reading[1]
+    assert comparison.reading[1].endswith("than random initialisation.")
 
 
 def test_other_weights_that_are_better_are_named() -> None:
     conclusions = compare_results(
         [*results(RANDOM, 0.1, 0.2, 0.3), *results(END, 0.5, 0.6, 0.7), *results("vit_base.augreg", 0.80, 0.90, 0.99)]
-    ).conclusions[1]
+    ).reading[1]
     words = "points worse (more than the spread over 3 seeds explains) than vit_base.augreg, so it is no better."
     assert words in conclusions
 
@@ -94,7 +94,7 @@ def test_of_errors_less_is_better() -> None:
     before, after = results(RANDOM, 0.9, 0.8, 0.85, name="mce"), results(END, 0.5, 0.4, 0.45, name="mce")
     comparison = compare_results([*before, *after])
     expected = "Pretraining paid off: by mce, the run's end is 40.0 ± 0.0 points better"
-    assert comparison.conclusions[0].startswith(expected)
+    assert comparison.reading[0].startswith(expected)
     assert comparison.rows[1].above[RANDOM]["mce"]["mean"] == pytest.approx(-0.4)  # the table does not turn signs
 
 
@@ -119,29 +119,29 @@ def test_a_number_without_seeds_stands_beside_every_seed() -> None:
         "std": pytest.approx(0.05),
         "seeds": 3,
     }
-    assert comparison.conclusions == (
+    assert comparison.reading == (
         "Pretraining paid off: by top1, the run's end is 55.0 ± 5.0 points better (more than the spread over 3 seeds "
         "of random initialisation explains) than random initialisation.",
     )
     turned = compare_results([fixed(RANDOM, 0.1), *results(END, 0.7, 0.8, 0.9)])
     assert turned.rows[1].above[RANDOM]["top1"]["seeds"] == 3
-    assert "3 seeds of the run's end explains" in turned.conclusions[0]
+    assert "3 seeds of the run's end explains" in turned.reading[0]
 
 
 def test_between_two_numbers_without_seeds_there_is_no_spread() -> None:
     comparison = compare_results([fixed(START, 0.5), fixed(END, 0.6), *results(RANDOM, 0.1, 0.11, 0.12)])
     assert comparison.rows[2].above[START]["top1"] == {"mean": pytest.approx(0.1), "std": None, "seeds": 1}
-    assert comparison.conclusions[0] == (
+    assert comparison.reading[0] == (
         "Whether pretraining paid off cannot be told: by top1, the run's end is 10.0 points better (one number each, "
         "nothing was drawn: too few to tell) than what the run started from."
     )
-    assert "49.0 ± 1.0 points better (more than the spread over 3 seeds of random" in comparison.conclusions[1]
+    assert "49.0 ± 1.0 points better (more than the spread over 3 seeds of random" in comparison.reading[1]
 
 
 def test_the_runs_one_end_has_to_exceed_one_more_random_initialisation() -> None:
     """At 3 seeds: 4.303 * sqrt(1 + 1/3) = 4.97 standard deviations, where their mean's own error would give 2.48."""
     for end, told in ((0.25 + 0.05 * 4.9, False), (0.25 + 0.05 * 5.1, True), (0.25 - 0.05 * 4.9, False)):
-        conclusions = compare_results([fixed(END, end), *results(RANDOM, 0.20, 0.25, 0.30)]).conclusions[0]
+        conclusions = compare_results([fixed(END, end), *results(RANDOM, 0.20, 0.25, 0.30)]).reading[0]
         verdict = "paid off: " if told else "paid off is not shown: " if end > 0.25 else "did not pay off: "
         assert verdict in conclusions, end
 
@@ -149,9 +149,9 @@ def test_the_runs_one_end_has_to_exceed_one_more_random_initialisation() -> None
 def test_that_holds_too_where_labels_are_drawn_and_not_for_weights_that_are_fixed() -> None:
     """A difference of four standard deviations at 3 seeds."""
     before, after = (0.20, 0.25, 0.30), (0.35, 0.45, 0.55)
-    random = compare_results([*results(RANDOM, *before), *results(END, *after)]).conclusions[0]
+    random = compare_results([*results(RANDOM, *before), *results(END, *after)]).reading[0]
     assert random.startswith("That pretraining paid off is not shown: by top1, the run's end is 20.0 ± 5.0 points")
-    start = compare_results([*results(START, *before), *results(END, *after)]).conclusions[0]
+    start = compare_results([*results(START, *before), *results(END, *after)]).reading[0]
     assert start.startswith("Pretraining paid off: by top1, the run's end is 20.0 ± 5.0 points better")
 
 
@@ -159,7 +159,7 @@ def test_differences_are_to_the_first_where_nothing_came_before() -> None:
     comparison = compare_results([*results("a.pth", 0.5, 0.6), *results("b.pth", 0.7, 0.9)])
     assert [row.above.keys() for row in comparison.rows] == [set(), {"a.pth"}]
     assert comparison.rows[1].above["a.pth"]["top1"]["mean"] == pytest.approx(0.25)
-    assert comparison.conclusions == ()
+    assert comparison.reading == ()
 
 
 @pytest.mark.parametrize(
@@ -188,7 +188,7 @@ def test_what_cannot_be_compared() -> None:
         compare_results([])
     with pytest.raises(ValueError, match="no number 'map' in these results; there are: top1"):
         compare_results([FACTS], "map")
-    assert compare_results([FACTS]).conclusions == ()
+    assert compare_results([FACTS]).reading == ()
 
 
 def test_the_page_prints_what_it_says(

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from maskery.demo import scenes
-from maskery.evals.corruptions import BENCHMARK, EXTRA, SEVERITIES, check, corrupt
+from maskery.evals.corruptions import BENCHMARK, EXTRA, SEVERITIES, check_corruptible, corrupt
 
 EVERY = (*BENCHMARK, *EXTRA)
 FIXED = (
@@ -113,13 +113,13 @@ def test_elastic_displacements_are_of_the_papers_size() -> None:
 
 
 def test_what_cannot_be_corrupted_is_said() -> None:
-    check(32, 32, 1, 8)
+    check_corruptible(32, 32, 1, 8)
     with pytest.raises(ValueError, match="these images have 5 of 8 bits"):
-        check(32, 32, 5, 8)
+        check_corruptible(32, 32, 5, 8)
     with pytest.raises(ValueError, match="these images have 1 of 16 bits"):
-        check(32, 32, 1, 16)
+        check_corruptible(32, 32, 1, 16)
     with pytest.raises(ValueError, match="32 x 32 pixels or more, the network sees 24 x 40"):
-        check(24, 40, 3, 8)
+        check_corruptible(24, 40, 3, 8)
     with pytest.raises(ValueError, match="no corruption 'rain' of severity 1"):
         corrupt(scene(), "rain", 1, 0, 0)
     with pytest.raises(ValueError, match="no corruption 'fog' of severity 0"):

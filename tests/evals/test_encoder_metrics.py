@@ -9,10 +9,11 @@ import torch
 
 from maskery.config import ImagesConfig
 from maskery.data.dataset import ImageData, open_data
-from maskery.evals.encoder_metrics import Questions, course, seconds_per_step, standing
+from maskery.evals.encoder_metrics import ProbeImages, encoder_metrics, seconds_per_step, training_curve
 from maskery.evals.features import features
-from maskery.evals.knn import knn_of_features
-from maskery.evals.linear_probe import linear_probe
+from maskery.evals.inference_options import InferenceOptions
+from maskery.evals.knn import knn_accuracies
+from maskery.evals.linear_probe import probe_accuracy
 from maskery.nn.vit import ViT, ViTConfig
 from maskery.terminal import Quiet
 
@@ -26,24 +27,25 @@ def line(step: int, rate: float, steps: int = 30) -> dict:
     return {"step": step, "t": step / steps, "loss": 1.0, "images_per_second": rate}
 
 
-def test_training_seconds_count_no_looks(tmp_path: Path) -> None:
+def test_training_seconds_exclude_evaluations(tmp_path: Path) -> None:
     """Batch 8: 10 steps at 40 images/s are 2 s, the next 10 at 20 are 4 s; a look in the middle of those is at 4 s."""
     looks = [{"step": s, "epoch": s / 5, "knn_mean_patch": 0.1} for s in (0, 15, 20)]
     run = log(tmp_path, looks[0], line(10, 40), looks[1], line(20, 20), looks[2])
-    found = course(run, 8)
-    assert found["steps"] == 20
-    assert found["training_seconds"] == pytest.approx(6.0)
-    assert found["images_per_second"] == pytest.approx(160 / 6)
-    assert [look["seconds"] for look in found["looks"]] == pytest.approx([0.0, 4.0, 6.0])
-    assert found["looks"][1]["knn_mean_patch"] == 0.1
+    curve = training_curve(run, 8)
+    assert curve["steps"] == 20
+    assert curve["training_seconds"] == pytest.approx(6.0)
+    assert curve["images_per_second"] == pytest.approx(160 / 6)
+    assert [look["seconds"] for look in curve["looks"]] == pytest.approx([0.0, 4.0, 6.0])
+    assert curve["looks"][1]["knn_mean_patch"] == 0.1
 
 
 def test_a_slow_run_does_not_divide_by_zero(tmp_path: Path) -> None:
-    assert course(log(tmp_path, line(1, 0.0)), 1)["training_seconds"] == pytest.approx(20.0)
+    assert training_curve(log(tmp_path, line(1, 0.0)), 1)["training_seconds"] == pytest.approx(20.0)
 
 
 def test_a_run_that_stopped_before_its_first_line(tmp_path: Path) -> None:
-    assert course(log(tmp_path), 8) == {"steps": 0, "training_seconds": 0.0, "images_per_second": 0.0, "looks": []}
+    nothing = {"steps": 0, "training_seconds": 0.0, "images_per_second": 0.0, "looks": []}
+    assert training_curve(log(tmp_path), 8) == nothing
 
 
 def test_the_first_third_of_a_short_run_does_not_count(tmp_path: Path) -> None:
@@ -57,33 +59,33 @@ def data(scene_folder: Path) -> ImageData:
 
 
 def test_the_same_images_are_asked_for_and_only_those_with_labels(data: ImageData, scene_folder: Path) -> None:
-    asked = Questions.of(data)
-    assert isinstance(asked, Questions)
-    assert asked.bank.tolist() == data.train.tolist()
-    assert asked.queries.tolist() == data.held_out.tolist()
+    images = ProbeImages.of(data)
+    assert isinstance(images, ProbeImages)
+    assert images.bank.tolist() == data.train.tolist()
+    assert images.queries.tolist() == data.held_out.tolist()
     assert data.labels is not None
     data.labels[data.train[3]] = -1
-    fewer = Questions.of(data)
-    assert isinstance(fewer, Questions)
-    assert set(asked.bank) - set(fewer.bank) == {data.train[3]}
+    fewer = ProbeImages.of(data)
+    assert isinstance(fewer, ProbeImages)
+    assert set(images.bank) - set(fewer.bank) == {data.train[3]}
     data.labels[data.held_out] = -1
-    assert Questions.of(data) == "no image with a label is held out (--images.holdout)"
+    assert ProbeImages.of(data) == "no image with a label is held out (--images.holdout)"
     without = open_data(str(scene_folder), ImagesConfig(memory=0.0, labels=False), (32, 32), Quiet())
-    assert Questions.of(without) == "the images have no labels"
+    assert ProbeImages.of(without) == "the images have no labels"
 
 
 def test_four_accuracies(data: ImageData) -> None:
-    """Each is of its own token, learned from the bank and asked of the queries."""
+    """Each is of its own token, learned from the bank and images of the queries."""
     torch.manual_seed(0)
     encoder = ViT(ViTConfig(48, 2, 3, 8, (32, 32)))
-    asked = Questions(data.train, data.train[::4])
-    numbers = standing(encoder, data, asked, 0)
-    bank, queries = features(encoder, data.images, asked.bank), features(encoder, data.images, asked.queries)
+    images = ProbeImages(data.train, data.train[::4])
+    numbers = encoder_metrics(encoder, data, images, InferenceOptions())
+    bank, queries = features(encoder, data.images, images.bank), features(encoder, data.images, images.queries)
     assert data.labels is not None
-    y, truth = torch.from_numpy(data.labels[asked.bank]), torch.from_numpy(data.labels[asked.queries])
-    assert numbers == knn_of_features(bank, queries, data.labels, len(data.classes)) | {
-        "linear_mean_patch": linear_probe(bank.mean_patch, y, queries.mean_patch, truth, len(data.classes)),
-        "linear_class_token": linear_probe(bank.class_token, y, queries.class_token, truth, len(data.classes)),
+    y, truth = torch.from_numpy(data.labels[images.bank]), torch.from_numpy(data.labels[images.queries])
+    assert numbers == knn_accuracies(bank, queries, data.labels, len(data.classes)) | {
+        "linear_mean_patch": probe_accuracy(bank.mean_patch, y, queries.mean_patch, truth, len(data.classes)),
+        "linear_class_token": probe_accuracy(bank.class_token, y, queries.class_token, truth, len(data.classes)),
     }
     assert numbers["linear_mean_patch"] != numbers["linear_class_token"], "could not be told apart here"
     assert all(np.isclose(v * 25, round(v * 25)) for v in numbers.values())

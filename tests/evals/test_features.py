@@ -9,6 +9,7 @@ import torch
 from maskery.data.images import Images
 from maskery.data.sources.open import open_source
 from maskery.evals.features import features
+from maskery.evals.inference_options import InferenceOptions
 from maskery.nn.vit import ViT, ViTConfig
 
 
@@ -25,7 +26,10 @@ def encoder() -> ViT:
 
 def test_batches_and_workers_do_not_matter(images: Images, encoder: ViT) -> None:
     indices = np.array([3, 77, 5, 20, 4])
-    one, other = features(encoder, images, indices), features(encoder, images, indices, batch=2, workers=1)
+    one, other = (
+        features(encoder, images, indices),
+        features(encoder, images, indices, InferenceOptions(batch_size=2, workers=1)),
+    )
     assert one.indices.tolist() == other.indices.tolist() == [3, 77, 5, 20, 4]
     torch.testing.assert_close(one.class_token, other.class_token, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(one.mean_patch, other.mean_patch, rtol=1e-5, atol=1e-6)

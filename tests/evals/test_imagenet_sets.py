@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from maskery.evals.imagenet_sets import ids_of, imagenet_c, recognised, subset, wordnet_ids
+from maskery.evals.imagenet_sets import ids_of, imagenet_c_folders, recognised, shared_classes, wordnet_ids
 
 
 def test_the_lists_are_those_of_the_publications() -> None:
@@ -24,7 +24,7 @@ def test_the_lists_are_those_of_the_publications() -> None:
 def test_a_set_is_recognised_and_its_logits_chosen(name: str) -> None:
     folders = ids_of(name)
     assert recognised(folders) == name
-    found = subset(folders, [str(i) for i in range(1000)], "there")
+    found = shared_classes(folders, [str(i) for i in range(1000)], "there")
     assert found.note.startswith(f"{name}: {len(folders)} of its {len(folders)} classes among the classifier's 1000")
     assert "left out" not in found.note
     logits = torch.arange(1000.0)[None]
@@ -33,7 +33,7 @@ def test_a_set_is_recognised_and_its_logits_chosen(name: str) -> None:
 
 
 def test_a_users_classifier_of_a_few_classes_in_any_order() -> None:
-    found = subset(["n01443537", "n01484850", "n09999999"], ["n01484850", "n01440764", "n01443537"], "there")
+    found = shared_classes(["n01443537", "n01484850", "n09999999"], ["n01484850", "n01440764", "n01443537"], "there")
     assert found.columns.tolist() == [2, 0]
     assert found.position.tolist() == [0, 1, -1]
     assert "a set of its own: 2 of its 3 classes" in found.note
@@ -46,12 +46,12 @@ def test_classes_that_cannot_be_matched() -> None:
     with pytest.raises(ValueError, match="not named by WordNet ids"):
         wordnet_ids([str(i) for i in range(10)])
     with pytest.raises(ValueError, match="there: none of its 1 classes is one of the classifier's 2"):
-        subset(["n01443537"], ["n01484850", "n01440764"], "there")
+        shared_classes(["n01443537"], ["n01484850", "n01440764"], "there")
 
 
 def test_no_imagenet_c(tmp_path: Path) -> None:
     (tmp_path / "gaussian_noise").mkdir()
     with pytest.raises(ValueError, match="not ImageNet-C: there is no folder like gaussian_noise/1"):
-        imagenet_c(tmp_path)
+        imagenet_c_folders(tmp_path)
     (tmp_path / "noise" / "gaussian_noise" / "4").mkdir(parents=True)
-    assert imagenet_c(tmp_path) == {("gaussian_noise", 4): tmp_path / "noise" / "gaussian_noise" / "4"}
+    assert imagenet_c_folders(tmp_path) == {("gaussian_noise", 4): tmp_path / "noise" / "gaussian_noise" / "4"}

@@ -2,7 +2,7 @@
 
 import pytest
 
-from maskery.evals.leaderboard import conclusions, lines, table
+from maskery.evals.leaderboard import lines, reading, table
 
 START = "random initialisation"
 
@@ -31,7 +31,7 @@ def test_rows_hold_mean_and_standard_deviation() -> None:
 
 
 def test_conclusions_say_which_is_first_and_whether_that_means_something() -> None:
-    text = conclusions(START, RESULTS)
+    text = reading(START, RESULTS)
     assert text[0] == (
         "By kNN, mean patch token, rc-mae comes first with 43.0 %, +3.0 ± 1.0 points against mae: more than the spread "
         "over 3 seeds explains. Against random initialisation: +32.0 ± 10.1 points, more than the spread over 3 "
@@ -42,21 +42,21 @@ def test_conclusions_say_which_is_first_and_whether_that_means_something() -> No
         "explains)."
     )
     close = RESULTS | {"rc-mae": numbers(0.33, 0.38, 0.53)}
-    assert "within the spread over 3 seeds: not told apart" in conclusions(START, close)[0]
+    assert "within the spread over 3 seeds: not told apart" in reading(START, close)[0]
     two = {label: {s: run for s, run in runs.items() if s < 2} for label, runs in RESULTS.items()}
-    assert "2 seeds are too few to tell" in conclusions(START, two)[0]
+    assert "2 seeds are too few to tell" in reading(START, two)[0]
     worse = {START: numbers(0.9, 0.8, 0.7)} | {"mae": RESULTS["mae"]}
-    assert conclusions(START, worse)[0].endswith("So no method is better than random initialisation.")
+    assert reading(START, worse)[0].endswith("So no method is better than random initialisation.")
 
 
 def test_a_seed_that_only_some_methods_have_ranks_no_method() -> None:
     """mae's third seed is far better; by the two that both have, rc-mae is first."""
     some = {START: RESULTS[START], "mae": numbers(0.3, 0.4, 0.99), "rc-mae": numbers(0.33, 0.42)}
-    assert conclusions(START, some)[0].startswith("By kNN, mean patch token, rc-mae comes first with 37.5 %")
+    assert reading(START, some)[0].startswith("By kNN, mean patch token, rc-mae comes first with 37.5 %")
 
 
 def test_nothing_measured_is_no_conclusion() -> None:
-    assert conclusions(START, {START: {}, "mae": {0: {"epochs": 1.0}}}) == []
+    assert reading(START, {START: {}, "mae": {0: {"epochs": 1.0}}}) == []
 
 
 def test_the_lines_for_a_console_stand_in_columns() -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from maskery.data.sources.open import open_source
-from maskery.evals.results import END, Result, fingerprint, read, read_all, write, write_all
+from maskery.evals.results import END, Result, fingerprint, read_result, read_results, write_result, write_results
 
 FOUND = Result("knn", {"top1": 0.5, "top5": 0.75}, "weighted 20-NN", "photos", "abc", "run", counts={"queries": 4})
 
@@ -22,9 +22,9 @@ def run(tmp_path: Path) -> Path:
 
 
 def test_what_is_written_is_read(run: Path, tmp_path: Path) -> None:
-    files = write(FOUND, run, tmp_path / "deep" / "knn.json")
+    files = write_result(FOUND, run, tmp_path / "deep" / "knn.json")
     assert [f.parent for f in files] == [tmp_path / "deep", run / "evals"]
-    again = read(files[1])
+    again = read_result(files[1])
     assert (again.numbers, again.counts, again.of) == (FOUND.numbers, FOUND.counts, END)
     assert again.command
     assert again.made
@@ -35,18 +35,18 @@ def test_what_is_written_is_read(run: Path, tmp_path: Path) -> None:
 
 def test_files_of_a_run_are_never_overwritten(run: Path) -> None:
     for _ in range(3):
-        write(FOUND, run)
+        write_result(FOUND, run)
     assert len(list((run / "evals").glob("knn-*.json"))) == 3
-    assert write(FOUND, run / "evals") == []  # not a run, and no file asked for
+    assert write_result(FOUND, run / "evals") == []  # not a run, and no file asked for
 
 
 def test_a_number_that_is_none_is_refused_and_the_old_file_stays(run: Path, tmp_path: Path) -> None:
-    file = write(FOUND, None, tmp_path / "a.json")[0]
+    file = write_result(FOUND, None, tmp_path / "a.json")[0]
     with pytest.raises(ValueError, match="knn of run: top1 is nan, which is no result"):
         replace(FOUND, numbers={"top1": math.nan})
     with pytest.raises(ValueError, match="not JSON compliant"):
-        write(replace(FOUND, tables={"recall": [math.nan]}), None, file)
-    assert read(file).numbers == FOUND.numbers
+        write_result(replace(FOUND, tables={"recall": [math.nan]}), None, file)
+    assert read_result(file).numbers == FOUND.numbers
     assert [p.name for p in tmp_path.glob("*.json")] == ["a.json"]
 
 
@@ -54,16 +54,16 @@ def test_a_number_that_is_none_is_refused_and_the_old_file_stays(run: Path, tmp_
 def test_another_file_is_no_result(tmp_path: Path, text: str) -> None:
     (tmp_path / "x.json").write_text(text)
     with pytest.raises(ValueError, match=r"x\.json: not a result of `maskery eval`"):
-        read(tmp_path / "x.json")
+        read_result(tmp_path / "x.json")
     with pytest.raises(ValueError, match=r"y\.json: not a result"):
-        read(tmp_path / "y.json")
+        read_result(tmp_path / "y.json")
 
 
 def test_repeated_means_are_over_seeds(tmp_path: Path) -> None:
     facts = {"evaluation": "knn", "protocol": "p", "data": "d", "fingerprint": "f", "weights": "w"}
     found = Result.repeated({3: {"top1": 0.5}, 4: {"top1": 0.7}}, **facts)
     assert found.numbers == {"top1": pytest.approx(0.6)}
-    back = read(write(found, None, tmp_path / "r.json")[0])
+    back = read_result(write_result(found, None, tmp_path / "r.json")[0])
     assert back.seeds() == {3: {"top1": 0.5}, 4: {"top1": 0.7}}
     once = Result.repeated({3: {"top1": 0.5}}, **facts)
     assert (once.seeds(), once.by_seed, once.seed) == ({3: {"top1": 0.5}}, {}, 3)
@@ -72,19 +72,19 @@ def test_repeated_means_are_over_seeds(tmp_path: Path) -> None:
 
 def test_results_that_belong_together_are_a_list(tmp_path: Path) -> None:
     both = [FOUND, replace(FOUND, of="random", seed=3, drawn=False, shown="3 x 32 x 32")]
-    file = write_all(both, tmp_path / "deep" / "both.json")
-    again = read_all(file)
+    file = write_results(both, tmp_path / "deep" / "both.json")
+    again = read_results(file)
     assert [(r.of, r.seed, r.drawn, r.shown, r.numbers) for r in again] == [
         (r.of, r.seed, r.drawn, r.shown, r.numbers) for r in both
     ]
     assert all(r.command and r.made and r.versions for r in again)
-    with pytest.raises(ValueError, match=r"both\.json: 2 results side by side, not one"):
-        read(file)
-    assert read_all(write(FOUND, None, tmp_path / "one.json")[0])[0].numbers == FOUND.numbers
-    assert read(write_all([FOUND], tmp_path / "list.json")).numbers == FOUND.numbers
+    with pytest.raises(ValueError, match=r"both\.json: a list of 2 results, not one"):
+        read_result(file)
+    assert read_results(write_result(FOUND, None, tmp_path / "one.json")[0])[0].numbers == FOUND.numbers
+    assert read_result(write_results([FOUND], tmp_path / "list.json")).numbers == FOUND.numbers
 
 
-def test_fingerprints_tell_images_labels_and_sides_apart(scene_folder: Path) -> None:
+def test_fingerprints_tell_images_labels_and_splits_apart(scene_folder: Path) -> None:
     source, a, b = open_source(scene_folder), np.arange(5), np.arange(5, 9)
     assert source.labels is not None
     first = fingerprint(source, a, b)

@@ -1,4 +1,4 @@
-"""Evaluations become tables: those that belong together side by side, the newest of equal ones."""
+"""Evaluations become tables: one for those that belong together, with the newest of equal ones."""
 
 from maskery.evals.results import END, RANDOM, Result
 from maskery.html_report.comparisons import before_and_after_table, compare_table, tables
@@ -9,9 +9,9 @@ def result(of: str, top1: float, seed: int = 0, **more: str) -> Result:
     return Result(numbers={"top1": top1}, of=of, seed=seed, **facts)  # pyright: ignore
 
 
-def test_sides_stand_side_by_side() -> None:
-    found = [result(RANDOM, 0.2 + s / 100, s) for s in range(3)] + [result(END, 0.5 + s / 100, s) for s in range(3)]
-    (table,) = tables(found)
+def test_candidates_are_columns() -> None:
+    results = [result(RANDOM, 0.2 + s / 100, s) for s in range(3)] + [result(END, 0.5 + s / 100, s) for s in range(3)]
+    (table,) = tables(results)
     assert table.title == "Linear probe"
     assert table.heads == ("", RANDOM, END, f"above {RANDOM}")
     assert table.rows == (("top1", "21.0 ± 1.0", "51.0 ± 1.0", "+30.0 ± 0.0"),)
@@ -25,11 +25,11 @@ def test_other_data_is_another_table_and_the_newest_counts() -> None:
 
 
 def test_verdicts_come_first() -> None:
-    found = tables([result(END, 0.1, evaluation="knn"), result(RANDOM, 0.1), result(END, 0.3)])
-    assert [table.title for table in found] == ["Linear probe", "Nearest neighbours"]
+    made = tables([result(END, 0.1, evaluation="knn"), result(RANDOM, 0.1), result(END, 0.3)])
+    assert [table.title for table in made] == ["Linear probe", "Nearest neighbours"]
 
 
-def test_the_runs_own_looks_and_what_compare_measured() -> None:
+def test_the_runs_own_evaluations_and_what_compare_measured() -> None:
     facts = {"step": 9, "loss": {"before": 2.0, "after": 1.0}, "command": ["x"]}
     table = before_and_after_table(facts)
     assert table

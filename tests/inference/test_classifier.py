@@ -15,7 +15,7 @@ import maskery
 from maskery.config import ImagesConfig
 from maskery.data.dataset import open_data
 from maskery.evals.classify import answers
-from maskery.evals.results import read
+from maskery.evals.results import read_result
 from maskery.inference.classifier import Classifier, Prediction, load_classifier
 from maskery.runs.directory import CHOSEN_HEAD, open_run
 from maskery.tasks.checkpoint import load_objective
@@ -57,7 +57,7 @@ def test_it_answers_as_its_evaluation_did(tuned: Path, photos: Path) -> None:
         assert one.probability == pytest.approx(float(row.max()))
         assert list(one.probabilities.values()) == sorted(one.probabilities.values(), reverse=True)
     right = sum(p.label == file.parent.name for p, file in zip(said, files, strict=True))
-    assert right / len(said) == pytest.approx(read(tuned / "evals" / "result.json").numbers["top1"])
+    assert right / len(said) == pytest.approx(read_result(tuned / "evals" / "result.json").numbers["top1"])
     assert len({round(p.probability, 3) for p in said}) > 3  # they are not all the same
 
 

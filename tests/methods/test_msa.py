@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from maskery import config as configs
-from maskery.commands.pretrain import Pretrain
+from maskery.commands.run_options import PretrainOptions
 from maskery.config import Run
 from maskery.data.crops import Crop
 from maskery.data.photometric import Strong
@@ -419,10 +419,10 @@ def test_settings_come_from_options_and_from_config_yaml(tmp_path) -> None:
     (tmp_path / "config.yaml").write_text(configs.dump(run))
     assert read_config(tmp_path / "config.yaml") == run
     args = ["--settings.align-loss", "infonce", "--settings.strong.sigma", "1", "3", "--settings.teacher=shared"]
-    asked = parse(Pretrain, args, "maskery pretrain", Pretrain(settings=MSAConfig(), method="msa"))
-    assert asked.settings == MSAConfig(align_loss="infonce", strong=Strong(sigma=(1.0, 3.0)), teacher="shared")
+    chosen = parse(PretrainOptions, args, "maskery pretrain", PretrainOptions(Run(settings=MSAConfig(), method="msa")))
+    assert chosen.run.settings == MSAConfig(align_loss="infonce", strong=Strong(sigma=(1.0, 3.0)), teacher="shared")
     with pytest.raises(UsageError, match="strong p_grey is 2: a probability between 0 and 1"):
-        parse(Pretrain, options({"settings": {"strong": {"p_grey": 2.0}}}), "x", asked)
+        parse(PretrainOptions, options({"settings": {"strong": {"p_grey": 2.0}}}), "x", chosen)
 
 
 @pytest.mark.parametrize("teacher", ["ema", "shared"])

@@ -13,7 +13,7 @@ from PIL import Image
 
 import maskery
 from maskery.cli import main
-from maskery.evals.results import read
+from maskery.evals.results import read_result
 from maskery.inference.classifier import load_classifier
 from maskery.tasks import TASKS
 from maskery.tasks.measure import RESULT, measure
@@ -40,7 +40,7 @@ def tuned(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_numbers_are_those_of_the_answers(tuned: Path) -> None:
-    result, trained = read(tuned / "run" / "evals" / RESULT), load_classifier(tuned / "run")
+    result, trained = read_result(tuned / "run" / "evals" / RESULT), load_classifier(tuned / "run")
     right = []
     for label, name in enumerate(("blue", "red")):
         for file in sorted((tuned / "images" / "val" / name).glob("*.png"))[label == 0 :]:
@@ -80,7 +80,7 @@ def test_it_is_measured_again_from_its_files_alone(tuned: Path, tmp_path: Path) 
     shutil.copytree(tuned / "run", tmp_path / "run")
     shutil.rmtree(tmp_path / "run" / "evals")
     again = measure(tmp_path / "run", CPU, "a side", "its weights")
-    assert again.numbers == read(tuned / "run" / "evals" / RESULT).numbers
+    assert again.numbers == read_result(tuned / "run" / "evals" / RESULT).numbers
 
 
 # ------------------------------------------------------------------------------------ segmentation, detection, answers

@@ -6,21 +6,17 @@ rotation.
 """
 
 import io
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import BinaryIO, Literal
+from typing import Literal
 
+import imagecodecs
 import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngImageFile
 
 from . import jpeg, npy, pixels
 from .picture import EPS, Picture
-from .png16 import chunks, decode_png16
-from .tiff import decode_tiff
-from .tiff_page import survey_pages
+from .tiff import decode_tiff, survey_pages
 from .unreadable import DAMAGE, Unreadable, reading
 
 Pages = Literal["first", "channels"]  # of a TIFF: its first page, or all of them as channels
@@ -59,37 +55,28 @@ class Header:
     format: str
 
 
-def read_header(data: bytes | str | os.PathLike[str] | BinaryIO, pages: Pages = "first") -> Header:
+def read_header(data: bytes, pages: Pages = "first") -> Header:
     """Size, channels and depth of an encoded image, without decoding pixels.
 
-    `data`: the bytes, a path, or an open binary file that can seek; of the latter two only the start is read.
-    `pages`: "channels" counts a TIFF's pages as channels. Raises `Unreadable` for what is no image that `decode` reads,
-    OSError for a path that cannot be opened.
+    `pages`: "channels" counts a TIFF's pages as channels. Raises `Unreadable` for what is no image that `decode` reads.
     """
-    with _opened(data) as file:
-        kind = _kind(file)
-        with reading(kind):
-            if kind == "TIFF":
-                header = _tiff_header(file, pages)
-            elif kind == "NPY":
-                (height, width, channels), dtype, alpha, _ = npy.npy_header(file.read(256))
-                header = Header(height, width, 3 if alpha else channels, 8 * dtype.itemsize, 1, kind)
-            else:
-                with Image.open(file, formats=[kind]) as image:
-                    channels, bits = 1 if _is_grey(image) else 3, 16 if _is_deep(image) else 8
-                    height, width = _upright_size(image.height, image.width, _orientation(image, file))
-                    header = Header(height, width, channels, bits, 1, kind)
-        if not header.height * header.width * header.channels:
-            size = f"{header.width} x {header.height} pixels of {header.channels} channels"
-            raise Unreadable(f"damaged {kind}: {size}")
-        return header
-
-
-def _tiff_header(file: BinaryIO, pages: Pages) -> Header:
-    page, n = survey_pages(file, stacked=pages == "channels")
-    height, width = _upright_size(page.height, page.width, page.orientation)
-    channels = page.channels * n if pages == "channels" else page.channels
-    return Header(height, width, channels, 8 if page.bits <= 8 else 16, n, "TIFF")
+    kind, n = _format(data), 1
+    with reading(kind):
+        if kind == "TIFF":
+            page, n = survey_pages(io.BytesIO(data), stacked=pages == "channels")
+            height, width = _upright_size(page.height, page.width, page.orientation)
+            channels = page.channels * n if pages == "channels" else page.channels
+            bits = 8 if page.bits <= 8 else 16
+        elif kind == "NPY":
+            (height, width, channels), dtype, alpha, _ = npy.npy_header(data[:256])
+            channels, bits = 3 if alpha else channels, 8 * dtype.itemsize
+        else:
+            with Image.open(io.BytesIO(data), formats=[kind]) as image:
+                channels, bits = 1 if _is_grey(image) else 3, 16 if _is_deep(image) else 8
+                height, width = _upright_size(image.height, image.width, _orientation(image, data))
+    if not height * width * channels:
+        raise Unreadable(f"damaged {kind}: {width} x {height} pixels of {channels} channels")
+    return Header(height, width, channels, bits, n, kind)
 
 
 # --------------------------------------------------------------------------------------------------------- the pixels
@@ -127,23 +114,22 @@ class Encoded:
         """None for what makes libjpeg warn: Pillow decides on that."""
         assert self.jpeg
         scale = jpeg.scale_for(factor)
-        array = jpeg.decode(self.data, self.jpeg, scale, grey=self.jpeg.components == 1 == self.channels)
+        array = jpeg.decode_jpeg(self.data, self.jpeg, scale, grey=self.jpeg.components == 1 == self.channels)
         if array is None:
             return None
         return Picture.of_reduced(self._converted(array), self.jpeg.height, self.jpeg.width, scale, self.orientation)
 
     def _by_format(self, factor: int) -> Picture:
-        file = io.BytesIO(self.data)
-        kind = _kind(file)
+        kind = _format(self.data)
         with reading(kind):
             if kind == "TIFF":
-                array = decode_tiff(file, stacked=self.pages == "channels", samples=self.channels)
+                array = decode_tiff(io.BytesIO(self.data), stacked=self.pages == "channels", samples=self.channels)
                 picture = Picture.of(array)
             elif kind == "NPY":
                 array, alpha = npy.decode_npy(self.data)
                 picture = Picture.of((array[:, :, :3] if alpha and self.channels != 4 else array).copy())
             else:
-                picture = _by_pillow(file, kind, self.channels, factor)
+                picture = _by_pillow(self.data, kind, self.channels, factor)
             if not picture.array.size:
                 raise Unreadable(f"damaged {kind}: an array of shape {picture.array.shape}")
             return replace(picture, array=self._converted(picture.array))
@@ -166,8 +152,10 @@ def open_image(
             "'channels'"
         )
     frame, orientation = None, 1
-    if data[:2] == b"\xff\xd8" and channels in (1, 3) and (frame := jpeg.frame(data)):
-        orientation = _orientation_of_jpeg(data) if frame.app1 else 1
+    if data[:2] == b"\xff\xd8" and channels in (1, 3) and (frame := jpeg.read_frame(data)):
+        if frame.app1:
+            with reading("JPEG"), Image.open(io.BytesIO(data), formats=["JPEG"]) as image:
+                orientation = _orientation(image, data)
         stored = _upright_size(frame.height, frame.width, orientation)
     else:
         header = read_header(data, pages)
@@ -185,16 +173,16 @@ def decode(
     Pillow's `convert("RGB")` does: the colours stored under transparent pixels show, nothing is blended; only
     `channels` 4 of an RGBA image gives its four channels as stored. 16-bit values come down to 8 bits by
     v * 255 / 65535, rounded; 8-bit values go up by 257. `pages`: "first", or "channels" to stack a TIFF's pages as
-    channels; of an animation the first frame. `min_side`: see `picture`.
+    channels; of an animation the first frame. `min_side`: see `decode_picture`.
 
     Raises `Unreadable` for truncated and damaged files, other channel counts, decompression bombs, and bytes that are
     no image.
     """
     image = open_image(data, channels=channels, bits=bits, pages=pages)
-    return np.ascontiguousarray(picture(image, min_side).array)
+    return np.ascontiguousarray(decode_picture(image, min_side).array)
 
 
-def picture(image: Encoded, min_side: int | None = None) -> Picture:
+def decode_picture(image: Encoded, min_side: int | None = None) -> Picture:
     """Decode; reduce by an integer factor to a short side of min(min_side, the original short side) or more.
 
     That makes large JPEGs several times faster. None: full size. Raises `Unreadable`.
@@ -206,11 +194,11 @@ def picture(image: Encoded, min_side: int | None = None) -> Picture:
     return decoded.reduced_by(pixels.reduction(height, width, min_side)).with_full_size(image.height, image.width)
 
 
-def _by_pillow(file: io.BytesIO, kind: str, channels: int, factor: int) -> Picture:
-    with Image.open(file, formats=[kind]) as image:
-        orientation, (width, height), scale = _orientation(image, file), image.size, 1
+def _by_pillow(data: bytes, kind: str, channels: int, factor: int) -> Picture:
+    with Image.open(io.BytesIO(data), formats=[kind]) as image:
+        orientation, (width, height), scale = _orientation(image, data), image.size, 1
         if _is_deep(image):
-            array = _deep(image, file, channels)
+            array = _deep(image, data, channels)
         else:
             if kind == "JPEG" and min(height, width) >= factor:
                 scale = jpeg.scale_for(factor)
@@ -225,12 +213,13 @@ def _by_pillow(file: io.BytesIO, kind: str, channels: int, factor: int) -> Pictu
     return Picture.of_reduced(array, height, width, scale, orientation)
 
 
-def _deep(image: Image.Image, file: io.BytesIO, channels: int) -> np.ndarray:
+def _deep(image: Image.Image, data: bytes, channels: int) -> np.ndarray:
     """[H, W, C] uint16. Alpha is dropped unless it makes up the `channels`."""
     if image.mode.startswith("I"):
         return np.array(image).astype(np.uint16)[:, :, None]
-    array = decode_png16(file, image.size, _rawmode(image), interlaced=bool(image.info.get("interlace")))
-    return array[:, :, :-1] if array.shape[2] in (2, 4) and array.shape[2] != channels else array
+    samples = len(_rawmode(image).partition(";")[0])  # LA, RGB, RGBA: one colour that is transparent is no alpha
+    array = imagecodecs.png_decode(data)[:, :, :samples]  # Pillow has no mode for 16-bit colour
+    return array[:, :, :-1] if samples in (2, 4) and samples != channels else array
 
 
 def _to_channels(array: np.ndarray, channels: int) -> np.ndarray:
@@ -259,49 +248,36 @@ def _rawmode(image: Image.Image) -> str:
     return str(image.tile[0][3]) if isinstance(image, PngImageFile) and image.tile else ""
 
 
-def _orientation_of_jpeg(data: bytes) -> int:
-    with reading("JPEG"):
-        file = io.BytesIO(data)
-        with Image.open(file, formats=["JPEG"]) as image:
-            return _orientation(image, file)
-
-
-def _orientation(image: Image.Image, file: BinaryIO) -> int:
+def _orientation(image: Image.Image, data: bytes) -> int:
     """The EXIF orientation 1..8. EXIF that cannot be parsed counts as none: the pixels are good without it."""
     try:
         if image.format == "PNG" and "exif" not in image.info:
             # PngImageFile.getexif would decode all pixels to find an eXIf chunk behind them.
-            for kind, length in chunks(file):
-                if kind == b"eXIf":
-                    image.info["exif"] = file.read(length)
+            image.info["exif"] = _exif_of_png(data)
         return int(Image.Image.getexif(image).get(_ORIENTATION, 1))
     except DAMAGE:
         return 1
+
+
+def _exif_of_png(data: bytes) -> bytes:
+    at = 8
+    while at < len(data):
+        length = int.from_bytes(data[at : at + 4], "big")
+        if data[at + 4 : at + 8] == b"eXIf":
+            return data[at + 8 : at + 8 + length]
+        at += 12 + length  # a checksum follows the data
+    return b""
 
 
 def _upright_size(height: int, width: int, orientation: int) -> tuple[int, int]:
     return (width, height) if orientation in _TURNED else (height, width)
 
 
-# ------------------------------------------------------------------------------------------------------------ the bytes
-@contextmanager
-def _opened(data: bytes | str | os.PathLike[str] | BinaryIO) -> Iterator[BinaryIO]:
-    if isinstance(data, (bytes, bytearray, memoryview)):
-        yield io.BytesIO(data)
-    elif isinstance(data, (str, os.PathLike)):
-        with open(data, "rb") as file:
-            yield file
-    else:
-        yield data
-
-
-def _kind(file: BinaryIO) -> str:
+def _format(data: bytes) -> str:
     """The format by the first bytes."""
-    start = file.read(12)
-    file.seek(0)
-    if not start:
+    if not data:
         raise Unreadable("0 bytes")
-    for magic, kind in _MAGIC.items():
-        if start.startswith(magic) and (kind != "WEBP" or start[8:] == b"WEBP"):
-            return kind
-    raise Unreadable(f"not an image of a format that is read (begins with {start[:8]!r})")
+    for magic, name in _MAGIC.items():
+        if data.startswith(magic) and (name != "WEBP" or data[8:12] == b"WEBP"):
+            return name
+    raise Unreadable(f"not an image of a format that is read (begins with {data[:8]!r})")

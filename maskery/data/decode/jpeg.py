@@ -1,4 +1,4 @@
-"""JPEG by simplejpeg (libjpeg-turbo): what is asked for most, with Pillow for all the rest.
+"""JPEG of 8 bits by simplejpeg (libjpeg-turbo), with Pillow for all other kinds.
 
 Chosen by measurement (`benchmarks/LOG.md`): up to 1.5 times as fast as Pillow into an array, no slower than torchcodec,
 OpenCV and imagecodecs, of which the first and the last cannot decode at 1/2, 1/4 or 1/8 of the size; MIT, kept up,
@@ -27,7 +27,7 @@ class Frame:
     app1: bool  # there is EXIF or XMP, which may turn the picture
 
 
-def frame(data: bytes) -> Frame | None:
+def read_frame(data: bytes) -> Frame | None:
     """The frame of a JPEG of 8 bits and 1 or 3 components; None for all others, damaged ones among them.
 
     By hand, as simplejpeg's header does not tell EXIF, for which the whole file would have to be searched, nor 12 bits.
@@ -66,7 +66,7 @@ def scale_for(factor: int) -> int:
     return next(scale for scale in SCALES if scale <= max(1, factor))
 
 
-def decode(data: bytes, frame: Frame, scale: int, *, grey: bool) -> np.ndarray | None:
+def decode_jpeg(data: bytes, frame: Frame, scale: int, *, grey: bool) -> np.ndarray | None:
     """[ceil(H / scale), ceil(W / scale), 1 or 3] as stored; None for what makes libjpeg warn: Pillow decides on that.
 
     `scale` is one of `SCALES`. `grey` asks for one channel and is only for files of one component.

@@ -2,7 +2,6 @@
 
 import contextlib
 import logging
-import re
 import struct
 import threading
 import warnings
@@ -11,6 +10,8 @@ from collections.abc import Iterator
 
 from PIL import Image
 from tifffile import TiffFileError
+
+from ...text import one_line
 
 
 class Unreadable(ValueError):
@@ -40,22 +41,13 @@ DAMAGE = (
 )
 
 
-def one_line(error: BaseException) -> str:
-    """The error's text on one line of at most 200 characters, its type's name when it has no text.
-
-    Without the addresses of objects: the same damage has the same text every time.
-    """
-    text = " ".join(re.sub(r"<[\w.]+ object at 0x[0-9a-f]+>", "", str(error)).split()) or type(error).__name__
-    return text if len(text) <= 200 else text[:197] + "..."
-
-
 def reason(error: Exception) -> str:
     """Why an image could not be read, for people: one line, without the file's name."""
     return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
 
 
 class _Silence:
-    """Keeps Pillow's warnings and tifffile's log off the terminal while any thread is inside.
+    """Keeps Pillow's warnings, and tifffile's and imagecodecs' logs, off the terminal while any thread is inside.
 
     `warnings.catch_warnings` by itself is not safe here: it swaps the interpreter's filters, and threads that leave in
     another order than they came would put each other's filters back, for good. The first one in saves, the last one out
@@ -74,9 +66,9 @@ class _Silence:
                 return
             self._saved.enter_context(warnings.catch_warnings())
             warnings.simplefilter("ignore")
-            log = logging.getLogger("tifffile")
-            self._saved.callback(setattr, log, "disabled", log.disabled)
-            log.disabled = True
+            for log in map(logging.getLogger, ("tifffile", "imagecodecs")):
+                self._saved.callback(setattr, log, "disabled", log.disabled)
+                log.disabled = True
 
     def __exit__(self, *_: object) -> None:
         with self._lock:

@@ -14,7 +14,7 @@ from PIL import Image
 from ..decode.image import Header, Pages, decode, read_header
 from ..decode.npy import encode_npy
 from ..decode.pixels import resize
-from ..decode.tiff_page import survey_pages
+from ..decode.tiff import survey_pages
 
 Format = Literal["jpeg", "raw"]
 

@@ -19,9 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from ...text import to_bytes
 from ..sources.labels import label_lists, multi_hot_of
-from ..sources.names import Names, hashes
+from ..sources.names import StringArray, all_bytes
 from ..sources.source import Source
 from .shards import Places, Shard, digest_of
 
@@ -67,13 +66,11 @@ def write_index(
     lists = {}
     if multi_hot is not None:
         lists["tag_counts"], lists["tag_positions"] = label_lists(multi_hot)
-    packed = names if isinstance(names, Names) else Names.of([to_bytes(name) for name in names])
+    names = names if isinstance(names, StringArray) else StringArray.of(list(all_bytes(names)))
     out = io.BytesIO()
     np.savez(
         out,
-        names=np.frombuffer(packed.blob, np.uint8),
-        offsets=packed.offsets,
-        hashes=hashes(packed),
+        **names.arrays(),
         labels=np.zeros(0, np.int32) if labels is None else labels.astype(np.int32),
         splits=splits,
         start=np.concatenate([part.start for part in parts]),
@@ -133,7 +130,7 @@ class PackedSource(Source):
         where = f"{self.where}/{INDEX}"
         try:
             with np.load(io.BytesIO(blob), allow_pickle=False) as saved:
-                self.names = Names(saved["names"].tobytes(), saved["offsets"], saved["hashes"])
+                self.names = StringArray.from_arrays(saved)
                 numbers, codes = saved["labels"], saved["splits"]
                 self._start, self._length, self._crc = saved["start"], saved["length"], saved["crc32"]
                 self.full_sizes = full = saved["full"]

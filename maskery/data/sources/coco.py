@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ...config import ImagesConfig
-from .names import Names
+from .names import StringArray
 from .rle import usable_shape
 from .scan import scan
 from .source import Source, read_file
@@ -64,7 +64,7 @@ class CocoSource(Source):
             first = trees[0][2]["images"]
             files = f"{first[0]['file_name']} and others in {where}" if first else "nothing, it has none"
             raise ValueError(f"{train}: none of its images exists: looked for {files}")
-        self.names = self._paths = Names.of([os.fsencode(path) for path in index.splits])
+        self.names = self._paths = StringArray.of([os.fsencode(path) for path in index.splits])
         self.splits = np.array(list(index.splits.values()), object) if val else None
         self.sizes = np.array(index.sizes, np.int32)  # [n, 2] (height, width), as the files say
         flat = [row for objects in index.objects for row in objects]
@@ -73,8 +73,8 @@ class CocoSource(Source):
         self._classes = np.array([row.label for row in flat], np.int64)
         self._crowd = np.array([row.crowd for row in flat], bool)
         self._areas = np.array([row.area for row in flat], np.float64)
-        # Names, as many Python objects would be copied by every forked worker
-        self._shapes = Names.of([b"" if row.shape is None else json.dumps(row.shape).encode() for row in flat])
+        # arrays, as many Python objects would be copied by every forked worker
+        self._shapes = StringArray.of([b"" if row.shape is None else json.dumps(row.shape).encode() for row in flat])
         self.counts = np.array([sum(not row.crowd for row in objects) for objects in index.objects])  # [n], no crowds
         self.notes = tuple(self._notes(index.dropped))
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from ...config import ImagesConfig
 from .coco import json_file, read_json
-from .names import Names
+from .names import StringArray
 from .scan import scan
 from .source import SPLITS, Source, read_file
 
@@ -70,15 +70,15 @@ class VqaSource(Source):
         if not index.questions:
             why = "; ".join(f"{n:,} {what}" for what, n in index.dropped.items()) or "it has none"
             raise ValueError(f"{files['train']}: none of its questions can be used: {why}")
-        self.names = self._paths = Names.of([os.fsencode(path) for path in index.questions])
+        self.names = self._paths = StringArray.of([os.fsencode(path) for path in index.questions])
         splits = [index.splits[path] for path in index.questions]
         self.splits = np.array(splits, object) if set(splits) != {"train"} else None
         flat = [row for rows in index.questions.values() for row in rows]
         # [n + 1]: the questions of image i begin there
         self.first = np.cumsum([0, *map(len, index.questions.values())])
-        # Names, as many Python objects would be copied by every forked worker
-        self._texts = Names.of([row.text.encode("utf-8", "surrogatepass") for row in flat])
-        self._rest = Names.of([json.dumps(astuple(row)[1:]).encode() for row in flat])
+        # arrays, as many Python objects would be copied by every forked worker
+        self._texts = StringArray.of([row.text.encode("utf-8", "surrogatepass") for row in flat])
+        self._rest = StringArray.of([json.dumps(astuple(row)[1:]).encode() for row in flat])
         self.notes = tuple(self._notes(flat, index.dropped))
 
     def read(self, i: int) -> bytes:

@@ -28,10 +28,9 @@ from ...nn.vit import ViT, ViTConfig, drop_paths
 from ...objective import Batch, Losses
 from ..labels import LabelsConfig
 from ..settings import ABOVE_0, BELOW_1, check_range
+from ..supervised import supervised_encoder
 from . import targets
 from .objective import ClassificationObjective
-
-UNDECAYED = ("encoder.cls_token", "encoder.pos_embed")  # as in the reference's no_weight_decay
 
 
 @dataclass(frozen=True)
@@ -52,15 +51,13 @@ class FinetuneConfig:
 class Finetune(ClassificationObjective):
     Config = FinetuneConfig
     config: FinetuneConfig
-    no_weight_decay = UNDECAYED
     encoders = ("encoder.", "average.net.0.")  # the average begins as what is trained does
 
     def __init__(self, config: FinetuneConfig, vit: ViTConfig):
         super().__init__()
         self.config, self.augment, self.layer_decay = config, config.augment, config.layer_decay
         check_settings(config)
-        self.encoder = ViT(vit)  # f
-        self.encoder.pos_embed.requires_grad_(True)
+        self.encoder = supervised_encoder(vit)  # f
         if config.pooling == "mean_patch":
             self.encoder.norm.requires_grad_(False)  # not part of it
         self.norm = nn.LayerNorm(vit.dim, eps=1e-6) if config.pooling == "mean_patch" else nn.Identity()

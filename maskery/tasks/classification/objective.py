@@ -4,7 +4,6 @@ B batch, L heads (classifiers that are trained side by side), M classes
 """
 
 import abc
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,35 +11,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...data.crops import Crop
 from ...data.dataset import ImageData, spread
 from ...evals.classify import answers, headline, numbers, truth
 from ...nn.linear_classifier import LinearClassifier
-from ...objective import Objective
-from ..labels import LabelsConfig
+from ..supervised import SupervisedObjective
 from . import targets
 
-Progress = Callable[[int, int], None] | None
 
+class ClassificationObjective(SupervisedObjective, abc.ABC):
+    """Its settings have `eval_share`, too."""
 
-class ClassificationObjective(Objective, abc.ABC):
-    """Its settings have `labels: LabelsConfig` and `eval_share`."""
-
-    labelled = True
-    config: Any
     suffixes: tuple[str, ...] = ("",)  # of the names of each head's numbers
 
     @classmethod
     def prepare(cls, settings: Any, data: ImageData) -> tuple[Any, ImageData]:
         labels, data = targets.prepare(settings.labels, data)
         return replace(settings, labels=labels), data
-
-    @property
-    def labels(self) -> LabelsConfig:
-        return self.config.labels
-
-    def views(self, crop: Crop) -> dict[str, Crop]:
-        return {"image": crop}
 
     @abc.abstractmethod
     def classify(self, image: Tensor) -> Tensor:
@@ -51,57 +37,40 @@ class ClassificationObjective(Objective, abc.ABC):
         """The network that answers as this head does, alone. ValueError when it is none that other libraries have."""
 
     def validate(self, data: ImageData, most: int, precision: torch.dtype, workers: int) -> dict[str, float]:
-        """The headline number and the loss on held-out images; of several heads, of the best to choose by."""
-        name, found, head = headline(self.labels.several), {}, 0
+        """The headline metric and the loss on held-out images, of the head that is best on validation images."""
+        name, values, head = headline(self.labels.several), {}, 0
+        how = {"precision": precision, "workers": workers}
         if len(data.validation):
-            part = judged(self, data, spread(data.validation, most), precision, workers)
-            each = [numbers(logits, part.truth)[name] for logits in part.logits]
-            head = max(range(len(each)), key=lambda i: each[i])
-            found |= {f"tune_{name}": each[head]}
-            if len(each) > 1:
-                found |= {f"tune_{name}{suffix}": value for suffix, value in zip(self.suffixes, each, strict=True)}
-        part = judged(self, data, spread(data.held_out, most), precision, workers)
-        logits = part.logits[head]
-        loss = targets.loss(logits, part.wanted, replace(self.labels, weights=()))
-        return {name: numbers(logits, part.truth)[name], "held_out_loss": float(loss)} | found
+            scores = self.predict(data, spread(data.validation, most), **how).scores(name)
+            head = scores.index(max(scores))
+            values[f"tune_{name}"] = scores[head]
+            if len(scores) > 1:
+                values |= {f"tune_{name}{suffix}": score for suffix, score in zip(self.suffixes, scores, strict=True)}
+        predictions = self.predict(data, spread(data.held_out, most), **how)
+        logits, truth = predictions.logits[head], predictions.truth
+        target = truth.float() if self.labels.several else truth
+        loss = targets.loss(logits, target, replace(self.labels, weights=()))
+        return {name: numbers(logits, truth)[name], "held_out_loss": float(loss)} | values
+
+    @torch.no_grad()
+    def predict(self, data: ImageData, indices: np.ndarray, **options: Any) -> "Predictions":
+        """The logits of every head for these images, as `evals.classify.answers` computes them, and their labels."""
+        size, was_training = self.encoder.config.image_size, self.training
+        self.eval()
+        options = {"share": self.config.eval_share} | options
+        result = answers(self.classify, data, indices, size, self.device, **options)
+        self.train(was_training)
+        labels = truth(data, result.indices)
+        return Predictions(result.logits.unbind(1), labels, result.indices, len(result.skipped))
 
 
 @dataclass(frozen=True)
-class Judged:
+class Predictions:
     logits: tuple[Tensor, ...]  # [n, M] of each head
     truth: Tensor  # [n] or [n, M]
     indices: np.ndarray  # [n]
     skipped: int
 
-    @property
-    def wanted(self) -> Tensor:
-        """The truth as a loss wants it."""
-        return self.truth.float() if self.truth.ndim == 2 else self.truth
-
-
-@torch.no_grad()
-def judged(
-    task: ClassificationObjective,
-    data: ImageData,
-    which: np.ndarray,
-    precision: torch.dtype,
-    workers: int,
-    progress: Progress = None,
-) -> Judged:
-    """What every head answers on the images `which`, and what would have been right."""
-    device = next(task.parameters()).device
-    size, was_training = task.encoder.config.image_size, task.training
-    task.eval()
-    found = answers(
-        task.classify,
-        data,
-        which,
-        size,
-        device,
-        share=task.config.eval_share,
-        precision=precision,
-        workers=workers,
-        progress=progress,
-    )
-    task.train(was_training)
-    return Judged(found.logits.unbind(1), truth(data, found.indices), found.indices, len(found.skipped))
+    def scores(self, name: str) -> list[float]:
+        """The metric of each head."""
+        return [numbers(logits, self.truth)[name] for logits in self.logits]

@@ -22,19 +22,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...distributed import summed
 from ...nn.linear_classifier import LinearClassifier, Pool
 from ...nn.vit import ViT, ViTConfig
 from ...objective import Batch, Losses
 from ...pictures.attention import overlay
 from ..labels import LabelsConfig
+from ..supervised import EPS, in_chunks
 from . import targets
 from .objective import ClassificationObjective
 
 Pooling = Literal["class_token", "mean_patch", "both", "attentive"]
-CHUNK = {"cpu": 64, "cuda": 256}  # images whose features are computed at a time: more falls out of a CPU's cache
-MOMENTUM = 0.1  # of the running mean and variance
-EPS = 1e-6
 
 
 @dataclass(frozen=True)
@@ -51,8 +48,6 @@ class ProbeConfig:
 class Probe(ClassificationObjective):
     Config = ProbeConfig
     config: ProbeConfig
-    mean: Tensor
-    var: Tensor
 
     def __init__(self, config: ProbeConfig, vit: ViTConfig):
         super().__init__()
@@ -69,9 +64,7 @@ class Probe(ClassificationObjective):
         self.layers = tuple(range(last - config.blocks + 1, last + 1))
         self.width = vit.dim * config.blocks * (2 if config.pooling == "both" else 1)
         self.encoder = ViT(vit).requires_grad_(False)  # f
-        self.register_buffer("mean", torch.zeros(self.width))
-        self.register_buffer("var", torch.ones(self.width))
-        self.seen: Tensor | None = None  # of this step's features, until `after_step`: see `statistics`
+        self.track_statistics(self.width)
         self.heads = nn.ModuleList(self._head() for _ in config.lrs)
 
     def _head(self) -> nn.Module:
@@ -85,28 +78,22 @@ class Probe(ClassificationObjective):
     def lr_multiplier(self, name: str) -> float:
         return self.config.lrs[int(name.split(".")[1])]  # heads.<number>.
 
-    @torch.no_grad()
     def features(self, image: Tensor) -> Tensor:
         """h [B, D], or all tokens [B, 1 + N, D] for the attentive probe; float32."""
-        found = []
-        for x in self.encoder.normalise(image).split(CHUNK.get(image.device.type, 256)):
-            tokens = torch.cat(self.encoder.layers(x, self.layers), dim=-1).float()  # [b, 1 + N, D]
-            found.append(pooled(tokens, self.config.pooling))
-        return torch.cat(found)
+
+        def chunk(x: Tensor) -> Tensor:
+            tokens = torch.cat(self.encoder.layers(self.encoder.normalise(x), self.layers), dim=-1)  # [b, 1 + N, D]
+            return pooled(tokens.float(), self.config.pooling)
+
+        return in_chunks(chunk, image)
 
     def sample(self, batch: Batch, t: float) -> Batch:
         h = self.features(batch["image"])
         y = batch["label"] if "label" in batch else targets.placeholder(self.labels, len(h), h.device)
-        if not self.training:
-            return {"image": batch["image"], "h_n": self.normalised(h), "y": y}
-        if self.config.pooling == "attentive":
-            return {"h_n": h, "y": y}
-        self.seen = statistics(h, together="label" in batch)  # a trial on noise waits for nobody
-        return {"h_n": (h - self.seen[0]) * (self.seen[1] + EPS).rsqrt(), "y": y}
-
-    def normalised(self, h: Tensor) -> Tensor:
-        """h_n by the running averages."""
-        return h if self.config.pooling == "attentive" else (h - self.mean) * (self.var + EPS).rsqrt()
+        if self.config.pooling != "attentive":
+            # A trial on noise does not wait for other processes.
+            h = self.batch_normalised(h, "label" in batch) if self.training else self.normalised(h)
+        return {"h_n": h, "y": y} | ({} if self.training else {"image": batch["image"]})
 
     def forward(self, batch: Batch, t: float) -> Losses:
         batch = batch if "h_n" in batch else self.sample(batch, t)
@@ -115,15 +102,9 @@ class Probe(ClassificationObjective):
         named = {f"loss{suffix}": loss.detach() for suffix, loss in zip(self.suffixes, each, strict=True)}
         return named | {"loss": torch.stack(each).sum()}
 
-    @torch.no_grad()
-    def after_step(self, t: float) -> None:
-        if self.seen is not None:
-            self.mean.lerp_(self.seen[0], MOMENTUM)
-            self.var.lerp_(self.seen[2], MOMENTUM)
-            self.seen = None
-
     def classify(self, image: Tensor) -> Tensor:
-        h_n = self.normalised(self.features(image))
+        h = self.features(image)
+        h_n = h if self.config.pooling == "attentive" else self.normalised(h)
         return torch.stack([head(h_n) for head in self.heads], dim=1)
 
     def linear_classifier(self, head: int = 0) -> LinearClassifier:
@@ -148,11 +129,6 @@ class Probe(ClassificationObjective):
         image, f = batch["image"], self.encoder
         x = f.normalise(image)
         return {"image": image, "where the class token looks": overlay(image, f.attend(x)[1], f.grid(x))}
-
-
-def chunk(image: Tensor) -> int:
-    """Images that a frozen encoder looks at together: as many pixels as `CHUNK` images of 224 x 224 have."""
-    return max(1, CHUNK.get(image.device.type, 256) * 224 * 224 // (image.shape[2] * image.shape[3]))
 
 
 class AttentivePool(nn.Module):
@@ -182,13 +158,3 @@ def pooled(tokens: Tensor, pooling: Pooling) -> Tensor:
         return tokens
     parts = {"class_token": tokens[:, 0], "mean_patch": tokens[:, 1:].mean(1)}
     return torch.cat(list(parts.values()), dim=1) if pooling == "both" else parts[pooling]
-
-
-def statistics(h: Tensor, together: bool = True) -> Tensor:
-    """Mean, variance and unbiased variance of each feature [3, D], over the batches of all processes `together`."""
-    sums = torch.stack([h.double().sum(0), h.double().square().sum(0), torch.full_like(h[0], len(h)).double()])
-    sums = summed(sums) if together else sums
-    n = sums[2]
-    mean = sums[0] / n
-    var = (sums[1] / n - mean.square()).clamp_min(0)
-    return torch.stack([mean, var, var * n / (n - 1).clamp_min(1)]).float()

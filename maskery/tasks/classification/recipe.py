@@ -9,7 +9,7 @@ from dataclasses import replace
 from ...config import OptimConfig, Run, WatchConfig
 from ...data.crops import Crop
 from ...evals.classify import headline
-from ...recipes import Suggestion
+from ...suggest import Suggestion
 from ..labels import LabelsConfig
 from ..small_data import EARLY_STOPPING, LabelledData, stopped_early
 from .finetune import FinetuneConfig

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-import torch
+from torch import Tensor
 
 from ...config import Run
 from ...data.dataset import ImageData
@@ -16,40 +16,36 @@ from ...runs.directory import CHOSEN_HEAD
 from ...terminal import Terminal
 from ..outcome import MeasureContext, Outcome, Report, encoder_phrases, label_phrases, training_phrases
 from .finetune import FinetuneConfig
-from .objective import Judged, judged
 from .probe import ProbeConfig
 
 
 def measure_classifier(context: MeasureContext) -> Outcome:
     """Measure the head that is best on validation images. Writes chosen.json and confusion.png."""
-    task, data, how = context.objective, context.data, (context.precision, context.workers)
+    task, data = context.objective, context.data
     name, head, validation = headline(task.labels.several), 0, []
     if len(task.suffixes) > 1 and len(data.validation):
-        answers = judged(task, data, data.validation, *how)
-        validation = [numbers(logits, answers.truth)[name] for logits in answers.logits]
+        validation = task.predict(data, data.validation, **context.how).scores(name)
         head = validation.index(max(validation))
     with Terminal().bar("held-out images") as tick:
-        answers = judged(task, data, data.held_out, *how, tick)
-    logits = answers.logits[head]
-    tables, notes = class_tables(logits, answers, data, context.directory)
+        predictions = task.predict(data, data.held_out, progress=tick, **context.how)
+    logits, truth = predictions.logits[head], predictions.truth
+    tables, notes = class_tables(logits, truth, data, context.directory)
     if len(task.suffixes) > 1:
-        held_out = [numbers(each, answers.truth)[name] for each in answers.logits]
-        table, more = learning_rates([s.removeprefix("_lr_") for s in task.suffixes], head, held_out, validation)
+        rates = [suffix.removeprefix("_lr_") for suffix in task.suffixes]
+        table, more = learning_rates(rates, head, predictions.scores(name), validation)
         tables["learning rates"] = table
         notes += more
     write_file(context.directory / CHOSEN_HEAD, json.dumps({"head": head}).encode())
-    return Outcome(numbers(logits, answers.truth), answers.indices, answers.skipped, tables, notes)
+    return Outcome(numbers(logits, truth), predictions.indices, predictions.skipped, tables, notes)
 
 
-def class_tables(
-    logits: torch.Tensor, answers: Judged, data: ImageData, directory: Path
-) -> tuple[dict[str, Any], list[str]]:
+def class_tables(logits: Tensor, truth: Tensor, data: ImageData, directory: Path) -> tuple[dict[str, Any], list[str]]:
     """Tables of the single classes, and notes; draws confusion.png."""
     if data.multi_hot is not None:
-        _, precisions = multilabel(logits, answers.truth)
+        _, precisions = multilabel(logits, truth)
         defined = [None if ap != ap else ap for ap in precisions]  # NaN: no image has that label
         return {"average precision": dict(zip(data.classes, defined, strict=True))}, []
-    matrix = confusion(logits.argmax(1), answers.truth, len(data.classes))
+    matrix = confusion(logits.argmax(1), truth, len(data.classes))
     no_picture = confusion_picture(matrix, data.classes, directory / "confusion.png")
     tables = {"classes": per_class(matrix).rows(data.classes), "taken for": most_confused(matrix, data.classes)}
     return tables, [no_picture] if no_picture else []

@@ -26,14 +26,13 @@ from ...data.loader import Plan
 from ...data.objects import NOTHING, Jitter, ObjectDraws, Targets, opened, view_of
 from ...data.sources.coco import CocoSource
 from ...evals.detect import SCORE, Seen, average_precision, detected, pasted
-from ...nn.vit import ViT, ViTConfig, drop_paths
+from ...nn.vit import ViTConfig
 from ...nn.windows import global_blocks, windowed
-from ...objective import Batch, Losses, Objective
+from ...objective import Batch, Losses
 from ...pictures.objects import outlined
-from ..classification.finetune import UNDECAYED
-from ..classification.probe import chunk
-from ..labels import LabelsConfig, measured_parts
+from ..labels import LabelsConfig
 from ..settings import ABOVE_0, BELOW_1, check_range, check_unbalanced
+from ..supervised import SupervisedObjective, supervised_encoder
 from . import targets
 from .targets import Masks
 
@@ -61,11 +60,9 @@ class DetectConfig:
     labels: LabelsConfig = field(default_factory=LabelsConfig)
 
 
-class Detect(Objective):
+class Detect(SupervisedObjective):
     Config = DetectConfig
     config: DetectConfig
-    labelled = True
-    no_weight_decay = UNDECAYED
     no_compile_reason = "the shapes of Mask R-CNN's tensors depend on the number of objects and proposals"
 
     def __init__(self, config: DetectConfig, vit: ViTConfig):
@@ -74,8 +71,7 @@ class Detect(Objective):
 
         check_settings(config, vit)
         self.config, self.layer_decay, self.jitter = config, config.layer_decay, Jitter(config.scale)
-        self.encoder = ViT(vit).requires_grad_(not config.freeze)  # f
-        self.encoder.pos_embed.requires_grad_(not config.freeze)
+        self.encoder = supervised_encoder(vit, not config.freeze)  # f
         self.encoder.norm.requires_grad_(False)  # not part of it
         if config.window:
             self.encoder.cls_token.requires_grad_(False)  # nor is this
@@ -89,9 +85,6 @@ class Detect(Objective):
     @classmethod
     def prepare(cls, settings: Any, data: ImageData) -> tuple[Any, ImageData]:
         return targets.prepare(settings, data)
-
-    def views(self, crop: Crop) -> dict[str, Crop]:
-        return {"image": crop}
 
     def train_dataset(
         self, data: ImageData, crops: Sequence[Crop], size: tuple[int, int], seed: int, plan: Plan, device: torch.device
@@ -133,13 +126,8 @@ class Detect(Objective):
         y = batch["label"] if "label" in batch else targets.grid_of_squares(image, self.with_masks)
         if not self.training:
             return {"image": image, "y": y}
-        found: Batch = {"image": image, "y": y, "keys": torch.randint(KEYS, (len(image),))}
-        if self.config.freeze:
-            with torch.no_grad():
-                found["tokens"] = torch.cat([self.tokens(x).float() for x in image.split(chunk(image))])
-        elif self.config.drop_path:
-            found["paths"] = drop_paths(len(image), len(self.encoder.blocks), self.config.drop_path, image.device)
-        return found
+        keys = torch.randint(KEYS, (len(image),))
+        return {"image": image, "y": y, "keys": keys} | self.sample_encoder(image, self.tokens)
 
     def forward(self, batch: Batch, t: float) -> Losses:
         from ...nn.mask_rcnn import losses
@@ -154,7 +142,7 @@ class Detect(Objective):
 
     def maps(self, batch: Batch) -> Tensor:
         """f as a map [B, D, h, w]."""
-        image, tokens = batch["image"], batch.get("tokens")
+        image, tokens = batch["image"], batch.get("features")
         tokens = self.tokens(image, batch.get("paths")) if tokens is None else tokens
         return tokens.transpose(1, 2).unflatten(2, self.encoder.grid(image))
 
@@ -170,23 +158,21 @@ class Detect(Objective):
         h, w = image.shape[2:]
         sizes = [(h, w)] * len(image) if extent is None else [(h, w) for h, w in extent.tolist()]
         answers = []
-        for one in detections(self.detector, self.maps({"image": image}), sizes):
-            answer = {"boxes": one["boxes"], "classes": one["labels"] - 1, "scores": one["scores"]}
-            answers.append(answer | ({"masks": one["masks"][:, 0]} if self.with_masks else {}))
+        for objects in detections(self.detector, self.maps({"image": image}), sizes):
+            answer = {"boxes": objects["boxes"], "classes": objects["labels"] - 1, "scores": objects["scores"]}
+            answers.append(answer | ({"masks": objects["masks"][:, 0]} if self.with_masks else {}))
         return answers
 
-    def seen(self, data: ImageData, indices: np.ndarray, **how: Any) -> Seen:
-        """Its answers about these images, as `evals.detect.detected` wants to be asked."""
-        size, mean, device = self.encoder.config.image_size, self.encoder.config.mean, next(self.parameters()).device
-        return detected(self.detect, data, indices, size, mean, device, masks=self.with_masks, **how)
+    def detected(self, data: ImageData, indices: np.ndarray, **options: Any) -> Seen:
+        """Detect in these images, as `evals.detect.detected` takes it."""
+        vit = self.encoder.config
+        options = {"masks": self.with_masks} | options
+        return detected(self.detect, data, indices, vit.image_size, vit.mean, self.device, **options)
 
-    def validate(self, data: ImageData, most: int, precision: torch.dtype, workers: int) -> dict[str, float]:
-        values: dict[str, float] = {}
-        for prefix, indices in measured_parts(data, most):
-            result = self.seen(data, indices, precision=precision, workers=workers)
-            numbers = average_precision(result, self.with_masks).numbers
-            values |= {prefix + n: numbers[n] for n in numbers if n.endswith(("_ap", "_ap50"))}
-        return values
+    def metrics(self, data: ImageData, indices: np.ndarray, precision: torch.dtype, workers: int) -> dict[str, float]:
+        result = self.detected(data, indices, precision=precision, workers=workers)
+        numbers = average_precision(result, self.with_masks).numbers
+        return {name: value for name, value in numbers.items() if name.endswith(("_ap", "_ap50"))}
 
     def picture(self, batch: Batch) -> dict[str, Tensor]:
         image, y, M = batch["image"], batch["y"], self.config.labels.count

@@ -10,7 +10,7 @@ everything frozen.
 from dataclasses import replace
 
 from ...config import Run, WatchConfig
-from ...recipes import Suggestion
+from ...suggest import Suggestion
 from ..small_data import EARLY_STOPPING, LabelledData, adamw, known_labels, small_batch, stopped_early
 from .objective import DetectConfig
 

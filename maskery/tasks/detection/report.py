@@ -37,9 +37,8 @@ def measure_detector(context: MeasureContext) -> Outcome:
         if i in strip:
             strip.add(*pictures(data, i, answer, len(names), task.with_masks))
 
-    how = {"precision": context.precision, "workers": context.workers, "each": show}
     with Terminal().bar("held-out images") as tick:
-        result = task.seen(data, data.held_out, progress=tick, **how)
+        result = task.detected(data, data.held_out, progress=tick, each=show, **context.how)
     strip.write(context.directory / "detections.png", "held-out images, a colour a class", names)
     scores = average_precision(result, task.with_masks)
     annotations = result.truth["annotations"]

@@ -35,13 +35,12 @@ from ...data.masks import VOID, Meaning, mask_of, nearest
 from ...evals.segment import Inference, numbers, segmented
 from ...nn.all_mlp import AllMLP
 from ...nn.upernet import Pyramid, UPerNet, conv_norm
-from ...nn.vit import ViT, ViTConfig, drop_paths
-from ...objective import Batch, Losses, Objective
+from ...nn.vit import ViTConfig
+from ...objective import Batch, Losses
 from ...pictures.segments import painted
-from ..classification.finetune import UNDECAYED
-from ..classification.probe import CHUNK, EPS, MOMENTUM, statistics
-from ..labels import LabelsConfig, measured_parts
+from ..labels import LabelsConfig
 from ..settings import ABOVE_0, BELOW_1, check_range
+from ..supervised import SupervisedObjective, supervised_encoder
 from . import targets
 
 AUXILIARY = 256  # width of the auxiliary decoder
@@ -68,23 +67,18 @@ class SegmentConfig:
     ids: tuple[int, ...] = ()  # of the data: the value of each class in masks
 
 
-class Segment(Objective):
+class Segment(SupervisedObjective):
     Config = SegmentConfig
     config: SegmentConfig
-    labelled = True
-    no_weight_decay = UNDECAYED
-    mean: Tensor
-    var: Tensor
 
     def __init__(self, config: SegmentConfig, vit: ViTConfig):
         super().__init__()
         self.config, self.layer_decay = config, config.layer_decay
-        self.depths = depths_of(config.depths, vit.depth)
+        self.depths = depths_of(config, vit.depth)
         self.scaling = Scaling(config.scale, config.cat_max_ratio)
         check_settings(config)
         M = config.labels.count
-        self.encoder = ViT(vit).requires_grad_(not config.freeze)  # f
-        self.encoder.pos_embed.requires_grad_(not config.freeze)
+        self.encoder = supervised_encoder(vit, not config.freeze)  # f
         for unused in self.encoder.blocks[max(self.depths) if config.head != "linear" else vit.depth :]:
             unused.requires_grad_(False)
         self.encoder.norm.requires_grad_(config.head == "linear" and not config.freeze)
@@ -105,9 +99,7 @@ class Segment(Objective):
         self.classifier = classifier(self.width, M)  # V
         self.normalises = config.head == "linear" and config.freeze
         if self.normalises:
-            self.register_buffer("mean", torch.zeros(vit.dim))
-            self.register_buffer("var", torch.ones(vit.dim))
-        self.seen: Tensor | None = None  # of this step's features, until `after_step`
+            self.track_statistics(vit.dim)
 
     # ------------------------------------------------------------------------------------------------ data
     @classmethod
@@ -119,9 +111,6 @@ class Segment(Objective):
         config = self.config
         void = targets.void_values(data.images.source, config.ignore_index, config.reduce_zero_label)
         return Meaning(config.ids or tuple(range(config.labels.count)), void)
-
-    def views(self, crop: Crop) -> dict[str, Crop]:
-        return {"image": crop}
 
     def train_dataset(
         self, data: ImageData, crops: Sequence[Crop], size: tuple[int, int], seed: int, plan: Plan, device: torch.device
@@ -157,31 +146,21 @@ class Segment(Objective):
             return f.norm(f.trunk(x, paths))[:, None, 1:]
         return torch.stack(f.after(x, self.depths, paths), dim=1)[:, :, 1:]
 
-    @torch.no_grad()
-    def frozen(self, image: Tensor) -> Tensor:
-        """`features`, some images at a time, float32."""
-        return torch.cat([self.features(x).float() for x in image.split(CHUNK.get(image.device.type, 256))])
-
     def sample(self, batch: Batch, t: float) -> Batch:
         image = batch["image"]
         void = torch.full((len(image), *image.shape[2:]), VOID, device=image.device)
         y = batch["label"].long() if "label" in batch else void
         if not self.training:
             return {"image": image, "y": y}
-        found: Batch = {"image": distorted(image) if self.config.distortion else image, "y": y}
+        sample: Batch = {"image": distorted(image) if self.config.distortion else image, "y": y}
         if self.config.dropout:
-            kept = 1 - self.config.dropout
+            keep = 1 - self.config.dropout
             widths = self.width + (AUXILIARY if self.auxiliary is not None else 0)
-            found["kept"] = (torch.rand(len(image), widths, device=image.device) < kept) / kept
-        if self.config.freeze:
-            features = self.frozen(found["image"])
-            if self.normalises:
-                self.seen = statistics(features.flatten(0, 2))
-                features = (features - self.seen[0]) * (self.seen[1] + EPS).rsqrt()
-            found["features"] = features
-        elif self.config.drop_path:
-            found["paths"] = drop_paths(len(image), len(self.encoder.blocks), self.config.drop_path, image.device)
-        return found
+            sample["channels"] = (torch.rand(len(image), widths, device=image.device) < keep) / keep
+        sample |= self.sample_encoder(sample["image"], self.features)
+        if self.normalises:
+            sample["features"] = self.batch_normalised(sample["features"])
+        return sample
 
     def forward(self, batch: Batch, t: float) -> Losses:
         batch = batch if "y" in batch else self.sample(batch, t)
@@ -194,27 +173,20 @@ class Segment(Objective):
 
     def logits(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
         """V d(f_1 .. f_4) at the decoder's resolution [B, M, h', w'], and of a training batch U a(f_3)."""
-        image, tokens, kept = batch["image"], batch.get("features"), batch.get("kept")
+        image, tokens, factors = batch["image"], batch.get("features"), batch.get("channels")
         if tokens is None:
             tokens = self.features(image, batch.get("paths"))
-            tokens = (tokens - self.mean) * (self.var + EPS).rsqrt() if self.normalises else tokens
+            tokens = self.normalised(tokens) if self.normalises else tokens
         maps = [x.transpose(1, 2).unflatten(2, self.encoder.grid(image)) for x in tokens.unbind(1)]
-        own, other = (None, None) if kept is None else (kept[:, : self.width], kept[:, self.width :])
+        own, other = (None, None) if factors is None else (factors[:, : self.width], factors[:, self.width :])
         second = None
         if self.auxiliary is not None and self.training:
             conv, last = self.auxiliary
-            second = last(thinned(conv(maps[2]), other))
+            second = last(channel_dropout(conv(maps[2]), other))
         d: Any = maps[-1] if len(maps) == 1 else maps
         for part in self.pixel_decoder:
             d = part(d)
-        return self.classifier(thinned(d, own)), second
-
-    @torch.no_grad()
-    def after_step(self, t: float) -> None:
-        if self.seen is not None:
-            self.mean.lerp_(self.seen[0], MOMENTUM)
-            self.var.lerp_(self.seen[2], MOMENTUM)
-            self.seen = None
+        return self.classifier(channel_dropout(d, own)), second
 
     # ------------------------------------------------------------------------------------------------ measuring
     def segment(self, image: Tensor) -> Tensor:
@@ -222,22 +194,19 @@ class Segment(Objective):
         logits, _ = self.logits({"image": image})
         return F.interpolate(logits.float(), image.shape[2:], mode="bilinear", align_corners=False)
 
-    def validate(self, data: ImageData, most: int, precision: torch.dtype, workers: int) -> dict[str, float]:
-        device, size, values = next(self.parameters()).device, self.encoder.config.image_size, {}
-        how: Any = {"inference": self.config.inference, "precision": precision, "workers": workers}
-        for prefix, indices in measured_parts(data, most):
-            result = segmented(self.segment, data, indices, size, self.meaning(data), device, **how)
-            values |= {prefix + name: value for name, value in numbers(result.matrix).items()}
-        return values
+    def segmented(self, data: ImageData, indices: np.ndarray, **options: Any) -> Any:
+        """Predict these images, as `evals.segment.segmented` takes it."""
+        size, config = self.encoder.config.image_size, self.config
+        options = {"inference": config.inference} | options
+        return segmented(self.segment, data, indices, size, self.meaning(data), self.device, **options)
+
+    def metrics(self, data: ImageData, indices: np.ndarray, precision: torch.dtype, workers: int) -> dict[str, float]:
+        return numbers(self.segmented(data, indices, precision=precision, workers=workers).matrix)
 
     def picture(self, batch: Batch) -> dict[str, Tensor]:
         image, M = batch["image"], self.config.labels.count
-        predicted = self.segment(image).argmax(1)
-        return {
-            "image": image,
-            "truth": painted(image, batch["y"], M),
-            "prediction": painted(image, predicted, M),
-        }
+        masks = {"truth": batch["y"], "prediction": self.segment(image).argmax(1)}
+        return {"image": image} | {caption: painted(image, mask, M) for caption, mask in masks.items()}
 
 
 def classifier(width: int, classes: int) -> nn.Conv2d:
@@ -249,17 +218,17 @@ def classifier(width: int, classes: int) -> nn.Conv2d:
     return conv
 
 
-def thinned(x: Tensor, kept: Tensor | None) -> Tensor:
-    """Maps [B, W, h, w] without the channels that dropout takes, by factors [B, W]."""
-    return x if kept is None else x * kept[:, :, None, None]
+def channel_dropout(x: Tensor, factors: Tensor | None) -> Tensor:
+    """Maps [B, W, h, w] times factors [B, W], 0 for dropped channels."""
+    return x if factors is None else x * factors[:, :, None, None]
 
 
-def depths_of(asked: tuple[int, ...] | None, depth: int) -> tuple[int, ...]:
-    """Blocks whose tokens are looked at; the first is 1."""
-    found = asked or tuple(max(1, round(depth * share)) for share in (1 / 3, 1 / 2, 2 / 3, 1))
-    if min(found) < 1 or max(found) > depth or list(found) != sorted(found):
-        raise ValueError(f"--settings.depths {found}: this encoder has {depth} blocks, and deeper ones come later")
-    return found
+def depths_of(config: SegmentConfig, depth: int) -> tuple[int, ...]:
+    """Blocks whose tokens the decoder gets; the first is 1."""
+    depths = config.depths or tuple(max(1, round(depth * part)) for part in (1 / 3, 1 / 2, 2 / 3, 1))
+    if min(depths) < 1 or max(depths) > depth or list(depths) != sorted(depths):
+        raise ValueError(f"--settings.depths {depths}: this encoder has {depth} blocks, and deeper ones come later")
+    return depths
 
 
 def check_settings(config: SegmentConfig) -> None:

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from ...config import Run
-from ...evals.segment import iou, numbers, rows, segmented
+from ...evals.segment import iou, numbers, rows
 from ...pictures.examples import ExampleStrip, whole_image
 from ...pictures.segments import legend, painted
 from ...terminal import Terminal
@@ -39,19 +39,7 @@ def measure_segmenter(context: MeasureContext) -> Outcome:
             strip.add([image, *masks], torch.cat([truth.unique(), predicted.unique()]).tolist())
 
     with Terminal().bar("held-out images") as tick:
-        result = segmented(
-            task.segment,
-            data,
-            data.held_out,
-            context.run.size,
-            task.meaning(data),
-            next(task.parameters()).device,
-            inference=task.config.inference,
-            precision=context.precision,
-            workers=context.workers,
-            progress=tick,
-            each=show,
-        )
+        result = task.segmented(data, data.held_out, progress=tick, each=show, **context.how)
     strip.write(context.directory / "segments.png", "held-out images, dark where no class is labelled", names)
     matrix = result.matrix
     absent = [name for name, value in zip(names, iou(matrix).tolist(), strict=True) if value != value]

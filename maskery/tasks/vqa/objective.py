@@ -32,13 +32,12 @@ from ...evals.answers import Answers, answers
 from ...evals.vqa import Truth, accuracies
 from ...nn.fusion import Fusion
 from ...nn.text import PretrainedText, WordEncoder
-from ...nn.vit import ViT, ViTConfig, drop_paths, init_linears
-from ...objective import Batch, Losses, Objective
+from ...nn.vit import ViTConfig, init_linears
+from ...objective import Batch, Losses
 from ...pictures.attention import overlay
-from ..classification.finetune import UNDECAYED
-from ..classification.probe import chunk
-from ..labels import LabelsConfig, measured_parts
+from ..labels import LabelsConfig
 from ..settings import ABOVE_0, check_range, check_unbalanced
+from ..supervised import SupervisedObjective, supervised_encoder
 from . import targets
 
 HEAD_WIDTH = 64  # of an attention head, as in every usual model, where the image's encoder does not say
@@ -64,11 +63,10 @@ class VqaConfig:
     asked: float = 1.0  # of the data: questions of an image in one step, on average
 
 
-class Vqa(Objective):
+class Vqa(SupervisedObjective):
     Config = VqaConfig
     config: VqaConfig
-    labelled = True
-    no_weight_decay = (*UNDECAYED, "text.positions")
+    no_weight_decay = (*SupervisedObjective.no_weight_decay, "text.positions")
 
     def __init__(self, config: VqaConfig, vit: ViTConfig):
         super().__init__()
@@ -79,9 +77,7 @@ class Vqa(Objective):
         heads = vit.heads if vit.dim == W else max(1, W // HEAD_WIDTH)
         if W % heads:
             raise ValueError(f"--settings.width is {W}: a multiple of {HEAD_WIDTH}, or the encoder's own {vit.dim}")
-        learned = not (config.freeze or config.blind)
-        self.encoder = ViT(vit).requires_grad_(learned)  # f
-        self.encoder.pos_embed.requires_grad_(learned)
+        self.encoder = supervised_encoder(vit, not (config.freeze or config.blind))  # f
         self.encoder.norm.requires_grad_(False)  # not part of it
         self.vocabulary = targets.tokens_of(config.text, config.words)
         self.text: WordEncoder | PretrainedText = (  # q
@@ -106,9 +102,6 @@ class Vqa(Objective):
     def prepare(cls, settings: Any, data: ImageData) -> tuple[Any, ImageData]:
         check_settings(settings)
         return targets.prepare(settings, data)
-
-    def views(self, crop: Crop) -> dict[str, Crop]:
-        return {"image": crop}
 
     def train_dataset(
         self, data: ImageData, crops: Sequence[Crop], size: tuple[int, int], seed: int, plan: Plan, device: torch.device
@@ -135,15 +128,9 @@ class Vqa(Objective):
     def sample(self, batch: Batch, t: float) -> Batch:
         image = batch["image"]
         y = batch["label"] if "label" in batch else self.blank(len(image)).to(image.device)
-        found: Batch = {"image": image, "y": y}
         if self.config.blind or not self.training:
-            return found
-        if self.config.freeze:
-            with torch.no_grad():
-                found["f"] = torch.cat([self.look(x).float() for x in image.split(chunk(image))])
-        elif self.config.drop_path:
-            found["paths"] = drop_paths(len(image), len(self.encoder.blocks), self.config.drop_path, image.device)
-        return found
+            return {"image": image, "y": y}
+        return {"image": image, "y": y} | self.sample_encoder(image, self.look)
 
     def blank(self, images: int) -> Asked:
         """As many questions as there can be, for a trial on noise."""
@@ -154,7 +141,7 @@ class Vqa(Objective):
 
     def forward(self, batch: Batch, t: float) -> Losses:
         batch = batch if "y" in batch else self.sample(batch, t)
-        y, f = batch["y"], batch.get("f")
+        y, f = batch["y"], batch.get("features")
         f = self.look(batch["image"], batch.get("paths")) if f is None else f
         s = y.targets(self.count)
         each = F.binary_cross_entropy_with_logits(self.ask(f, y.tokens), s, reduction="none").sum(-1)  # [B, Q]
@@ -185,23 +172,18 @@ class Vqa(Objective):
         pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
         return [[(self.names[m], sure) for m, sure in zip(*each, strict=True)] for each in pairs]
 
-    def answers(self, data: ImageData, indices: np.ndarray, **how: Any) -> Answers:
-        """To all questions about these images. In eval mode."""
-        device = next(self.parameters()).device
+    def answers(self, data: ImageData, indices: np.ndarray, **options: Any) -> Answers:
+        """Answer all questions about these images. In eval mode."""
         size, at_once = self.encoder.config.image_size, self.config.questions or 1
-        return answers(self, data, indices, size, device, at_once=at_once, **how)
+        return answers(self, data, indices, size, self.device, at_once=at_once, **options)
 
-    def validate(self, data: ImageData, most: int, precision: torch.dtype, workers: int) -> dict[str, float]:
-        values: dict[str, float] = {}
+    def metrics(self, data: ImageData, indices: np.ndarray, precision: torch.dtype, workers: int) -> dict[str, float]:
         source = data.images.source
         assert isinstance(source, VqaSource)
-        for prefix, indices in measured_parts(data, most):
-            result = self.answers(data, indices, precision=precision, workers=workers)
-            questions = [source.question(k) for k in result.numbers]
-            pairs = zip(questions, result.best, strict=True)
-            scores = [Truth.of(q.answers).score(self.names[m]) for q, m in pairs]
-            values |= {prefix + name: value for name, value in accuracies(questions, scores).items()}
-        return values
+        result = self.answers(data, indices, precision=precision, workers=workers)
+        questions = [source.question(k) for k in result.numbers]
+        pairs = zip(questions, result.best, strict=True)
+        return accuracies(questions, [Truth.of(q.answers).score(self.names[m]) for q, m in pairs])
 
     def picture(self, batch: Batch) -> dict[str, Tensor]:
         image, y = batch["image"], batch["y"]

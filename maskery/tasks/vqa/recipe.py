@@ -8,7 +8,7 @@ scratch; a cosine instead of a line; batches of images, each with all its questi
 from dataclasses import replace
 
 from ...config import Run, WatchConfig
-from ...recipes import Suggestion
+from ...suggest import Suggestion
 from ..small_data import EARLY_STOPPING, LabelledData, adamw, known_labels, small_batch, stopped_early
 
 LARGE = 10_000  # images for which few epochs are enough

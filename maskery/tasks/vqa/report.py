@@ -26,15 +26,14 @@ def measure_vqa(context: MeasureContext) -> Outcome:
     task, data, evals, names = context.objective, context.data, context.directory, context.objective.names
     source = data.images.source
     assert isinstance(source, VqaSource)
-    how: dict[str, Any] = {"precision": context.precision, "workers": context.workers}
     with Terminal().bar("held-out images") as tick:
-        answers = task.answers(data, data.held_out, progress=tick, **how)
+        answers = task.answers(data, data.held_out, progress=tick, **context.how)
     questions = [source.question(k) for k in answers.numbers]
     scores = [Truth.of(q.answers).score(names[m]) for q, m in zip(questions, answers.best, strict=True)]
     numbers, (limits, notes) = accuracies(questions, scores), without_looking(questions, names, source, data)
     write_predictions(answers, names, source, evals / "predictions.json")
     if source.splits is not None and len(unanswered := np.flatnonzero(source.splits == UNANSWERED)):
-        more = task.answers(data, unanswered, **how)
+        more = task.answers(data, unanswered, **context.how)
         write_predictions(more, names, source, evals / "predictions-unanswered.json")
         notes.append(f"{len(more.numbers):,} questions without annotations: evals/predictions-unanswered.json")
     shown = entries(answers, scores, names, data)

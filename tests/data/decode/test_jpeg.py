@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from maskery.data.decode.jpeg import SCALES, Frame, decode, frame
+from maskery.data.decode.jpeg import SCALES, Frame, decode_jpeg, read_frame
 
 
 def encoded(height: int, width: int, mode: str = "RGB", **options) -> bytes:
@@ -30,13 +30,13 @@ def encoded(height: int, width: int, mode: str = "RGB", **options) -> bytes:
 def test_pixels_are_pillows_at_every_scale(height, width, quality, subsampling, progressive, grey):
     options = {} if grey else {"subsampling": subsampling}
     data = encoded(height, width, "L" if grey else "RGB", quality=quality, progressive=progressive, **options)
-    found = frame(data)
+    found = read_frame(data)
     assert found == Frame(height, width, 1 if grey else 3, False)
     for scale in SCALES:
         image = Image.open(io.BytesIO(data))
         image.draft("", (width // scale, height // scale))
         want = np.array(image)
-        pixels = decode(data, found, scale, grey=grey)
+        pixels = decode_jpeg(data, found, scale, grey=grey)
         assert pixels is not None
         assert pixels.shape[:2] == (-(-height // scale), -(-width // scale))
         np.testing.assert_array_equal(pixels, want.reshape(pixels.shape))
@@ -46,12 +46,12 @@ def test_a_frame_behind_other_segments():
     exif = Image.Exif()
     exif[0x0112] = 6
     data = encoded(30, 50, exif=exif, comment=b"\xff\xc0" * 50, icc_profile=bytes(70_000))
-    assert frame(data) == Frame(30, 50, 3, True)
-    assert frame(data[:2] + b"\xff\xff" + data[2:]) == Frame(30, 50, 3, True)  # fill bytes
+    assert read_frame(data) == Frame(30, 50, 3, True)
+    assert read_frame(data[:2] + b"\xff\xff" + data[2:]) == Frame(30, 50, 3, True)  # fill bytes
 
 
 def test_what_it_leaves_to_pillow():
-    assert frame(encoded(30, 50, "CMYK")) is None
+    assert read_frame(encoded(30, 50, "CMYK")) is None
     data = encoded(30, 50)
     at = data.index(b"\xff\xc0")
     deep, lossless, empty, twice = (bytearray(data) for _ in range(4))
@@ -60,26 +60,26 @@ def test_what_it_leaves_to_pillow():
     empty[at + 5 : at + 7] = b"\0\0"  # the height comes later, in a segment of its own
     twice[at:at] = data[at : at + 19]
     for other in (deep, lossless, empty, twice):
-        assert frame(bytes(other)) is None
-    assert frame(b"\xff\xd8" + b"rubbish" * 10) is None
+        assert read_frame(bytes(other)) is None
+    assert read_frame(b"\xff\xd8" + b"rubbish" * 10) is None
 
 
 def test_bombs_are_left_to_pillow(monkeypatch):
     data = encoded(30, 50)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 30 * 50 // 2 - 1)
-    assert frame(data) is None
+    assert read_frame(data) is None
 
 
 def test_cut_and_damaged_files_give_nothing_or_the_picture():
     data = encoded(64, 64, quality=90)
-    found = frame(data)
+    found = read_frame(data)
     assert found
-    whole = decode(data, found, 1, grey=False)
+    whole = decode_jpeg(data, found, 1, grey=False)
     for end in np.linspace(0, len(data) - 1, 60).astype(int):
-        again = frame(data[:end])
-        pixels = decode(data[:end], again, 1, grey=False) if again else None
+        again = read_frame(data[:end])
+        pixels = decode_jpeg(data[:end], again, 1, grey=False) if again else None
         assert pixels is None or np.array_equal(pixels, whole), f"cut at {end}"
-    assert decode(data[: len(data) // 2], found, 1, grey=False) is None
+    assert decode_jpeg(data[: len(data) // 2], found, 1, grey=False) is None
 
 
 @settings(max_examples=300, deadline=None)
@@ -89,7 +89,7 @@ def test_rubbish_never_gets_further_than_none(flips, early):
     reach = 200 if early else len(data)
     for place, value in flips:
         data[int(place * (reach - 1))] = value
-    found = frame(bytes(data))
+    found = read_frame(bytes(data))
     if found and found.height * found.width < 10**6:
-        pixels = decode(bytes(data), found, 2, grey=False)
+        pixels = decode_jpeg(bytes(data), found, 2, grey=False)
         assert pixels is None or pixels.shape == (-(-found.height // 2), -(-found.width // 2), 3)

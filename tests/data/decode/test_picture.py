@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from maskery.data.decode.image import open_image, picture
+from maskery.data.decode.image import decode_picture, open_image
 from maskery.data.decode.picture import Picture, detail
 from maskery.data.decode.pixels import resize
 
@@ -99,7 +99,7 @@ def test_a_copy_knows_what_it_is_a_copy_of() -> None:
 
 
 def test_reduced_for_memory_it_still_knows_its_size() -> None:
-    kept = picture(open_image(encoded(ramp(331, 437), 3), channels=3), 60)
+    kept = decode_picture(open_image(encoded(ramp(331, 437), 3), channels=3), 60)
     assert (kept.height, kept.width) == (331, 437)
     assert kept.array.shape[0] == 83
     assert kept.extent == pytest.approx((110 - 437 / 4, 83 - 331 / 4, 110, 83))

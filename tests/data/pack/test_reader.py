@@ -15,7 +15,7 @@ from maskery.data.pack.encode import Encoding
 from maskery.data.pack.reader import PackedSource, write_index
 from maskery.data.pack.shards import Places
 from maskery.data.pack.writer import pack_source
-from maskery.data.sources.names import Names
+from maskery.data.sources.names import StringArray
 from maskery.data.sources.open import open_source
 from maskery.terminal import Quiet
 from maskery.text import to_bytes
@@ -118,7 +118,7 @@ def test_digests_are_those_of_b2sum(packed):
 
 def test_the_index_of_a_million_images_is_small(tmp_path):
     n = 1_000_000
-    names = Names.of([b"train/n%08d/n%08d_%06d.JPEG" % (k // 1000, k // 1000, k % 1000) for k in range(n)])
+    names = StringArray.of([b"train/n%08d/n%08d_%06d.JPEG" % (k // 1000, k // 1000, k % 1000) for k in range(n)])
     part = Places(
         np.arange(n, dtype=np.int64) * 20_000,
         np.full(n, 20_000, np.uint32),

@@ -15,7 +15,7 @@ from maskery.data.dataset import open_data
 from maskery.evals.classify import answers
 from maskery.nn.vit import ViTConfig
 from maskery.tasks import TASKS
-from maskery.tasks.classification.objective import ClassificationObjective, judged
+from maskery.tasks.classification.objective import ClassificationObjective
 from maskery.tasks.labels import LabelsConfig
 from maskery.terminal import Quiet
 from tests.test_train import assert_same_run, metrics, weights
@@ -68,9 +68,8 @@ def test_answers_of_every_head_and_what_could_not_be_read(tmp_path: Path) -> Non
     (folder / "val" / "red" / "003.png").write_bytes(b"no image")
     opened = open_data(str(folder), ImagesConfig(memory=0), (32, 32), Quiet())
     task = built("probe", labels=LabelsConfig(classes='["blue", "red"]'), lrs=(1.0, 2.0))
-    found = judged(task, opened, opened.held_out, torch.float32, 0)
+    found = task.predict(opened, opened.held_out)
     assert (len(found.logits), len(found.indices), found.skipped) == (2, 39, 1)
-    assert found.wanted is found.truth
     assert found.truth.tolist() == [0] * 20 + [1] * 19
     assert task.training
     assert not task.encoder.training
@@ -82,7 +81,7 @@ def test_what_the_cut_keeps_is_as_the_settings_say(colours: Path) -> None:
     opened = open_data(str(colours), ImagesConfig(memory=0), (32, 32), Quiet())
     task = built("finetune", labels=LabelsConfig(classes='["blue", "red"]'), eval_share=0.75)
     torch.nn.init.normal_(task.head.weight)
-    found = judged(task, opened, opened.held_out, torch.float32, 0)
+    found = task.predict(opened, opened.held_out)
     expected = answers(task.eval().classify, opened, opened.held_out, (32, 32), torch.device("cpu"), share=0.75)
     torch.testing.assert_close(found.logits[0], expected.logits[:, 0])
 

@@ -12,8 +12,9 @@ from maskery.data.dataset import open_data
 from maskery.nn.vit import ViTConfig
 from maskery.objective import Batch
 from maskery.optim import optimizer_of
-from maskery.tasks.classification.probe import CHUNK, Probe, ProbeConfig
+from maskery.tasks.classification.probe import Probe, ProbeConfig
 from maskery.tasks.labels import LabelsConfig
+from maskery.tasks.supervised import CHUNK
 from maskery.terminal import Quiet
 from tests.test_microbatch import gradients
 

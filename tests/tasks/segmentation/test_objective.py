@@ -80,7 +80,7 @@ def test_layer_decay_and_what_is_not_decayed() -> None:
 
 
 def test_depths() -> None:
-    assert [depths_of(None, n) for n in (12, 24, 6, 2, 1)] == [
+    assert [depths_of(SegmentConfig(), n) for n in (12, 24, 6, 2, 1)] == [
         (4, 6, 8, 12),  # mmsegmentation's 3, 5, 7, 11, which count from 0
         (8, 12, 16, 24),
         (2, 3, 4, 6),
@@ -89,7 +89,7 @@ def test_depths() -> None:
     ]
     for wrong in ((1, 2, 3, 4), (0, 1, 1, 2), (2, 1, 1, 1)):
         with pytest.raises(ValueError, match="this encoder has 2 blocks"):
-            depths_of(wrong, 2)
+            depths_of(SegmentConfig(depths=wrong), 2)
 
 
 @pytest.mark.parametrize(
