@@ -1,6 +1,7 @@
 """The decoded images of a source, kept in memory when they fit, so that nothing is decoded twice."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -12,6 +13,9 @@ from .decode.picture import Picture
 from .decode.unreadable import Unreadable, reason
 from .memory_cache import Kept, Progress, keep
 from .sources.source import Source
+
+T = TypeVar("T")
+Skips = list[tuple[str, str]]  # (name, reason) of images that could not be read
 
 
 class Images:
@@ -51,6 +55,16 @@ class Images:
         """Image i, reduced as `min_side` says."""
         image = self.open(i)
         return image if isinstance(image, Picture) else decode_picture(image, self.min_side)
+
+    def readable(self, indices: Iterable[int], read: Callable[[int], T], skipped: Skips) -> Iterator[tuple[int, T]]:
+        """Yield (i, `read(i)`) for every image that can be read, in order; list the others in `skipped`."""
+        for i in indices:
+            try:
+                value = read(i)
+            except Unreadable as error:
+                skipped.append((self.source.names[i], str(error)))
+                continue
+            yield i, value
 
     def coloured(self, colour: Sequence[float]) -> Tensor:
         """[C, 1, 1] of the images' dtype: one colour, given in [0, 1]."""

@@ -13,7 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from .. import __version__
 from ..config import leaves
-from ..data.crops import larger
+from ..data.crops import resize_size
 from ..evals.results import Result, read_files
 from ..nn.vit import SIZES, Size
 from ..objectives import OBJECTIVES
@@ -44,7 +44,7 @@ def card(model: ExportModel, result: ExportResult) -> str:
         result=result,
         classifier=classifier,
         pool=model.network.pool if model.network else None,
-        covered=larger(c.image_size, fraction) if fraction < 1 else None,
+        covered=resize_size(c.image_size, fraction) if fraction < 1 else None,
         run=run and run.run,
         version=__version__,
         **(_of_run(run, method, classifier is not None) if run else {}),

@@ -11,8 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...data.dataset import ImageData
-from ...evals.label_subset import draw
-from ...evals.splits import labelled, refuse_unseen
+from ...evals.splits import check_classes_trained, labelled
 from ..labels import LabelsConfig, reported_split, split_validation, where_true
 
 NOT_LABELLED = 255  # in a row of multi-hot labels
@@ -30,11 +29,11 @@ def single_label_images(config: LabelsConfig, data: ImageData) -> tuple[ImageDat
     """The images with a label, and how many training images each class has [M]."""
     where, labels, data = data.images.source.where, data.labels, reported_split(data)
     train = labelled(labels, data.train, data.classes, f"{where}: training images")
-    held_out = labelled(labels, data.held_out, data.classes, f"{where}: held-out images", several=False)
+    held_out = labelled(labels, data.held_out, data.classes, f"{where}: held-out images", one_class=True)
     assert labels is not None
-    refuse_unseen(labels, train, held_out, data.classes, where)
+    check_classes_trained(labels, train, held_out, data.classes, where)
     if config.subset:
-        train = draw(labels, train, data.classes, config.subset, config.draw).indices
+        train = config.subset.draw(labels, train, data.classes, config.draw).indices
     validation = data.validation[labels[data.validation] >= 0]
     data = split_validation(replace(data, train=train, held_out=held_out, validation=validation), config, labels)
     return data, np.bincount(labels[data.train], minlength=len(data.classes))

@@ -25,13 +25,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...data.crops import Crop, centre
+from ...data.crops import Crop, center_box
 from ...data.dataset import ImageData
 from ...data.decode.unreadable import Unreadable
 from ...data.distortion import distorted
-from ...data.loader import Plan
-from ...data.masked import MaskedDraws, Scaling
+from ...data.mask_targets import MaskSampler, MaskTargets, RandomScaleCrop
 from ...data.masks import VOID, Meaning, mask_of, nearest
+from ...data.train_dataset import SamplingPlan, TrainDataset
 from ...evals.segment import Inference, numbers, segmented
 from ...nn.all_mlp import AllMLP
 from ...nn.upernet import Pyramid, UPerNet, conv_norm
@@ -75,7 +75,7 @@ class Segment(SupervisedObjective):
         super().__init__()
         self.config, self.layer_decay = config, config.layer_decay
         self.depths = depths_of(config, vit.depth)
-        self.scaling = Scaling(config.scale, config.cat_max_ratio)
+        self.crop = RandomScaleCrop(config.scale, config.cat_max_ratio)
         check_settings(config)
         M = config.labels.count
         self.encoder = supervised_encoder(vit, not config.freeze)  # f
@@ -112,20 +112,10 @@ class Segment(SupervisedObjective):
         void = targets.void_values(data.images.source, config.ignore_index, config.reduce_zero_label)
         return Meaning(config.ids or tuple(range(config.labels.count)), void)
 
-    def train_dataset(
-        self, data: ImageData, crops: Sequence[Crop], size: tuple[int, int], seed: int, plan: Plan, device: torch.device
-    ) -> MaskedDraws:
-        return MaskedDraws(
-            data.images,
-            data.train,
-            size,
-            seed,
-            plan,
-            device,
-            scaling=replace(self.scaling, flip=crops[0].flip),
-            meaning=self.meaning(data),
-            mean=self.encoder.config.mean,
-        )
+    def train_dataset(self, data: ImageData, crops: Sequence[Crop], plan: SamplingPlan) -> TrainDataset:
+        crop = replace(self.crop, flip=crops[0].flip)
+        sampler = MaskSampler(crop, self.meaning(data), fill=self.encoder.config.mean)
+        return TrainDataset(data.images, data.train, plan, sampler, MaskTargets(plan.size))
 
     def picture_targets(self, data: ImageData, indices: np.ndarray) -> Batch:
         found, size, meaning = [], self.encoder.config.image_size, self.meaning(data)
@@ -133,7 +123,7 @@ class Segment(SupervisedObjective):
             image = data.images.open(i)
             try:
                 mask = mask_of(data.images.source, i, (image.height, image.width), meaning)
-                found.append(torch.from_numpy(nearest(mask, centre(image.height, image.width, size), size)))
+                found.append(torch.from_numpy(nearest(mask, center_box(image.height, image.width, size), size)))
             except Unreadable:
                 found.append(torch.full(size, VOID, dtype=torch.int16))
         return {"label": torch.stack(found).to(next(self.parameters()).device)}

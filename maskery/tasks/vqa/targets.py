@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ...data.dataset import ImageData
-from ...data.questions import NOBODY, Table
+from ...data.question_targets import NO_ANSWER, QuestionTable
 from ...data.sources.vqa_v2 import VqaSource
 from ...evals.vqa import Truth, normalised, plain
 from ...nn.text import Pieces, Tokens, Words, words_of
@@ -84,15 +84,15 @@ class Forms:
         return {m: score for m, score in scores.items() if score > 0}
 
 
-def question_table(settings: Any, source: VqaSource, images: np.ndarray, tokens: Tokens) -> Table:
+def question_table(settings: Any, source: VqaSource, images: np.ndarray, tokens: Tokens) -> QuestionTable:
     """The questions about these images as tokens, and the scores of their answers."""
     forms, numbers, total = Forms(settings.labels.names), source.numbers(images), int(source.first[-1])
     worth = [forms.worth(source.question(k).answers) for k in numbers]
     width = max(1, *map(len, worth)) if worth else 1
-    table = Table(
+    table = QuestionTable(
         source.first.astype(np.int64),
         np.zeros((total, settings.length), np.int32),
-        np.full((total, width), NOBODY, np.int32),
+        np.full((total, width), NO_ANSWER, np.int32),
         np.zeros((total, width), np.float32),
         settings.questions,
     )
