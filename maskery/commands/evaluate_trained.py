@@ -18,9 +18,9 @@ from ..data.survey import survey
 from ..distributed import World, world
 from ..evals.candidates import candidates_of
 from ..evals.comparison import Comparison, compare_results
-from ..evals.label_subset import Few
+from ..evals.label_subset import LabelSubset
 from ..evals.results import END, Result, read_result, write_result, write_results
-from ..evals.splits import overlap, reported
+from ..evals.splits import find_overlap, test_and_validation
 from ..options import options
 from ..outputs import write_file
 from ..signals import interruptible
@@ -104,7 +104,7 @@ def plan_cells(command: TaskCommand, say: Callable[[str], None]) -> tuple[list[C
         runs[candidate], reasons = build_run(command, candidate, labelled)
         for reason in reasons if candidate.label == END or len(candidates) == 1 else ():
             say(reason)
-    subset = Few.of(command.options.labels, command.options.shots)
+    subset = LabelSubset.parse(command.options.labels, command.options.shots)
     cells = [
         Cell(
             candidate.label,
@@ -149,7 +149,7 @@ def overlap_warnings(source: Source, holdout: float) -> tuple[str, ...]:
     """Warn of held-out images that are training images too."""
     train, held_out = split_indices(source, holdout)
     with Terminal().bar("comparing files") as tick:
-        sentence = overlap(source, train, source, reported(source, held_out)[0], tick).sentence()
+        sentence = find_overlap(source, train, test_and_validation(source, held_out)[0], tick).sentence()
     return (sentence,) if sentence else ()
 
 

@@ -11,11 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..data.crops import to_float
+from ..data.crops import WholeImage
 from ..data.dataset import ImageData
-from ..data.loader import Skips
-from ..data.questions import wholly
+from ..data.eval_dataset import EvalDataset
+from ..data.images import Skips
+from ..data.loader import eval_batches
 from ..data.sources.vqa_v2 import VqaSource
+from ..data.views import to_float
 
 AT_ONCE = {"cuda": 256}  # images; 64 elsewhere
 
@@ -66,7 +68,8 @@ def answers(
     sure: list[float] = []
     read: list[int] = []
     skipped: Skips = []
-    for part in wholly(data.images, indices, size, AT_ONCE.get(device.type, 64), workers, device):
+    dataset = EvalDataset(data.images, indices, WholeImage(size), AT_ONCE.get(device.type, 64), device)
+    for part in eval_batches(dataset, workers):
         skipped += part["skipped"]
         if part["images"] is None:
             continue

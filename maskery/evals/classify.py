@@ -10,9 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..data.crops import to_float
+from ..data.crops import CenterCrop
 from ..data.dataset import ImageData
-from ..data.loader import Skips, centred
+from ..data.eval_dataset import EvalDataset
+from ..data.images import Skips
+from ..data.loader import eval_batches
+from ..data.views import to_float
 from .metrics import check_finite, multilabel, scores
 
 Classify = Callable[[Tensor], Tensor]  # images [B, C, h, w] in [0, 1] on the device -> logits [B, M], or [B, L, M]
@@ -77,7 +80,8 @@ def streamed(
 ) -> Iterator[Answers]:
     """As `answers`, batch by batch; of a batch of which nothing can be read there are no logits."""
     batch, done, names = 256 if device.type == "cuda" else 64, 0, data.images.source.names
-    for part in centred(data.images, indices, size, batch, workers, device, share=share):
+    dataset = EvalDataset(data.images, indices, CenterCrop(size, share), batch, device)
+    for part in eval_batches(dataset, workers):
         every, logits = part["indices"], torch.empty(0)
         done += len(every) + len(part["skipped"])
         if part["images"] is not None:

@@ -14,12 +14,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..data.crops import to_float
 from ..data.dataset import ImageData
-from ..data.loader import Skips
-from ..data.objects import fitted
+from ..data.eval_dataset import EvalDataset
+from ..data.images import Skips
+from ..data.loader import eval_batches
+from ..data.object_targets import CheckSize, FittingImage
 from ..data.sources.coco import CocoSource
 from ..data.sources.rle import MISSING, encode_mask, run_lengths
+from ..data.views import to_float
 
 Detect = Callable[[Tensor, Tensor], list[dict[str, Tensor]]]  # images [B, C, h, w], what they fill [B, 2] -> objects
 AT_ONCE = {"cuda": 8}  # images; 2 elsewhere
@@ -61,13 +63,15 @@ def detected(
     source = data.images.source
     assert isinstance(source, CocoSource)
     boxes, shapes, read, skipped = [], [], [], []
-    for part in fitted(data.images, indices, size, mean, AT_ONCE.get(device.type, 2), workers):
+    crop, batch = FittingImage(size, fill=tuple(mean)), AT_ONCE.get(device.type, 2)
+    dataset = EvalDataset(data.images, indices, crop, batch, target=CheckSize(source))
+    for part in eval_batches(dataset, workers):
         skipped += part["skipped"]
         if part["images"] is None:
             continue
         with torch.autocast(device.type, precision, enabled=precision != torch.float32):
-            answers = detect(to_float(part["images"], device), part["extent"])
-        for i, (h, w), answer in zip(part["indices"].tolist(), part["extent"].tolist(), answers, strict=True):
+            answers = detect(to_float(part["images"], device), part["sizes"])
+        for i, (h, w), answer in zip(part["indices"].tolist(), part["sizes"].tolist(), answers, strict=True):
             height, width = source.sizes[i].tolist()
             answer = {name: value.float().cpu() for name, value in answer.items()}
             if not all(bool(value.isfinite().all()) for value in answer.values()):

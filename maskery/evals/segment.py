@@ -13,15 +13,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..data.crops import to_float
+from ..data.crops import WholeImage
 from ..data.dataset import ImageData
-from ..data.loader import Skips
-from ..data.masked import wholes
-from ..data.masks import VOID, Meaning
+from ..data.eval_dataset import EvalDataset
+from ..data.images import Skips
+from ..data.loader import eval_batches
+from ..data.mask_targets import CoveringImage, MaskOf
+from ..data.masks import VOID, LabelMap
+from ..data.views import to_float
 from .metrics import check_finite
 
 Inference = Literal["slide", "whole"]
 Segment = Callable[[Tensor], Tensor]  # images [B, C, h, w] in [0, 1] on the device -> logits [B, M, h, w]
+BATCH = 8  # images
 AT_ONCE = {"cuda": 16}  # windows; 4 elsewhere
 CLASSES_AT_ONCE = 16  # whose logits are enlarged together: an image of 20 megapixels has 150 times 80 MB of them
 
@@ -41,7 +45,7 @@ def segmented(
     data: ImageData,
     indices: np.ndarray,
     size: tuple[int, int],
-    meaning: Meaning,
+    label_map: LabelMap,
     device: torch.device,
     *,
     inference: Inference = "slide",
@@ -57,20 +61,22 @@ def segmented(
     image's size, void pixels are left out. `each` sees (image of the source, prediction, truth), [H, W] each.
     ValueError when none can be read, and for NaN.
     """
-    classes = len(meaning.ids)
+    classes = len(label_map.ids)
     matrix = torch.zeros(classes * classes, dtype=torch.int64)
     read, skipped, names = [], [], data.images.source.names
-    for part in wholes(data.images, indices, size, meaning, inference == "slide", workers):
+    crop = CoveringImage(size) if inference == "slide" else WholeImage(size)
+    dataset = EvalDataset(data.images, indices, crop, BATCH, target=MaskOf(data.images.source, label_map))
+    for part in eval_batches(dataset, workers):
         skipped += part["skipped"]
-        answers = asked(segment, [one.image for one in part["found"]], size, device, precision)
-        for one, logits in zip(part["found"], answers, strict=True):
-            check_finite(logits[None], "logits", lambda _, i=one.index: str(names[i]))
-            predicted, truth = labelled(logits, tuple(one.mask.shape)).cpu(), one.mask.long()
+        answers = asked(segment, [] if part["images"] is None else list(part["images"]), size, device, precision)
+        for i, mask, logits in zip(part["indices"].tolist(), part["targets"], answers, strict=True):
+            check_finite(logits[None], "logits", lambda _, i=i: str(names[i]))
+            predicted, truth = labelled(logits, tuple(mask.shape)).cpu(), mask.long()
             named = truth != VOID
             matrix += torch.bincount(truth[named] * classes + predicted[named], minlength=classes * classes)
-            read.append(one.index)
+            read.append(i)
             if each:
-                each(one.index, predicted, truth)
+                each(i, predicted, truth)
         if progress:
             progress(len(read) + len(skipped), len(indices))
     if not read:

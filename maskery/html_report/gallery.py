@@ -17,9 +17,11 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from ..data.crops import to_float
+from ..data.crops import CenterCrop
 from ..data.dataset import ImageData, spread
-from ..data.loader import centred
+from ..data.eval_dataset import EvalDataset
+from ..data.loader import eval_batches
+from ..data.views import to_float
 from ..nn.vit import ViT
 from ..pictures.attention import overlay
 from ..pictures.strip import displayable
@@ -79,7 +81,7 @@ def gallery(
     nets = {"now": encoder} | ({"before": start.to(device)} if start else {})
     tiles, read, found, looked = [], [], {name: [] for name in nets}, []
     done = 0
-    for part in centred(data.images, which, encoder.config.image_size, 32, 0, device):
+    for part in eval_batches(EvalDataset(data.images, which, CenterCrop(encoder.config.image_size), 32, device)):
         done += len(part["indices"]) + len(part["skipped"])
         if part["images"] is not None:
             images = to_float(part["images"], device)

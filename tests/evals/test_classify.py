@@ -9,9 +9,10 @@ from PIL import Image
 from torch import Tensor
 
 from maskery.config import ImagesConfig
-from maskery.data.crops import to_float
+from maskery.data.crops import CenterCrop
 from maskery.data.dataset import ImageData, open_data
-from maskery.data.loader import centred
+from maskery.data.eval_dataset import EvalDataset
+from maskery.data.views import to_float
 from maskery.evals.classify import answers, headline, numbers, truth
 from maskery.evals.metrics import multilabel, scores
 from maskery.terminal import Quiet
@@ -41,7 +42,7 @@ def test_answers_are_those_of_the_images_in_order(scene_folder: Path) -> None:
 def test_the_cut_keeps_the_share_that_is_asked_for(scene_folder: Path) -> None:
     data = opened(scene_folder)
     part = answers(colours, data, data.held_out, SIZE, CPU, share=0.75)
-    cut = next(iter(centred(data.images, data.held_out, SIZE, 64, share=0.75)))["images"]
+    cut = EvalDataset(data.images, data.held_out, CenterCrop(SIZE, 0.75), 64)[0]["images"]
     torch.testing.assert_close(part.logits, colours(to_float(cut, CPU)))
     assert not torch.equal(part.logits, answers(colours, data, data.held_out, SIZE, CPU).logits)
 

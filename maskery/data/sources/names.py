@@ -4,6 +4,7 @@ import hashlib
 import itertools
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -32,7 +33,7 @@ class StringArray(Sequence[str]):
         """Of what `arrays` returned, perhaps with other arrays beside it."""
         return cls(arrays["names"].tobytes(), arrays["offsets"], arrays["hashes"])
 
-    def arrays(self) -> dict[str, np.ndarray]:
+    def arrays(self) -> dict[str, Any]:
         """The strings with their hashes, as a `.npz` file holds them."""
         return {"names": np.frombuffer(self.blob, np.uint8), "offsets": self.offsets, "hashes": hashes(self)}
 

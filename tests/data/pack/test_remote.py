@@ -17,7 +17,6 @@ from PIL import Image
 
 from maskery.data.crops import Crop
 from maskery.data.images import Images
-from maskery.data.loader import Draws, Plan
 from maskery.data.order import positions
 from maskery.data.pack.encode import Encoding
 from maskery.data.pack.reader import PackedSource
@@ -25,6 +24,7 @@ from maskery.data.pack.remote import Blocks, blocks_of, fetch, window_order
 from maskery.data.pack.writer import pack_source
 from maskery.data.sources.open import open_source
 from maskery.data.sources.source import Source
+from maskery.data.train_dataset import RandomCrops, SamplingPlan, TrainDataset
 from maskery.terminal import Quiet
 
 
@@ -49,9 +49,9 @@ def url(local: Path) -> str:
     return "memory://bucket/pack"
 
 
-def draws(source: Source, seed: int = 0) -> Draws:
+def crops_of(source: Source, seed: int = 0) -> TrainDataset:
     images = Images(source, channels=3, bits=8, pages="first", min_side=48)
-    return Draws(images, np.arange(5, 121), [Crop()], (24, 24), seed, Plan(8, 0, 1))
+    return TrainDataset(images, np.arange(5, 121), SamplingPlan((24, 24), seed, 8), RandomCrops([Crop()]))
 
 
 # ------------------------------------------------------------------------------------------------------- the order
@@ -106,8 +106,8 @@ def test_it_is_the_same_data(local, url):
 
 
 def test_the_order_is_exactly_resumable(url):
-    whole = [draws(open_source(url))[k]["views"][0] for k in range(30)]  # two epochs
-    again = draws(open_source(url))
+    whole = [crops_of(open_source(url))[k]["views"][0] for k in range(30)]  # two epochs
+    again = crops_of(open_source(url))
     for k in (29, 3, 17):
         assert (again[k]["views"][0] == whole[k]).all()
     blocks = again.blocks
@@ -123,7 +123,7 @@ def test_each_block_is_fetched_once_a_machine(url, local):
     assert isinstance(second, PackedSource)
     shards = sum(file.stat().st_size for file in local.glob("shard-*"))
     for source in (first, second):
-        plan = draws(source)
+        plan = crops_of(source)
         for k in range(15):
             plan[k]
     assert first._remote is not None

@@ -28,12 +28,12 @@ from maskery.config import ImagesConfig
 from maskery.data.crops import Crop
 from maskery.data.dataset import ImageData
 from maskery.data.images import Images
-from maskery.data.loader import Draws, Plan
 from maskery.data.pack.encode import Encoding
 from maskery.data.pack.reader import PackedSource
 from maskery.data.pack.writer import pack_source
 from maskery.data.sources.open import open_source
 from maskery.data.sources.source import Source, split_indices
+from maskery.data.train_dataset import RandomCrops, SamplingPlan, TrainDataset
 from maskery.terminal import Quiet
 
 RAW = Encoding(0, "raw")
@@ -47,7 +47,7 @@ def pack(source: Source | Path, out: Path, how: Encoding = RAW, **options) -> Pa
 def draws(source: Source, size: int = 24) -> list:
     images = Images(source, channels=3, bits=8, pages="first", min_side=2 * size)
     train, _ = split_indices(source, 0.2)
-    plan = Draws(images, train, [Crop()], (size, size), 0, Plan(8, 0, 1))
+    plan = TrainDataset(images, train, SamplingPlan((size, size), 0, 8), RandomCrops([Crop()]))
     return [plan[k] for k in range(4)]
 
 
