@@ -11,7 +11,7 @@ from ..distributed import World
 from .decode.image import Encoded, Pages, decode_picture, open_image
 from .decode.picture import Picture
 from .decode.unreadable import Unreadable, reason
-from .memory_cache import Kept, Progress, keep
+from .memory_cache import Decoder, MemoryCache, Progress, fill_cache
 from .sources.source import Source
 
 T = TypeVar("T")
@@ -29,7 +29,7 @@ class Images:
     def __init__(self, source: Source, *, channels: int, bits: int, pages: Pages, min_side: int):
         self.source, self.channels, self.bits, self.min_side = source, channels, bits, min_side
         self.pages: Pages = pages
-        self.memory: Kept | None = None
+        self.memory: MemoryCache | None = None
         self.not_in_memory = ""  # the reason for None
 
     def __len__(self) -> int:
@@ -76,19 +76,11 @@ class Images:
     ) -> bool:
         """Decode `indices` into memory that all processes of this machine share; they call this together.
 
-        False, and nothing is kept, when that would take more than `budget` bytes of the machine, or without shared
-        memory: `not_kept` is the reason.
+        False when that would take more than `budget` bytes of the machine, or without shared memory: `not_in_memory`
+        is the reason.
         """
-        self.memory, self.not_in_memory = keep(
-            self.picture,
-            indices,
-            len(self),
-            self.bits,
-            budget,
-            world=world,
-            expect=self.source.expect,
-            progress=progress,
-        )
+        decoder = Decoder(self.picture, len(self), self.bits, self.source.expect)
+        self.memory, self.not_in_memory = fill_cache(decoder, indices, budget, world, progress)
         return self.memory is not None
 
     def unreadable(self) -> list[tuple[str, str]]:

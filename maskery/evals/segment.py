@@ -17,7 +17,7 @@ from ..data.crops import WholeImage
 from ..data.eval_dataset import EvalDataset
 from ..data.images import Images, Skips
 from ..data.mask_targets import CoveringImage, MaskOf
-from ..data.masks import VOID, Meaning
+from ..data.masks import VOID, LabelMap
 from ..data.views import to_float
 from .eval_pass import EvalPass
 from .inference_options import InferenceOptions
@@ -43,13 +43,13 @@ def images_with_masks(
     images: Images,
     indices: np.ndarray,
     size: tuple[int, int],
-    meaning: Meaning,
+    label_map: LabelMap,
     inference: Inference,
     options: InferenceOptions,
 ) -> EvalPass:
     """Open images for inference. slide: scaled until they cover `size`; whole: resized to it, aspect ratio or not."""
     crop = CoveringImage(size) if inference == "slide" else WholeImage(size)
-    return EvalPass(EvalDataset(images, indices, crop, BATCH, target=MaskOf(images.source, meaning)), options)
+    return EvalPass(EvalDataset(images, indices, crop, BATCH, target=MaskOf(images.source, label_map)), options)
 
 
 @torch.no_grad()

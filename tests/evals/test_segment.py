@@ -14,7 +14,7 @@ from torch import Tensor
 
 from maskery.config import ImagesConfig
 from maskery.data.dataset import ImageData, open_data
-from maskery.data.masks import VOID, Meaning
+from maskery.data.masks import VOID, LabelMap
 from maskery.demo import scenes
 from maskery.evals.inference_options import DEFAULTS
 from maskery.evals.segment import (
@@ -127,7 +127,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> ImageData:
     return open_data(str(where), ImagesConfig(masks=True, memory=0.0), (32, 32), Quiet())
 
 
-MEANING = Meaning(tuple(range(8)))
+LABEL_MAP = LabelMap(tuple(range(8)))
 
 
 def by_colour(image: Tensor) -> Tensor:
@@ -140,12 +140,12 @@ def segmented(
     indices: np.ndarray,
     segment: Segment = by_colour,
     size: tuple[int, int] = (32, 32),
-    meaning: Meaning = MEANING,
+    label_map: LabelMap = LABEL_MAP,
     inference: Inference = "slide",
     show: Show | None = None,
 ) -> PixelConfusion:
-    images = images_with_masks(data.images, indices, size, meaning, inference, DEFAULTS)
-    return segment_images(segment, images, len(meaning.ids), show)
+    images = images_with_masks(data.images, indices, size, label_map, inference, DEFAULTS)
+    return segment_images(segment, images, len(label_map.ids), show)
 
 
 def test_one_window_is_the_whole(data: ImageData) -> None:
@@ -181,7 +181,7 @@ def test_what_cannot_be_measured(data: ImageData) -> None:
     with pytest.raises(ValueError, match=r"logits of 1 of 1 images hold NaN.*images/val/scene-000005\.png"):
         segmented(data, data.held_out, lambda x: by_colour(x) * math.nan)
     with pytest.raises(ValueError, match=r"the mask of images/val/scene-\d+\.png has the value \d: the 2 classes"):
-        segmented(data, data.held_out, meaning=Meaning((0, 1)))
+        segmented(data, data.held_out, label_map=LabelMap((0, 1)))
 
 
 def test_unreadable_masks_are_left_out(data: ImageData, tmp_path: Path) -> None:
