@@ -187,7 +187,7 @@ def test_bad_classifiers_are_one_line(
         tmp_path / "no head" / "checkpoints" / step: "not finished: the command of `maskery eval probe`",
         segment: f"of a run of segment only the encoder can be exported: {segment}#encoder",
         f"{tuned}#size=64x64": "behind the # of a classifier stands encoder, for its encoder alone, or nothing",
-        f"{tuned}#head": "there is no network 'head' in there",
+        f"{tuned}#head": "it has no network 'head'",
     }.items():
         assert main(["export", str(where), "--out", str(tmp_path / "out")]) == 1, where
         said = capsys.readouterr().err
