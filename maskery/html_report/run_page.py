@@ -4,6 +4,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..config import leaves
 from ..evals.results import read_files
 from ..health.checks import Facts, Verdict, verdicts
 from ..html.page import picture, render
@@ -52,8 +53,8 @@ def run_page(found: RunDirectory, seen: Gallery | None, missing: Sequence[str] =
         columns=COLUMNS,
         sheet_rows=-(-len(seen.dots) // COLUMNS) if seen else 0,
         evaluations=evaluations,
-        config=[(plain(n), plain(v)) for n, v in leaves(found.config_values)],
-        environment=[(plain(n), plain(v)) for n, v in leaves(found.environment)],
+        config=leaf_texts(found.config_values),
+        environment=leaf_texts(found.environment),
         skipped=[(plain(n), plain(r)) for n, r in found.skipped[0]],
         skipped_count=found.skipped[1],
         made=time.strftime("%Y-%m-%d %H:%M"),
@@ -136,13 +137,9 @@ def strips(found: RunDirectory) -> list[tuple[str, str]]:
     return made
 
 
-def leaves(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """{"optim": {"base_lr": 1}} -> [("optim.base_lr", "1")]."""
-    found: list[tuple[str, str]] = []
-    for name, value in tree.items():
-        if isinstance(value, Mapping):
-            found += leaves(value, f"{prefix}{name}.")
-        else:
-            text = " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
-            found.append((f"{prefix}{name}", text))
-    return found
+def leaf_texts(tree: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """{"optim": {"betas": (0.9, 0.95)}} -> [("optim.betas", "0.9 0.95")]."""
+    words = {
+        name: map(str, value if isinstance(value, list | tuple) else [value]) for name, value in leaves(tree).items()
+    }
+    return [(plain(name), plain(" ".join(texts))) for name, texts in words.items()]

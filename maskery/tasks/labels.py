@@ -4,6 +4,7 @@ n images, M classes
 """
 
 import json
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -41,6 +42,16 @@ class LabelsConfig:
 
     def named(self, classes: tuple[str, ...]) -> "LabelsConfig":
         return replace(self, classes=json.dumps(classes, ensure_ascii=False))
+
+
+def balanced_weights(counts: np.ndarray, fractions: np.ndarray, most: float = math.inf) -> tuple[float, ...]:
+    """Weights of the classes in the loss [M], inverse to their images or pixels; the loss keeps its size.
+
+    `fractions` [M] of the loss that each class has. No weight is above `most` times that of a class of average size.
+    """
+    inverse = np.divide(counts.sum() / len(counts), counts, out=np.zeros(len(counts)), where=counts > 0).clip(max=most)
+    inverse /= (inverse * fractions).sum()
+    return tuple(round(float(w), 6) for w in inverse)
 
 
 def reported_split(data: ImageData) -> ImageData:

@@ -2,23 +2,15 @@
 
 import contextlib
 import logging
-import re
 import threading
 import warnings
 from collections.abc import Iterator
 
+from ...text import one_line
+
 
 class Unreadable(ValueError):
     """An image cannot be decoded. The message is the reason alone, one line, without the file's name."""
-
-
-def one_line(error: BaseException) -> str:
-    """The error's text on one line of at most 200 characters, its type's name when it has no text.
-
-    Without the addresses of objects: the same damage has the same text every time.
-    """
-    text = " ".join(re.sub(r"<[\w.]+ object at 0x[0-9a-f]+>", "", str(error)).split()) or type(error).__name__
-    return text if len(text) <= 200 else text[:197] + "..."
 
 
 def reason(error: Exception) -> str:

@@ -39,7 +39,7 @@ from ...nn.windows import global_blocks, windowed
 from ...objective import Batch, Losses
 from ...pictures.objects import outlined
 from ..labels import LabelsConfig
-from ..settings import ABOVE_0, BELOW_1, check_range, check_unbalanced
+from ..settings import ABOVE_0, BELOW_1, check_range
 from ..supervised import SupervisedObjective, supervised_encoder
 from . import targets
 from .targets import Masks
@@ -196,4 +196,5 @@ def check_settings(config: DetectConfig, vit: ViTConfig) -> None:
     check_range(config, "width", "rois", "window", low=1)
     if config.window:
         check_range(config, "global_blocks", low=1, high=vit.depth, note=", the blocks of this encoder")
-    check_unbalanced(config, "detection has no such loss")
+    if config.labels.balanced:
+        raise ValueError("--settings.labels.balanced: detection has no such loss")

@@ -36,7 +36,7 @@ from ...nn.vit import ViTConfig, init_linears
 from ...objective import Batch, Losses
 from ...pictures.attention import overlay
 from ..labels import LabelsConfig
-from ..settings import ABOVE_0, check_range, check_unbalanced
+from ..settings import ABOVE_0, check_range
 from ..supervised import SupervisedObjective, supervised_encoder
 from . import targets
 
@@ -197,4 +197,5 @@ def check_settings(config: VqaConfig) -> None:
     check_range(config, "drop_path", high=0.99)
     check_range(config, "keep", low=0.5, high=1, note=", or crops lose what questions are about")
     check_range(config, "text_layers", "layers", "width", "length", "questions", "vocabulary", low=1)
-    check_unbalanced(config, "answers have no such loss")
+    if config.labels.balanced:
+        raise ValueError("--settings.labels.balanced: answers have no such loss")

@@ -14,7 +14,7 @@ from ...data.dataset import ImageData
 from ...data.question_targets import NO_ANSWER, QuestionTable
 from ...data.sources.vqa_v2 import VqaSource
 from ...evals.vqa import Truth, normalised, plain
-from ...nn.text import Pieces, Tokens, Words, words_of
+from ...nn.text import Pieces, Words, words_of
 from ..labels import reported_split, split_validation, subset_of_images
 
 MAX_LENGTH, MAX_QUESTIONS, MAX_WORDS = 20, 8, 20_000  # tokens of a question, questions of an image, words
@@ -60,7 +60,7 @@ def check_reachable(answers: tuple[str, ...], source: VqaSource, held_out: np.nd
         )
 
 
-def tokens_of(text: str | None, words: str) -> Tokens:
+def tokens_of(text: str | None, words: str) -> Words | Pieces:
     return Pieces(text) if text else Words(json.loads(words or "[]"))
 
 
@@ -84,7 +84,7 @@ class Forms:
         return {m: score for m, score in scores.items() if score > 0}
 
 
-def question_table(settings: Any, source: VqaSource, images: np.ndarray, tokens: Tokens) -> QuestionTable:
+def question_table(settings: Any, source: VqaSource, images: np.ndarray, tokens: Words | Pieces) -> QuestionTable:
     """The questions about these images as tokens, and the scores of their answers."""
     forms, numbers, total = Forms(settings.labels.names), source.numbers(images), int(source.first[-1])
     worth = [forms.worth(source.question(k).answers) for k in numbers]
