@@ -2,14 +2,12 @@
 
 from pathlib import Path
 
-from ..config import ImagesConfig
+from ..config import DEFAULT_IMAGES, ImagesConfig
 from ..data.pack.encode import Encoding, Format
 from ..data.pack.remote import is_url
 from ..data.pack.writer import PackOptions, pack_source
 from ..data.sources.open import open_source
 from ..terminal import Terminal
-
-DEFAULT_IMAGES = ImagesConfig()  # how data is read unless options say otherwise
 
 
 def pack(
