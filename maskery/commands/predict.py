@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from ..config import ImagesConfig
+from ..config import DEFAULT_IMAGES, ImagesConfig
 from ..data.crops import CenterCrop
 from ..data.dataset import ImageData, open_data
 from ..evals.classify import center_crops, logit_batches
@@ -27,13 +27,11 @@ from ..outputs import partial_path
 from ..terminal import Terminal
 from ..text import to_bytes
 
-READ = ImagesConfig()  # how images are read when no option says otherwise
-
 Rows = Sequence[Prediction]
 Skipped = list[tuple[str, str]]  # (name, reason)
 
 
-def predict(where: Path, data: str, out: Path, overwrite: bool = False, images: ImagesConfig = READ) -> Path:
+def predict(where: Path, data: str, out: Path, overwrite: bool = False, images: ImagesConfig = DEFAULT_IMAGES) -> Path:
     """A classifier's label and its probability for every image: name, label, probability.
 
     Where an image may have several labels, all from a probability of one half on, in a .csv like `cat|dog`, or `|`
