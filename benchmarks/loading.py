@@ -1,12 +1,13 @@
-"""Reading images for training: what a worker does for one image, ours against torchvision's usual pipeline.
+"""Images per second that one loader process reads for training, against torchvision's usual pipeline.
 
 The usual one: ImageFolder, Pillow, RandomResizedCrop (bicubic, antialiased), a flip, ToTensor. Ours: the same crops
 from the folder, from a packed copy, from memory; resized by the worker ("CPU"), or left to the GPU, to which the worker
-hands pixels and boxes ("device": what the GPU does then is not in it). Every pipeline has a process of its own, as a
-worker has, of one thread; counted is its CPU time, system calls included, for the whole data set in every round. Rounds
+hands pixels and boxes ("device": without the GPU's part). Every pipeline runs in a process of its own with one thread,
+as a worker does; its CPU time is measured, system calls included, for the whole data set in every round. Rounds
 alternate; numbers are medians over rounds.
 
     python -m benchmarks.loading --data FOLDER [--size 224] [--rounds N] [--short-side 256] [--decoders] [--out FILE]
+    python -m benchmarks.loading --quick [--data FOLDER]     under half a minute: few images, made up without a folder
 """
 
 import argparse
@@ -20,7 +21,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -34,15 +35,20 @@ from torchvision import transforms
 
 from maskery.data.crops import Crop
 from maskery.data.images import Images
-from maskery.data.loader import AHEAD, PIECE, Draws, Plan
+from maskery.data.loader import PREFETCH
 from maskery.data.pack.encode import Encoding
-from maskery.data.pack.writer import pack_source
-from maskery.data.resample import likely_bytes
+from maskery.data.pack.writer import PackOptions, pack_source
 from maskery.data.sources.open import open_source
 from maskery.data.sources.source import Source
-from maskery.data.transfer import Slots, keep_freed_memory
+from maskery.data.train_dataset import PIECE, RandomCrops, SamplingPlan, TrainDataset
+from maskery.data.transfer import TransferBuffers, keep_freed_memory
+from maskery.data.views import likely_bytes
+from maskery.terminal import Quiet
+
+from .gpu_parts import photographs
 
 BASE = "torchvision"
+QUICK_IMAGES, QUICK_ROUNDS = 48, 3
 PACKAGES = (
     "torch",
     "torchvision",
@@ -53,15 +59,6 @@ PACKAGES = (
     "opencv-python-headless",
     "imagecodecs",
 )
-
-
-class Silent:
-    """Nobody has to hear how packing goes."""
-
-    def say(self, message: str) -> None: ...
-
-    def bar(self, what: str) -> AbstractContextManager[Callable[[int, int], None]]:
-        return nullcontext(lambda done, total: None)
 
 
 def usual(files: list[Path], size: int, root: Path) -> Callable[[], None]:
@@ -86,40 +83,54 @@ def usual(files: list[Path], size: int, root: Path) -> Callable[[], None]:
 
 def ours(images: Images, size: int, device: str) -> Callable[[], None]:
     n = len(images)
-    draws = Draws(images, np.arange(n), [Crop()], (size, size), 0, Plan(n, 0, 1), torch.device(device))
-    began = False
+    plan = SamplingPlan((size, size), 0, n, device=torch.device(device))
+    data = TrainDataset(images, np.arange(n), plan, RandomCrops([Crop()]))
+    started = False
     pieces = itertools.count()
     if device == "cuda":
-        draws.slots = Slots(AHEAD + 1, 1, min(PIECE, n) * likely_bytes((size, size), 3, 8))
+        data.buffers = TransferBuffers(PREFETCH + 1, 1, min(PIECE, n) * likely_bytes(data.format))
 
     def read() -> None:
-        nonlocal began
-        if not began:
+        nonlocal started
+        if not started:
             keep_freed_memory()  # as a worker does
-            began = True
-        for _ in range(draws.pieces):
-            draws[next(pieces)]
+            started = True
+        for _ in range(plan.pieces):
+            data[next(pieces)]
 
     return read
 
 
 def pipelines(where: Path, size: int, short_side: int, scratch: Path) -> tuple[dict[str, Callable[[], None]], int]:
-    """By name, and how many images one call of each reads."""
+    """Return the pipelines by name, and how many images one call of each reads."""
     source = open_source(where)
     files = [where / name for name in source.names]
 
     def of(source: Source) -> Images:
         return Images(source, channels=3, bits=8, pages="first", min_side=2 * size)
 
-    kept = of(source)
-    if not kept.keep_in_memory(range(len(kept)), 8e9):
+    in_memory = of(source)
+    if not in_memory.keep_in_memory(range(len(in_memory)), 8e9):
         raise ValueError(f"{where}: the images do not fit into 8 GB of memory: use a part of them")
     copies = {f"packed, short side {short_side}": Encoding(short_side), "packed raw": Encoding(short_side, "raw")}
-    packs = {name: pack_source(source, scratch / name, how, Silent(), workers=0)[0] for name, how in copies.items()}
+    packs = {
+        name: pack_source(source, scratch / name, PackOptions(encoding, workers=0), Quiet())[0]
+        for name, encoding in copies.items()
+    }
     read = {BASE: usual(files, size, scratch / "torchvision")}
-    for name, images in {"folder": of(source), **{n: of(p) for n, p in packs.items()}, "memory": kept}.items():
+    for name, images in {"folder": of(source), **{n: of(p) for n, p in packs.items()}, "memory": in_memory}.items():
         read |= {f"{name}, {where}": ours(images, size, d) for where, d in (("device", "cuda"), ("CPU", "cpu"))}
     return read, len(files)
+
+
+def few_images(where: Path | None, folder: Path) -> Path:
+    """Make a folder of the first images of `where`, or of made-up photographs."""
+    if where is None:
+        return photographs(folder, QUICK_IMAGES)
+    for name in itertools.islice(open_source(where).names, QUICK_IMAGES):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).symlink_to((where / name).resolve())
+    return folder
 
 
 def decoders(where: Path) -> tuple[dict[str, Callable[[], None]], int]:
@@ -130,33 +141,33 @@ def decoders(where: Path) -> tuple[dict[str, Callable[[], None]], int]:
     def pillow(blob: bytes) -> Any:
         return np.asarray(Image.open(io.BytesIO(blob)).convert("RGB"))
 
-    found: dict[str, Callable[[bytes], Any]] = {"Pillow": pillow, "simplejpeg": lambda b: simplejpeg.decode_jpeg(b)}
+    decode: dict[str, Callable[[bytes], Any]] = {"Pillow": pillow, "simplejpeg": lambda b: simplejpeg.decode_jpeg(b)}
     with suppress(ImportError):
         from torchcodec.decoders import decode_jpeg  # pyright: ignore[reportMissingImports]
 
-        found["torchcodec"] = decode_jpeg
+        decode["torchcodec"] = decode_jpeg
     with suppress(ImportError):
         import cv2  # pyright: ignore[reportMissingImports]
 
         cv2.setNumThreads(1)
-        found["OpenCV"] = lambda blob: cv2.imdecode(np.frombuffer(blob, np.uint8), cv2.IMREAD_COLOR_RGB)
+        decode["OpenCV"] = lambda blob: cv2.imdecode(np.frombuffer(blob, np.uint8), cv2.IMREAD_COLOR_RGB)
     with suppress(ImportError):
         import imagecodecs
 
-        found["imagecodecs"] = imagecodecs.jpeg8_decode
+        decode["imagecodecs"] = imagecodecs.jpeg8_decode
 
-    def all_with(decode: Callable[[bytes], Any]) -> Callable[[], None]:
+    def all_with(function: Callable[[bytes], Any]) -> Callable[[], None]:
         def work() -> None:
             for blob in data:
-                decode(blob)
+                function(blob)
 
         return work
 
-    return {name: all_with(decode) for name, decode in found.items()}, len(data)
+    return {name: all_with(function) for name, function in decode.items()}, len(data)
 
 
 def measure(read: dict[str, Callable[[], None]], n: int, rounds: int) -> list[dict[str, Any]]:
-    """Images a CPU second, and how many times those of the first, for each."""
+    """Measure images per CPU second of each pipeline, and their ratio to the first."""
     base = next(iter(read))
     seconds: dict[str, list[float]] = {name: [] for name in read}
     with ExitStack() as stack:
@@ -184,7 +195,7 @@ def measure(read: dict[str, Callable[[], None]], n: int, rounds: int) -> list[di
 
 @contextmanager
 def _process(work: Callable[[], None]) -> Iterator[Any]:
-    """The end of a pipe: whenever something is sent, `work` is done there, and the CPU seconds it took come back."""
+    """Start a process; it does `work` whenever it is sent something, and returns the CPU seconds that took."""
     here, there = multiprocessing.Pipe()
 
     def serve() -> None:
@@ -233,22 +244,27 @@ def table(rows: list[dict[str, Any]], what: str) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--data", type=Path, required=True, help="a folder of images")
+    parser.add_argument("--data", type=Path, help="a folder of images; with --quick its first ones, or made-up ones")
     parser.add_argument("--size", type=int, default=224, help="pixels of the square crops")
     parser.add_argument("--short-side", type=int, default=256, help="of the packed copy")
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--rounds", type=int, help=f"default 7, with --quick {QUICK_ROUNDS}")
+    parser.add_argument("--quick", action="store_true", help=f"{QUICK_IMAGES} images, in under half a minute")
     parser.add_argument("--decoders", action="store_true", help="JPEG decoders by themselves as well")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
+    if not (args.data or args.quick):
+        parser.error("--data FOLDER, or --quick")
+    rounds = args.rounds or (QUICK_ROUNDS if args.quick else 7)
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as scratch:
-        read, n = pipelines(args.data, args.size, args.short_side, Path(scratch))
-        rows = measure(read, n, args.rounds)
-    print(table(rows, f"{n} images, crops of {args.size}"))
-    facts = {**environment(), "images": n, "size": args.size, "rows": rows}
-    if args.decoders:
-        facts["decoders"] = measure(*decoders(args.data), args.rounds)
-        print("\n" + table(facts["decoders"], "JPEG to RGB"))
+        folder = few_images(args.data, Path(scratch, "images")) if args.quick else args.data
+        read, n = pipelines(folder, args.size, args.short_side, Path(scratch))
+        rows = measure(read, n, rounds)
+        print(table(rows, f"{n} images, crops of {args.size}"))
+        facts = {**environment(), "images": n, "size": args.size, "rows": rows}
+        if args.decoders:
+            facts["decoders"] = measure(*decoders(folder), rounds)
+            print("\n" + table(facts["decoders"], "JPEG to RGB"))
     if args.out:
         args.out.write_text(json.dumps(facts, indent=1) + "\n")
 

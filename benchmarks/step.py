@@ -3,7 +3,7 @@
 All draw masks, go forward and backward and take a fused AdamW step on images that lie on the device. Rounds alternate,
 so that what else the machine does falls on all. Numbers are medians over rounds.
 
-    python -m benchmarks.step [--out FILE.json] [--rounds N] [SIZE/PATCH@PIXELSxBATCH ...]
+    python -m benchmarks.step [--quick] [--out FILE.json] [--rounds N] [SIZE/PATCH@PIXELSxBATCH ...]
 """
 
 import argparse
@@ -26,6 +26,7 @@ from maskery.recipes import DECODERS
 
 from .peers import PEERS, installed, parameters
 
+QUICK_CASES, QUICK_ROUNDS, QUICK_SECONDS = ("vit-micro/8@64x16", "vit-tiny/8@64x8"), 3, 0.4
 CPU_CASES = ("vit-micro/8@64x64", "vit-tiny/8@64x32", "vit-small/16@224x8", "vit-base/16@224x8")
 
 
@@ -81,8 +82,8 @@ def seconds(step: Callable[[], None], steps: int, device: torch.device) -> float
     return (time.perf_counter() - began) / steps
 
 
-def compare(case: Case, device: torch.device, rounds: int, compiled: bool) -> dict[str, Any]:
-    """Images per second of ours and of every peer that is installed, and the ratio of each round (ours / theirs)."""
+def compare(case: Case, device: torch.device, rounds: int, compiled: bool, round_seconds: float) -> dict[str, Any]:
+    """Measure images per second of ours and of every installed peer, and the ratio of each round (ours / theirs)."""
     images = torch.rand(case.batch, 3, case.pixels, case.pixels, device=device)
     net = ours(case).to(device).train()
     took: dict[str, Any] = {"maskery": (net, lambda model, x: model(net.sample({"image": x}, 0.0), 0.0)["loss"])}
@@ -96,7 +97,7 @@ def compare(case: Case, device: torch.device, rounds: int, compiled: bool) -> di
         steps[name] = step_of(model, lambda model, loss=loss: loss(model, images), device)
         for _ in range(3):
             steps[name]()
-    many = max(1, round((2.0 if device.type == "cuda" else 4.0) / seconds(steps["maskery"], 1, device)))
+    many = max(1, round(round_seconds / seconds(steps["maskery"], 1, device)))
     times: dict[str, list[float]] = {name: [] for name in steps}
     for round_ in range(rounds):
         for name in list(steps) if round_ % 2 else list(steps)[::-1]:
@@ -150,12 +151,17 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("cases", nargs="*", default=CPU_CASES, help="SIZE/PATCH@PIXELSxBATCH")
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("cases", nargs="*", help="SIZE/PATCH@PIXELSxBATCH")
+    parser.add_argument("--rounds", type=int, help=f"default 7, with --quick {QUICK_ROUNDS}")
+    parser.add_argument("--quick", action="store_true", help="two small cases in short rounds, under half a minute")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    rows = [compare(Case.of(c), device, args.rounds, compiled=device.type == "cuda") for c in args.cases]
+    cuda = device.type == "cuda"
+    cases = args.cases or (QUICK_CASES if args.quick else CPU_CASES)
+    rounds = args.rounds or (QUICK_ROUNDS if args.quick else 7)
+    round_seconds = QUICK_SECONDS if args.quick else 2.0 if cuda else 4.0
+    rows = [compare(Case.of(c), device, rounds, cuda and not args.quick, round_seconds) for c in cases]
     print(table(rows))
     if args.out:
         args.out.write_text(json.dumps({**environment(device), "rows": rows}, indent=1) + "\n")

@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from . import sharding
 from .distributed import ALONE, World
 from .outputs import write_file
+from .text import one_line
 
 Entries = dict[str, dict[str, Any]]  # file -> its size and digest
 
@@ -144,8 +145,7 @@ def restore(root: Path, objective: nn.Module, optimizer: torch.optim.Optimizer, 
             optimizer_state = load((path / "optimizer.safetensors").read_bytes())
         _load_optimizer(objective, optimizer, optimizer_state)
     except (RuntimeError, ValueError, SafetensorError) as e:
-        reason = " ".join(str(e).split())[:200]
-        raise CheckpointError(f"{path}: does not belong to the network of config.yaml: {reason}") from e
+        raise CheckpointError(f"{path}: does not belong to the network of config.yaml: {one_line(e)}") from e
     return Loaded(path, state, damaged)
 
 

@@ -74,11 +74,11 @@ VERBS = {
     "demo": Verb("demo", "demo", stopped=lambda result: result is None),
 }
 TRAINED = ("probe", "finetune", "segment", "detect", "vqa")
-QUICK_PROBE = Verb("evaluate_frozen", "quick_probe", "where")
+QUICK_PROBE = Verb("evaluate_frozen", "quick_probe", "where", parses=True)
 EVALUATIONS = {
-    "knn": Verb("evaluate_frozen", "knn", "where"),
+    "knn": Verb("evaluate_frozen", "knn", "where", parses=True),
     **{name: Verb("evaluate_trained", name, "where", parses=True, stopped=has_stopped) for name in TRAINED},
-    "robustness": Verb("robustness", "robustness", "where"),
+    "robustness": Verb("robustness", "robustness", "where", parses=True),
 }
 
 

@@ -15,7 +15,7 @@ from . import optim
 from .data.augment import Augment
 from .data.crops import Crop
 from .data.dataset import ImageData
-from .data.loader import Draws, Plan
+from .data.train_dataset import ClassLabels, RandomCrops, SamplingPlan, TrainDataset
 from .nn.baselines import Baselines
 from .nn.vit import ViT
 
@@ -63,12 +63,11 @@ class Objective(nn.Module, abc.ABC):
     def views(self, crop: Crop) -> dict[str, Crop]:
         """The images in `forward`'s batch, by name. Views with the *same* `Crop` object share its geometry."""
 
-    def train_dataset(
-        self, data: ImageData, crops: Sequence[Crop], size: tuple[int, int], seed: int, plan: Plan, device: torch.device
-    ) -> Draws:
+    def train_dataset(self, data: ImageData, crops: Sequence[Crop], plan: SamplingPlan) -> TrainDataset:
         """The training batches: a view for each crop, and labels where the objective is `labelled`."""
-        augment = Augment(self.augment, self.encoder.config.mean, size) if self.augment else None
-        return Draws(data.images, data.train, crops, size, seed, plan, device, labelled=self.labelled, augment=augment)
+        target = ClassLabels.of(data.images.source) if self.labelled else None
+        augment = Augment(self.augment, self.encoder.config.mean, plan.size) if self.augment else None
+        return TrainDataset(data.images, data.train, plan, RandomCrops(crops), target, augment)
 
     def picture_targets(self, data: ImageData, indices: np.ndarray) -> Batch:
         """Targets that `picture` needs beside these images (masks, boxes), cut as the centre crop."""

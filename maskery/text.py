@@ -1,5 +1,6 @@
 """Text for people: durations, counts, and names of files and classes that may hold any bytes."""
 
+import re
 import unicodedata
 
 HIDDEN = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")  # controls, marks that turn the writing round, no characters at all
@@ -40,3 +41,12 @@ def duration(seconds: float) -> str:
 def needs_extra(feature: str, packages: str, extra: str) -> str:
     """The message for a feature whose packages are not installed; the command works in a clone of the repository."""
     return f"{feature} needs {packages}: pip install '.[{extra}]'"
+
+
+def one_line(error: BaseException) -> str:
+    """The error's text on one line of at most 200 characters, its type's name when it has no text.
+
+    Without the addresses of objects: the same damage has the same text every time.
+    """
+    text = " ".join(re.sub(r"<[\w.]+ object at 0x[0-9a-f]+>", "", str(error)).split()) or type(error).__name__
+    return text if len(text) <= 200 else text[:197] + "..."

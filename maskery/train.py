@@ -21,10 +21,12 @@ from torch.nn.utils import clip_grad_norm_
 
 from . import checkpoint, config, microbatch, sharding
 from .config import Run
-from .data.crops import Crop, to_float
+from .data.crops import Crop
 from .data.dataset import ImageData, SurveyedSource, check_unreadable, load_data, survey_source
-from .data.loader import Plan, batches
+from .data.loader import train_batches
 from .data.sources.names import absolute
+from .data.train_dataset import SamplingPlan
+from .data.views import to_float
 from .distributed import ALONE, World, data_parallel
 from .evals.inference_options import InferenceOptions
 from .evals.periodic import PeriodicEvaluation
@@ -110,8 +112,8 @@ def train(
         terminal.say(note)
     compiled = run.compile == "on" and not objective.no_compile_reason
     precision = torch.bfloat16 if run.precision == "bf16" else torch.float32
-    plan = Plan(run.batch_size, world.rank, world.size)
-    microbatch.check_batch(plan.share, objective)
+    plan = SamplingPlan(run.size, run.seed, run.batch_size, world.rank, world.size, device)
+    microbatch.check_batch(plan.per_process_batch, objective)
     evaluated: Objective | None = objective  # a full network: with sharding a copy, on the main process only
     if sharded:
         evaluated = copy.deepcopy(objective) if world.main and run.watch.looks else None
@@ -125,10 +127,11 @@ def train(
     for note in model_notes(run, objective, steps, world, sharded):
         terminal.say(note)
 
-    passes = microbatch.Passes(model, objective, plan.share, device, precision, done)
+    passes = microbatch.Passes(model, objective, plan.per_process_batch, device, precision, done)
     micro, run = microbatch.choose_size(run, passes, world, compiled, sharded, resume)
-    if micro < plan.share:
-        terminal.say(f"micro-batches of {micro} images: {plan.share // micro} of them make a process's part of a batch")
+    if micro < plan.per_process_batch:
+        count = plan.per_process_batch // micro
+        terminal.say(f"micro-batches of {micro} images: {count} of them make a process's part of a batch")
 
     # ------------------------------------------------------------------------------------------------- resume
     step, sums = 0, LossSums(device)
@@ -198,8 +201,8 @@ def train(
 
     # ------------------------------------------------------------------------------------------------- steps
     crops, crop_index = unique_crops(objective.views(run.crop))
-    dataset = objective.train_dataset(data, crops, run.size, run.seed, plan, device)
-    loader = batches(dataset, step, steps, workers)
+    dataset = objective.train_dataset(data, crops, plan)
+    loader = train_batches(dataset, step, steps, workers)
     timer, last_save, grad_norm = StepTimer(step), time.monotonic(), torch.zeros(())
     max_norm = 1e30 if run.optim.clip_grad is None else run.optim.clip_grad  # 1e30 clips nothing
 
@@ -233,10 +236,10 @@ def train(
                     batch["label"] = item["label"].to(device, non_blocking=True)
                 batch = passes.sample(batch, t)
                 done("draw")
-                for start in range(0, plan.share, micro):
+                for start in range(0, plan.per_process_batch, micro):
                     sums.add(passes.backward(batch, t, start, micro))
             except torch.OutOfMemoryError as e:
-                raise RuntimeError(microbatch.advice(step, micro, plan.share, objective, out)) from e
+                raise RuntimeError(microbatch.advice(step, micro, plan.per_process_batch, objective, out)) from e
             del images, batch  # before the next ones come
             is_log_step = (step + 1) % run.watch.log_every == 0 or step + 1 == steps
             if is_log_step or run.optim.clip_grad is not None:

@@ -14,7 +14,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 import maskery
-from benchmarks import gpu, gpu_parts, loading
+from benchmarks import gpu, gpu_parts, loading, step
 from benchmarks.count import per_image
 from benchmarks.methods import TEACHERS, built, predicted, vit_of
 from benchmarks.peers import PEERS, installed, parameters
@@ -110,6 +110,29 @@ def test_all_of_it_in_one_command(scene_folder: Path, tmp_path: Path) -> None:
     assert all("error" not in row and 0 <= row["shares"]["data wait"] < 1 for row in sources.values())
     assert "| mae vit-micro/8@32x8 eager |" in said
     assert "loop from packed" in said
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_loading_quickly(
+    given: bool, scene_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr(loading, "QUICK_IMAGES", 4)
+    options = ["--quick", "--rounds", "1", "--size", "16", "--short-side", "32"]
+    monkeypatch.setattr(sys, "argv", ["loading", *options, *(["--data", str(scene_folder)] if given else [])])
+    loading.main()
+    printed = capsys.readouterr().out
+    assert "| 4 images, crops of 16 |" in printed
+    assert "| packed raw, device |" in printed
+
+
+def test_steps_quickly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    out = tmp_path / "facts.json"
+    monkeypatch.setattr(step, "QUICK_SECONDS", 0.01)
+    monkeypatch.setattr(sys, "argv", ["step", "--quick", "--rounds", "1", "--out", str(out), "vit-micro/8@32x2"])
+    step.main()
+    (row,) = json.loads(out.read_text())["rows"]
+    assert row["images_per_second"]["maskery"] > 0
+    assert "| vit-micro/8 at 32, batch 2 |" in capsys.readouterr().out
 
 
 def test_loading_a_few_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:

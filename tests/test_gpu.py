@@ -9,7 +9,7 @@ import torch
 import torch.distributed as td
 
 import maskery
-from maskery.data.crops import to_float
+from maskery.data.views import to_float
 from maskery.distributed import data_parallel
 from maskery.methods import METHODS
 from maskery.nn.decoder import DecoderSize

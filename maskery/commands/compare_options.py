@@ -14,7 +14,7 @@ from ..config import Run
 from ..methods import METHODS
 from ..options import UsageError, parse, unknown, value_of
 from ..terminal import Quiet
-from .run_options import apply_args, base_run, parse_options, with_method
+from .run_options import BaseRun, apply_args, base_run, parse_options, with_method
 
 SECTIONS = ("settings", "images", "crop", "optim", "watch", "save", "log")  # before a dot in options of all methods
 PROGRAM = "maskery compare"
@@ -38,6 +38,11 @@ class CompareOptions:
 
 
 OWN = ("--out", "--methods", "--budget", "--seed", "--seeds", "--overwrite", "--no-overwrite")  # no options of a run
+COMPARISON, SETTINGS, RUNS = (
+    "--",
+    "--settings.",
+    "--*",
+)  # owners of options beside the labels, which have no hyphen first
 
 
 @dataclass(frozen=True)
@@ -94,17 +99,13 @@ class ComparisonPlan:
         """Iterate over the cells: all variants of a seed before the next one, so that they can be compared early."""
         return ((variant, seed) for seed in self.seeds for variant in self.variants)
 
-    def runs(self, device: torch.device) -> tuple[dict[tuple[str, int], Run], list[str]]:
-        """Build the run of every label and seed, and say why the common settings are what they are.
-
-        A budget of time is not in them yet.
-        """
+    def runs(self, device: torch.device) -> tuple[dict[tuple[str, int], Run], BaseRun]:
+        """Build the run of every label and seed, and what they are based on. A budget of time is not in them yet."""
         args = self.fill_in(self.common, self.seeds[0])
         base = base_run(parse_options(args), args, device, Quiet())
-        reasons = base.reasons
         if self.budget:  # which decides instead of the recipe
-            reasons = [reason for reason in reasons if " epochs: " not in reason]
-        return {(v.label, seed): self._run(v, seed, base.run) for v, seed in self.order()}, [*reasons]
+            base = replace(base, reasons=[reason for reason in base.reasons if " epochs: " not in reason])
+        return {(v.label, seed): self._run(v, seed, base.run) for v, seed in self.order()}, base
 
     def fill_in(self, args: Sequence[str], seed: int) -> list[str]:
         """Replace {seed} and {out} in options."""
@@ -150,11 +151,9 @@ class ComparisonPlan:
 def parse_plan(args: Sequence[str]) -> ComparisonPlan:
     """Parse the options of `maskery compare`, without reading any data. --help prints and exits."""
     methods = _parse_methods(value_of(args, "--methods") or "")
-    own, groups = _split_by_label(args, methods)
-    settings = [group for group in groups if group[0].startswith("--settings.")]  # of the methods' types
-    common = [group for group in groups if group not in settings]
+    split = _split(args, methods)
     default = CompareOptions(Run(settings=METHODS["mae"].Config()))
-    options = parse(CompareOptions, _flat(common), PROGRAM, default, hidden={Run: ("method",)})
+    options = parse(CompareOptions, [*split[COMPARISON], *split[RUNS]], PROGRAM, default, hidden={Run: ("method",)})
     budget = Budget.parse(options.budget) if options.budget else None
     _check(options, methods)
     return ComparisonPlan(
@@ -162,9 +161,9 @@ def parse_plan(args: Sequence[str]) -> ComparisonPlan:
         options.overwrite,
         budget,
         tuple(range(options.run.seed, options.run.seed + options.seeds)),
-        tuple(Variant(label, method, _flat(own[label])) for label, method in methods.items()),
-        _flat(group for group in common if group[0].partition("=")[0].replace("_", "-") not in OWN),
-        _flat(settings),
+        tuple(Variant(label, method, tuple(split[label])) for label, method in methods.items()),
+        tuple(split[RUNS]),
+        tuple(split[SETTINGS]),
     )
 
 
@@ -208,37 +207,23 @@ def _folded(label: str) -> str:
     return label.replace("_", "-").lower()
 
 
-def _split_by_label(
-    args: Sequence[str], labels: Mapping[str, str]
-) -> tuple[dict[str, list[list[str]]], list[list[str]]]:
-    """Split options into those of each label, as --settings.*, and those of all; each is kept with its values."""
-    own: dict[str, list[list[str]]] = {label: [] for label in labels}
-    common = []
-    for group in _with_values(args):
-        section, dot, _ = group[0].partition("=")[0].removeprefix("--").replace("_", "-").partition(".")
-        label = next((label for label in labels if label.replace("_", "-") == section), None) if dot else None
-        if label:
-            own[label].append(["--settings." + group[0].partition(".")[2], *group[1:]])
-        elif dot and section not in SECTIONS and group[0].startswith("--"):
-            raise unknown("method or section of options", section, [*labels, *SECTIONS])
-        else:
-            common.append(group)
-    return own, common
-
-
-def _with_values(args: Sequence[str]) -> list[list[str]]:
-    """Group every option with its values."""
-    groups: list[list[str]] = []
+def _split(args: Sequence[str], labels: Iterable[str]) -> dict[str, list[str]]:
+    """Split options, with their values, into those of each label (as --settings.*), COMPARISON, SETTINGS and RUNS."""
+    by_section = {label.replace("_", "-"): label for label in labels}
+    split: dict[str, list[str]] = {owner: [] for owner in (*by_section.values(), COMPARISON, SETTINGS, RUNS)}
+    owner = RUNS
     for arg in args:
-        if arg.startswith("--") or arg == "-h" or not groups:
-            groups.append([arg])
-        else:
-            groups[-1].append(arg)
-    return groups
-
-
-def _flat(groups: Iterable[Sequence[str]]) -> tuple[str, ...]:
-    return tuple(arg for group in groups for arg in group)
+        if arg.startswith("--") or arg == "-h":
+            name = arg.partition("=")[0].replace("_", "-")
+            section, dot, _ = name.removeprefix("--").partition(".")
+            if dot and section in by_section:
+                owner, arg = by_section[section], "--settings." + arg.partition(".")[2]
+            elif dot and section not in SECTIONS:
+                raise unknown("method or section of options", section, [*by_section.values(), *SECTIONS])
+            else:
+                owner = COMPARISON if name in OWN else SETTINGS if name.startswith(SETTINGS) else RUNS
+        split[owner].append(arg)
+    return split
 
 
 def _with_label(message: str, variant: Variant) -> str:

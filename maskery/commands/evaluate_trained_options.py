@@ -15,7 +15,7 @@ from ..data.images import Images
 from ..data.sources.open import open_source
 from ..data.sources.source import Source, split_indices
 from ..evals.candidates import Candidate
-from ..evals.label_subset import Few
+from ..evals.label_subset import LabelSubset
 from ..nn.vit import SIZES, Size, ViTConfig
 from ..options import UsageError, parse, value_of
 from ..runs.directory import is_run
@@ -162,10 +162,10 @@ def _model_name(label: str, vit: ViTConfig) -> str:
     return name
 
 
-def with_seed(run: Run, seed: int, subset: Few | None) -> Run:
+def with_seed(run: Run, seed: int, subset: LabelSubset | None) -> Run:
     """Set the seed of the head, the order, the augmentation, and of which labels are learned from."""
     labels = replace(run.settings.labels, draw=seed)
     if subset:
-        share = None if subset.share is None else f"{100 * subset.share:g}%"
-        labels = replace(labels, share=share, shots=subset.shots)
+        fraction = None if subset.fraction is None else f"{100 * subset.fraction:g}%"
+        labels = replace(labels, share=fraction, shots=subset.shots)
     return replace(run, seed=seed, settings=replace(run.settings, labels=labels))

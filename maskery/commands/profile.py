@@ -22,7 +22,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ..config import Run, SaveConfig, WatchConfig
 from ..data.dataset import ImageData, open_data
-from ..data.loader import Draws, Plan, batches
+from ..data.loader import train_batches
+from ..data.train_dataset import RandomCrops, SamplingPlan, TrainDataset
 from ..distributed import World, world
 from ..log import environment, memory
 from ..objectives import OBJECTIVES
@@ -192,10 +193,12 @@ def images_per_second(run: Run, data: ImageData, device: torch.device, seconds: 
     with torch.device("meta"):
         views = build_objective(OBJECTIVES[run.method], run.settings, run.vit()).views(run.crop)
     crops = list({id(crop): crop for crop in views.values()}.values())
-    plan, threads = Plan(min(run.batch_size, 32), 0, 1), torch.get_num_threads()
+    plan = SamplingPlan(run.size, run.seed, min(run.batch_size, 32), device=device)
+    threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        loader = batches(Draws(data.images, data.train, crops, run.size, run.seed, plan, device), 0, 1_000_000, 0)
+        dataset = TrainDataset(data.images, data.train, plan, RandomCrops(crops))
+        loader = train_batches(dataset, 0, 1_000_000, 0)
         next(loader)
         began, made = time.perf_counter(), 0
         while time.perf_counter() - began < seconds:

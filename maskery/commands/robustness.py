@@ -17,7 +17,7 @@ from ..evals.imagenet_sets import imagenet_c_folders, recognised, wordnet_ids
 from ..evals.inference_options import InferenceOptions
 from ..evals.results import Result, fingerprint, write_result, write_results
 from ..evals.robustness import Errors, ImageClassifier, corruption_errors, folder_error, imagenet_c_errors
-from ..evals.splits import labelled, match_classes, reported
+from ..evals.splits import labelled, match_classes, test_and_validation
 from ..inference.classifier import Classifier, load_classifier
 from ..options import options, parse, unknown
 from ..terminal import Terminal
@@ -66,8 +66,8 @@ def robustness(args: Sequence[str] = (), **leaves: Any) -> dict[str, float]:
     check_options(asked, classifiers.values())
     first = classifiers[str(asked.where)]
     data = open_data(asked.data, first.image_config(asked.images), first.size, terminal)
-    held_out, _ = reported(data.images.source, data.held_out)
-    held_out = labelled(data.labels, held_out, data.classes, f"{asked.data}: held-out images", several=False)
+    held_out, _ = test_and_validation(data.images.source, data.held_out)
+    held_out = labelled(data.labels, held_out, data.classes, f"{asked.data}: held-out images", one_class=True)
     return RobustnessEvaluation(asked, data, held_out, device, terminal).run(classifiers)
 
 

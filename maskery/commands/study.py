@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from ..config import Run
+from ..data.dataset import SurveyedSource
 from ..distributed import World
 from ..runs.directory import open_run
 from ..train import train
@@ -26,13 +27,15 @@ class Cell:
         """Where results of the cell are written."""
         return self.directory / "evals" / name
 
-    def train(self, world: World) -> None:
-        """Train the run, or resume it. KeyboardInterrupt when a signal stopped it, and `Diverged`."""
-        forget_compiled_code(world)
+    def train(self, world: World, surveyed: SurveyedSource | None = None) -> None:
+        """Train the run, or resume it, on images that are open already. KeyboardInterrupt when a signal stopped it."""
+        torch.compiler.reset()  # it gives up on code that was compiled for many networks
+        if world.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(world.device)
         notes = [self.note]
         resume = (self.directory / "config.yaml").exists()
         run = open_run(self.directory, notes.append).run if resume else self.run
-        if train(run, self.directory, world, notes, resume=resume).signalled:
+        if train(run, self.directory, world, notes, resume=resume, surveyed=surveyed).signalled:
             raise KeyboardInterrupt
 
 
@@ -50,10 +53,3 @@ def complete(
     except KeyboardInterrupt:
         return False
     return True
-
-
-def forget_compiled_code(world: World) -> None:
-    """Start a run as a new process would: the compiler gives up on code it has compiled for many networks."""
-    torch.compiler.reset()
-    if world.device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(world.device)

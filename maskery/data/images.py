@@ -1,6 +1,7 @@
 """The decoded images of a source, kept in memory when they fit, so that nothing is decoded twice."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -10,8 +11,11 @@ from ..distributed import World
 from .decode.image import Encoded, Pages, decode_picture, open_image
 from .decode.picture import Picture
 from .decode.unreadable import Unreadable, reason
-from .memory_cache import Kept, Progress, keep
+from .memory_cache import Decoder, MemoryCache, Progress, fill_cache
 from .sources.source import Source
+
+T = TypeVar("T")
+Skips = list[tuple[str, str]]  # (name, reason) of images that could not be read
 
 
 class Images:
@@ -25,7 +29,7 @@ class Images:
     def __init__(self, source: Source, *, channels: int, bits: int, pages: Pages, min_side: int):
         self.source, self.channels, self.bits, self.min_side = source, channels, bits, min_side
         self.pages: Pages = pages
-        self.memory: Kept | None = None
+        self.memory: MemoryCache | None = None
         self.not_in_memory = ""  # the reason for None
 
     def __len__(self) -> int:
@@ -52,6 +56,16 @@ class Images:
         image = self.open(i)
         return image if isinstance(image, Picture) else decode_picture(image, self.min_side)
 
+    def readable(self, indices: Iterable[int], read: Callable[[int], T], skipped: Skips) -> Iterator[tuple[int, T]]:
+        """Yield (i, `read(i)`) for every image that can be read, in order; list the others in `skipped`."""
+        for i in indices:
+            try:
+                value = read(i)
+            except Unreadable as error:
+                skipped.append((self.source.names[i], str(error)))
+                continue
+            yield i, value
+
     def coloured(self, colour: Sequence[float]) -> Tensor:
         """[C, 1, 1] of the images' dtype: one colour, given in [0, 1]."""
         top, dtype = (255, torch.uint8) if self.bits == 8 else (65535, torch.uint16)
@@ -62,19 +76,11 @@ class Images:
     ) -> bool:
         """Decode `indices` into memory that all processes of this machine share; they call this together.
 
-        False, and nothing is kept, when that would take more than `budget` bytes of the machine, or without shared
-        memory: `not_kept` is the reason.
+        False when that would take more than `budget` bytes of the machine, or without shared memory: `not_in_memory`
+        is the reason.
         """
-        self.memory, self.not_in_memory = keep(
-            self.picture,
-            indices,
-            len(self),
-            self.bits,
-            budget,
-            world=world,
-            expect=self.source.expect,
-            progress=progress,
-        )
+        decoder = Decoder(self.picture, len(self), self.bits, self.source.expect)
+        self.memory, self.not_in_memory = fill_cache(decoder, indices, budget, world, progress)
         return self.memory is not None
 
     def unreadable(self) -> list[tuple[str, str]]:

@@ -12,7 +12,7 @@ from functools import cached_property
 import numpy as np
 from PIL import Image
 
-from ..terminal import Tick
+from ..terminal import Tick, no_progress
 from .decode.image import read_header
 from .decode.picture import Box
 from .decode.unreadable import Unreadable, reading, reason
@@ -25,7 +25,7 @@ _VALUES = 1 << 16
 
 
 @dataclass(frozen=True)
-class Meaning:
+class LabelMap:
     """The classes that the values of a mask stand for."""
 
     ids: tuple[int, ...]  # [M] the value of each class
@@ -73,13 +73,13 @@ def decode_mask(data: bytes, name: str) -> np.ndarray:
     return values.astype(np.uint16 if values.itemsize > 1 else np.uint8)
 
 
-def mask_of(source: Source, i: int, size: tuple[int, int], meaning: Meaning) -> np.ndarray:
+def mask_of(source: Source, i: int, size: tuple[int, int], label_map: LabelMap) -> np.ndarray:
     """Class numbers [H, W] int16 of image i, which has `size`. `Unreadable`, ValueError as in `decode_mask`."""
     name = source.names[i]
     values = values_of(source, i)
     if values.shape != size:
         raise ValueError(other_size(name, values.shape, size))
-    return meaning.classes(values, name)
+    return label_map.classes(values, name)
 
 
 def values_of(source: Source, i: int) -> np.ndarray:
@@ -116,7 +116,7 @@ class MaskSurvey:
     unreadable: tuple[tuple[str, str], ...]  # (name, reason), of images or masks
 
 
-def survey_masks(source: Source, indices: Sequence[int] | np.ndarray, progress: Tick | None = None) -> MaskSurvey:
+def survey_masks(source: Source, indices: Sequence[int] | np.ndarray, progress: Tick = no_progress) -> MaskSurvey:
     """Read every mask, and the size of every image. ValueError in one line for the first that does not fit."""
     pixels, first = np.zeros(_VALUES, np.int64), np.full(_VALUES, -1, np.int64)
     unreadable = []
@@ -141,6 +141,5 @@ def survey_masks(source: Source, indices: Sequence[int] | np.ndarray, progress: 
                 values = np.flatnonzero(counts)
                 pixels[values] += counts[values]
                 first[values] = np.where(first[values] < 0, i, first[values])
-            if progress:
-                progress(start + len(part), len(indices))
+            progress(start + len(part), len(indices))
     return MaskSurvey(pixels, first, tuple(unreadable))

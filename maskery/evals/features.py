@@ -1,4 +1,4 @@
-"""Features of many images: deterministic, unmasked, from the centre of each image.
+"""Features of many images: deterministic, unmasked, from the centre of each image; signs of their collapse.
 
 n images, D width
 """
@@ -7,12 +7,15 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from ..data.crops import to_float
-from ..data.images import Images
-from ..data.loader import Skips, centred
+from ..data.crops import CenterCrop
+from ..data.eval_dataset import EvalDataset
+from ..data.images import Images, Skips
+from ..data.views import to_float
 from ..nn.vit import ViT
+from .eval_pass import EvalPass, eval_mode
 from .inference_options import DEFAULTS, InferenceOptions
 
 
@@ -40,20 +43,30 @@ def features(encoder: ViT, images: Images, indices: np.ndarray, options: Inferen
     """
     options = replace(options, device=encoder.mean.device)
     batch = options.batch(cuda=256, cpu=64)  # more falls out of a CPU's cache: 420 images/s, not 600
-    was_training = encoder.training
-    encoder.eval()
-    classes, means, read, skipped, done = [], [], [], [], 0
-    for part in centred(images, indices, encoder.config.image_size, batch, options.workers, options.device):
-        skipped += part["skipped"]
-        done += len(part["indices"]) + len(part["skipped"])
-        if part["images"] is not None:
+    crops = EvalPass(
+        EvalDataset(images, indices, CenterCrop(encoder.config.image_size), batch, options.device), options
+    )
+    classes, means = [], []
+    with eval_mode(encoder):
+        for part in crops:
             with options.autocast():
                 class_token, patches = encoder(to_float(part["images"], options.device))
             classes.append(class_token.float())
             means.append(patches.float().mean(1))
-            read.append(part["indices"])
-        options.tick(done, len(indices))
-    encoder.train(was_training)
-    if not read:
-        raise ValueError(f"{images.source.where}: none of the {len(indices)} images can be read")
-    return Features(torch.cat(classes).cpu(), torch.cat(means).cpu(), np.concatenate(read), skipped)
+    return Features(torch.cat(classes).cpu(), torch.cat(means).cpu(), crops.indices, crops.skipped)
+
+
+def effective_rank(features: Tensor) -> float:
+    """RankMe (Garrido et al. 2023): exp of the entropy of the singular values, of centred features [n, D]; 1 to D.
+
+    Centred, because the mean of all images would otherwise be the one direction that hides the others.
+    """
+    s = torch.linalg.svdvals((features - features.mean(0)).double())
+    p = s / s.sum().clamp_min(1e-30)
+    return float(torch.special.entr(p).sum().exp())
+
+
+def feature_spread(features: Tensor) -> float:
+    """Std over images of features [n, D] of length 1, times sqrt(D): 0 where all are one, 1 where spread evenly."""
+    x = F.normalize(features.double(), dim=1)
+    return float(x.std(0, correction=0).square().mean().sqrt() * features.shape[1] ** 0.5)

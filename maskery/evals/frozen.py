@@ -25,10 +25,10 @@ from .comparison import OF_THE_DATA, compare_results
 from .features import Features, features
 from .inference_options import InferenceOptions
 from .knn import TOKENS
-from .label_subset import Few, draws
+from .label_subset import LabelSubset
 from .metrics import check_finite
 from .results import Result, fingerprint, write_result, write_results
-from .splits import labelled, overlap, refuse_unseen, reported
+from .splits import check_classes_trained, find_overlap, labelled, test_and_validation
 
 
 @dataclass(frozen=True)
@@ -181,7 +181,7 @@ class FrozenEvaluation:
 
 def open_evaluation(options: FrozenOptions) -> FrozenEvaluation:
     """Open all weights and the images. ValueError for what cannot be evaluated."""
-    subset, terminal = Few.of(options.labels, options.shots), Terminal()
+    subset, terminal = LabelSubset.parse(options.labels, options.shots), Terminal()
     candidates = candidates_of(options.where, options.beside)
     random = any(candidate.where is None for candidate in candidates)
     _check_repeats(options, random)
@@ -193,11 +193,11 @@ def open_evaluation(options: FrozenOptions) -> FrozenEvaluation:
     training, notes = dict.fromkeys(seeds, train), []
     if subset:
         assert data.labels is not None
-        drawn = draws(data.labels, train, data.classes, subset, seeds)
-        training, notes = {draw.seed: draw.indices for draw in drawn}, [*drawn[0].notes]
+        drawn = {seed: subset.draw(data.labels, train, data.classes, seed) for seed in seeds}
+        training, notes = {seed: draw.indices for seed, draw in drawn.items()}, [*drawn[seeds[0]].notes]
     if options.overlap:
         with terminal.bar("comparing files") as tick:
-            same = overlap(data.images.source, train, data.images.source, held_out, tick).sentence()
+            same = find_overlap(data.images.source, train, held_out, tick).sentence()
         notes += [same] if same else []
     if random and len(seeds) < 3:
         notes.append("from --seeds 3 on it can be told what the spread of random initialisations explains")
@@ -218,18 +218,18 @@ def _check_repeats(options: FrozenOptions, random: bool) -> None:
         )
 
 
-def _labelled_images(data: ImageData, where: str, subset: Few | None) -> tuple[np.ndarray, np.ndarray]:
+def _labelled_images(data: ImageData, where: str, subset: LabelSubset | None) -> tuple[np.ndarray, np.ndarray]:
     """Training and held-out images with labels. ValueError when there are none, or they do not fit together."""
-    train, (held_out, _) = data.train, reported(data.images.source, data.held_out)
+    train, (held_out, _) = data.train, test_and_validation(data.images.source, data.held_out)
     if data.labels is None and data.multi_hot is None:
         raise ValueError(f"{where}: it has no labels: class folders, or a label column")
     if not len(held_out):
         raise ValueError(f"{where}: nothing is held out, so there is nothing to classify; set --images.holdout")
     if data.multi_hot is None:
         train = labelled(data.labels, train, data.classes, f"{where}: training images")
-        held_out = labelled(data.labels, held_out, data.classes, f"{where}: held-out images", several=False)
+        held_out = labelled(data.labels, held_out, data.classes, f"{where}: held-out images", one_class=True)
         assert data.labels is not None
-        refuse_unseen(data.labels, train, held_out, data.classes, where)
+        check_classes_trained(data.labels, train, held_out, data.classes, where)
         return train, held_out
     if subset:
         raise ValueError(f"{where}: --labels and --shots are for one label an image, these have several")

@@ -13,17 +13,18 @@ import torch
 from torch import Tensor
 
 from ..config import WatchConfig
-from ..data.crops import Crop, to_float
+from ..data.crops import CenterCrop, Crop
 from ..data.dataset import ImageData, spread
-from ..data.loader import centred
+from ..data.eval_dataset import EvalDataset
+from ..data.loader import eval_batches
+from ..data.views import to_float
 from ..nn.baselines import image_facts
 from ..objective import Batch, Objective
 from ..outputs import write_file
 from ..pictures.strip import strip
-from .features import features
+from .features import effective_rank, feature_spread, features
 from .inference_options import InferenceOptions
 from .knn import knn_accuracies
-from .rank import effective_rank, feature_spread
 
 MASK_SEED = 20_220_619
 BASELINES = "baselines.json"  # in the run directory
@@ -63,7 +64,8 @@ class PeriodicEvaluation:
         count, first = 0, not (self.out / BASELINES).exists()
         indices = spread(self.data.held_out, self.watch.held_out)
         torch.manual_seed(MASK_SEED)
-        for part in centred(self.data.images, indices, size, 64, self.options.workers, device):
+        dataset = EvalDataset(self.data.images, indices, CenterCrop(size), 64, device)
+        for part in eval_batches(dataset, self.options.workers):
             if part["images"] is None:
                 continue
             image = whole_groups(to_float(part["images"], device), objective.micro_batch_multiple)
@@ -82,7 +84,7 @@ class PeriodicEvaluation:
         """Pictures of the same few images."""
         data, device, size = self.data, self.options.device, self.objective.encoder.config.image_size
         shown = spread(data.held_out if len(data.held_out) else data.train, self.watch.pictures)
-        part = next(iter(centred(data.images, shown, size, len(shown), device=device)))
+        part = next(iter(eval_batches(EvalDataset(data.images, shown, CenterCrop(size), len(shown), device))))
         if part["images"] is None:
             return
         torch.manual_seed(MASK_SEED)

@@ -17,11 +17,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from ..data.crops import to_float
-from ..data.images import Images
-from ..data.loader import Centred, Skips, begin_worker
+from ..data.crops import CenterCrop
+from ..data.eval_dataset import EvalDataset
+from ..data.images import Images, Skips
+from ..data.loader import begin_worker
 from ..data.sources.names import hashes
 from ..data.sources.open import open_source
+from ..data.views import to_float
 from .corruptions import BENCHMARK, EXTRA, SEVERITIES, check_corruptible, corrupt, opencv_single_thread
 from .imagenet_sets import imagenet_c_folders, shared_classes
 from .inference_options import InferenceOptions
@@ -72,8 +74,8 @@ class ImageClassifier:
         check_finite(logits, "logits")
         return logits.argmax(1).cpu()
 
-    def crops(self, images: Images, indices: np.ndarray, batch: int) -> Centred:
-        return Centred(images, indices, self.size, batch, share=self.crop_fraction)
+    def crops(self, images: Images, indices: np.ndarray, batch: int) -> EvalDataset:
+        return EvalDataset(images, indices, CenterCrop(self.size, self.crop_fraction), batch)
 
 
 @dataclass(frozen=True)
@@ -145,7 +147,7 @@ class Corrupted(Dataset[dict[str, Any]]):
     Corruption after corruption ("" first: S = 1, the clean images), so that only one batch is ever held.
     """
 
-    def __init__(self, clean: Centred, names: Sequence[str], seed: int):
+    def __init__(self, clean: EvalDataset, names: Sequence[str], seed: int):
         self.clean, self.names, self.seed = clean, ("", *names), seed
 
     def __len__(self) -> int:

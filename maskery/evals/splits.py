@@ -1,8 +1,8 @@
-"""Which images are tested, and whether they can be compared with those of training: classes, no image on both sides."""
+"""Which images are tested, and whether they fit the training images: classes, and no image in both."""
 
 import os
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,22 +10,23 @@ import numpy as np
 from ..data.sources.labels import annotated
 from ..data.sources.names import digests
 from ..data.sources.source import Source
+from ..terminal import Tick
 
 
-def reported(source: Source, held_out: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(images whose numbers every evaluation reports, images to choose by), of what pretraining `held_out`.
+def test_and_validation(source: Source, held_out: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Divide what pretraining held out into images whose numbers are reported, and images to choose by.
 
-    A "test" split is what is reported where there is a "val" split beside it: that one is for choosing, and looks have
-    seen it. Unless no "test" image has an answer: then, as without one, all that was held out is reported.
+    Where there is a "val" split beside a "test" split, "val" is for choosing, and periodic evaluations have seen it.
+    Where there is none, or no "test" image has an annotation, all held-out images are reported.
     """
     if source.splits is None or not (source.splits == "val").any():
         return held_out, held_out[:0]
     test = np.flatnonzero(source.splits == "test")
-    return (test, held_out) if _answered(source)[test].any() else (held_out, held_out[:0])
+    return (test, held_out) if _annotated(source)[test].any() else (held_out, held_out[:0])
 
 
-def _answered(source: Source) -> np.ndarray:
-    """bool [n]: somebody said what is right; True where that is not known of single images."""
+def _annotated(source: Source) -> np.ndarray:
+    """bool [n]: the image has an annotation; True where single images are not known to have one."""
     if source.masks is not None:
         return source.masks
     if source.multi_hot is not None:
@@ -35,116 +36,104 @@ def _answered(source: Source) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Overlap:
-    """Images of the test side whose bytes are also on the training side."""
+    """Test images whose bytes are also those of a training image."""
 
-    pairs: tuple[tuple[str, str], ...]  # (test image, a training image that is the same), by position in the test side
-    tested: int  # images of the test side that could be read
+    pairs: tuple[tuple[str, str], ...]  # (test image, a training image that is the same), by position in the test set
+    tested: int  # test images that could be read
 
     def sentence(self) -> str | None:
         """A warning, or None when there is nothing to warn of."""
         if not self.pairs:
             return None
         test, train = self.pairs[0]
-        share = len(self.pairs) / self.tested
         return (
-            f"{len(self.pairs):,} of {self.tested:,} test images ({share:.1%}) are training images too, byte for byte "
-            f"({test} is {train}): accuracy on them is memory, not understanding"
+            f"{len(self.pairs):,} of {self.tested:,} test images ({len(self.pairs) / self.tested:.1%}) are training "
+            f"images too, byte for byte ({test} is {train}): accuracy on them is memory, not understanding"
         )
 
 
-def overlap(
-    train: Source,
-    train_indices: np.ndarray,
-    test: Source,
-    test_indices: np.ndarray,
-    progress: Callable[[int, int], None] | None = None,
-) -> Overlap:
-    """Compare the bytes of all training images with those of the test images (the two sources may be one).
+def find_overlap(source: Source, train: np.ndarray, test: np.ndarray, tick: Tick | None = None) -> Overlap:
+    """Compare the bytes of all training images with those of the test images.
 
     By digests of 8 bytes, which a million and fifty thousand different images share with odds of 3 in 10^9. In memory
     are those of the test images, and a few images. Images that cannot be read are left out. The same picture encoded
     twice is not found.
     """
-    total, done = len(train_indices) + len(test_indices), 0
-
-    def digests_of(source: Source, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        nonlocal done
-        kept, found = [], []
-        for start in range(0, len(indices), 256):
-            part = indices[start : start + 256]
-            source.expect(part)
-            data = [(i, d) for i, d in zip(part.tolist(), pool.map(lambda i: _digest(source, i), part), strict=True)]
-            kept += [i for i, d in data if d is not None]
-            found += [d for _, d in data if d is not None]
-            done += len(part)
-            if progress:
-                progress(done, total)
-        return np.array(kept, np.int64), np.array(found, np.uint64)
-
+    by_digest: dict[int, list[int]] = {}
+    pairs: dict[int, int] = {}
+    tested, total = 0, len(train) + len(test)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        tested, wanted = digests_of(test, test_indices)
-        by_digest: dict[int, list[int]] = {}
-        for i, digest in zip(tested.tolist(), wanted.tolist(), strict=True):
-            by_digest.setdefault(digest, []).append(i)
-        pairs: dict[int, int] = {}
-        for start in range(0, len(train_indices), 8192):
-            part, found = digests_of(train, train_indices[start : start + 8192])
-            for k in np.flatnonzero(np.isin(found, wanted)):
-                other = int(part[k])
-                for i in by_digest[int(found[k])]:
-                    if not (test is train and i == other):  # an image is not its own double
-                        pairs.setdefault(i, other)
-    return Overlap(tuple((test.names[i], train.names[k]) for i, k in sorted(pairs.items())), len(tested))
+        for done, i, digest in _digests(source, test, pool):
+            if digest is not None:
+                by_digest.setdefault(digest, []).append(i)
+                tested += 1
+            if tick:
+                tick(done, total)
+        for done, other, digest in _digests(source, train, pool):
+            for i in by_digest.get(digest, ()) if digest is not None else ():
+                if i != other:  # an image is not its own duplicate
+                    pairs.setdefault(i, other)
+            if tick:
+                tick(len(test) + done, total)
+    return Overlap(tuple((source.names[i], source.names[k]) for i, k in sorted(pairs.items())), tested)
+
+
+def _digests(source: Source, indices: np.ndarray, pool: Executor) -> Iterator[tuple[int, int, int | None]]:
+    """Yield (how many are done, image, digest of its bytes or None when it cannot be read)."""
+
+    def digest(i: int) -> int | None:
+        try:
+            data = source.read(int(i))
+        except OSError:
+            return None
+        return int(digests([data], 8).view(np.uint64)[0, 0]) if data else None
+
+    for start in range(0, len(indices), 256):
+        part = indices[start : start + 256]
+        source.expect(part)
+        for k, (i, value) in enumerate(zip(part.tolist(), pool.map(digest, part), strict=True), start + 1):
+            yield k, i, value
 
 
 def match_classes(train: Sequence[str], test: Sequence[str]) -> np.ndarray:
-    """[classes of the test side] -> their positions among the training classes.
-
-    ValueError naming the test classes that nothing was trained on; fewer classes in the test are fine.
-    """
+    """Positions of the test classes among the training classes. ValueError naming classes nothing was trained on."""
     known = {name: i for i, name in enumerate(train)}
-    strange = [name for name in test if name not in known]
-    if strange:
-        named, more = ", ".join(strange[:5]), f" and {len(strange) - 5} more" if len(strange) > 5 else ""
+    unknown = [name for name in test if name not in known]
+    if unknown:
+        more = f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
         raise ValueError(
-            f"test and training classes differ: {len(strange)} of {len(test)} test classes were not trained on "
-            f"({named}{more}); the training has {', '.join(train[:5])}{', ...' if len(train) > 5 else ''}"
+            f"test and training classes differ: {len(unknown)} of {len(test)} test classes were not trained on "
+            f"({', '.join(unknown[:5])}{more}); the training has {', '.join(train[:5])}{', ...' * (len(train) > 5)}"
         )
     return np.array([known[name] for name in test], np.int64)
 
 
-def refuse_unseen(labels: np.ndarray, train: np.ndarray, test: np.ndarray, classes: Sequence[str], where: str) -> None:
+def check_classes_trained(
+    labels: np.ndarray, train: np.ndarray, test: np.ndarray, classes: Sequence[str], where: str
+) -> None:
     """ValueError naming classes that have test images and no training images."""
-    strange = np.setdiff1d(labels[test], labels[train])
-    if len(strange):
-        named = ", ".join(classes[int(c)] for c in strange[:5]) + (", ..." if len(strange) > 5 else "")
+    untrained = np.setdiff1d(labels[test], labels[train])
+    if len(untrained):
+        named = ", ".join(classes[int(c)] for c in untrained[:5]) + ", ..." * (len(untrained) > 5)
         raise ValueError(
-            f"{where}: training and held-out classes differ: {len(strange)} held-out classes have no training image "
+            f"{where}: training and held-out classes differ: {len(untrained)} held-out classes have no training image "
             f"({named})"
         )
 
 
 def labelled(
-    labels: np.ndarray | None, indices: np.ndarray, classes: Sequence[str], what: str, several: bool = True
+    labels: np.ndarray | None, indices: np.ndarray, classes: Sequence[str], what: str, one_class: bool = False
 ) -> np.ndarray:
-    """Those of `indices` that have a label. ValueError when there are none, or (`several`) all are of one class.
+    """Those of `indices` that have a label. ValueError when there are none, or all are of one class.
 
-    `what` begins the message: "data: training images".
+    `one_class` allows a single class; `what` begins the message: "data: training images".
     """
     if labels is None:
         raise ValueError(f"{what} have no labels: it needs class folders, or a label column")
-    kept = indices[labels[indices] >= 0]
-    found = np.unique(labels[kept])
-    if not len(kept):
+    with_label = indices[labels[indices] >= 0]
+    if not len(with_label):
         raise ValueError(f"{what}: none of {len(indices)} has a label")
-    if several and len(found) == 1:
-        raise ValueError(f"{what} are all of one class ({classes[int(found[0])]}): there is nothing to tell apart")
-    return kept
-
-
-def _digest(source: Source, i: int) -> int | None:
-    try:
-        data = source.read(int(i))
-    except OSError:
-        return None
-    return int(digests([data], 8).view(np.uint64)[0, 0]) if data else None
+    if not one_class and len(np.unique(labels[with_label])) == 1:
+        only = classes[int(labels[with_label[0]])]
+        raise ValueError(f"{what} are all of one class ({only}): there is nothing to tell apart")
+    return with_label

@@ -3,7 +3,7 @@
 import re
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import fields, is_dataclass
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path, PurePath
 from typing import Any
@@ -12,7 +12,8 @@ import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from .. import __version__
-from ..data.crops import larger
+from ..config import leaves
+from ..data.crops import resize_size
 from ..evals.results import Result, read_files
 from ..nn.vit import SIZES, Size
 from ..objectives import OBJECTIVES
@@ -43,7 +44,7 @@ def card(model: ExportModel, result: ExportResult) -> str:
         result=result,
         classifier=classifier,
         pool=model.network.pool if model.network else None,
-        covered=larger(c.image_size, fraction) if fraction < 1 else None,
+        covered=resize_size(c.image_size, fraction) if fraction < 1 else None,
         run=run and run.run,
         version=__version__,
         **(_of_run(run, method, classifier is not None) if run else {}),
@@ -101,7 +102,7 @@ def _training(directory: RunDirectory, method: str, is_classifier: bool) -> list
     seconds, device = metrics.training_seconds(run.batch_size), environment.get("device")
     rows = {
         "method": plain(method),
-        "settings": "; ".join(f"{name} {value}" for name, value in _leaves(run.settings)),
+        "settings": _settings(run.settings),
         "steps": f"{steps}{epochs}",
         "batch": f"{run.batch_size}; lr {run.lr:g} (base {run.optim.base_lr:g} x batch / 256), "
         f"weight decay {run.optim.weight_decay:g}, crops {run.crop.scale[0]:g} to {run.crop.scale[1]:g} of the area",
@@ -138,15 +139,15 @@ def _evaluation(result: Result) -> tuple[str, ...]:
     return plain(result.evaluation), plain(result.of), plain(numbers), data, plain(result.protocol)
 
 
-def _leaves(settings: Any) -> Iterable[tuple[str, Any]]:
-    for f in fields(settings):
-        value = getattr(settings, f.name)
-        if is_dataclass(value):
-            yield from ((f"{f.name} {name}", leaf) for name, leaf in _leaves(value))
-        elif f.name in ("teacher", "teacher_weights") and value:
-            yield f.name, code(PurePath(value).name)
-        elif f.name != "classes" and isinstance(value, bool | int | float | str):  # classes have their own section
-            yield f.name, value
+def _settings(settings: Any) -> str:
+    parts = []
+    for name, value in leaves(asdict(settings)).items():
+        last = name.rpartition(".")[2]
+        if last in ("teacher", "teacher_weights") and value:
+            value = code(PurePath(value).name)
+        if last != "classes" and isinstance(value, bool | int | float | str):  # classes have their own section
+            parts.append(f"{name.replace('.', ' ')} {value}")
+    return "; ".join(parts)
 
 
 def _method(directory: RunDirectory) -> str:

@@ -20,9 +20,9 @@ def check_outputs(
     """Compare another library's outputs for a batch with ours; returns the difference. ValueError when it is large."""
     images = sample_images(model.encoder)
     with torch.no_grad():
-        found = difference(model.outputs(images), outputs(images))
-    check_difference(found, tolerance, f"{library} {model.output_name}")
-    return found
+        value = difference(model.outputs(images), outputs(images))
+    check_difference(value, tolerance, f"{library} {model.output_name}")
+    return value
 
 
 def sample_images(encoder: ViT, count: int = 2, size: tuple[int, int] | None = None) -> Tensor:
@@ -31,11 +31,11 @@ def sample_images(encoder: ViT, count: int = 2, size: tuple[int, int] | None = N
     return torch.rand(shape, generator=torch.Generator().manual_seed(0))
 
 
-def difference(ours: Tensor, theirs: Tensor) -> float:
-    """The largest, relative to the largest value; infinite when shapes differ or a value is not finite."""
-    if ours.shape != theirs.shape or not theirs.isfinite().all():
+def difference(expected: Tensor, actual: Tensor) -> float:
+    """The largest difference, relative to the largest value; infinite for other shapes and for NaN."""
+    if expected.shape != actual.shape or not actual.isfinite().all():
         return float("inf")
-    return float((ours - theirs).abs().max() / ours.abs().max())
+    return float((expected - actual).abs().max() / expected.abs().max())
 
 
 def check_difference(value: float, tolerance: float, outputs: str) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ..data.crops import larger
+from ..data.crops import resize_size
 from ..nn.vit import ViT
 from ..text import needs_extra
 from .timm_directory import save_tensors
@@ -99,7 +99,7 @@ def image_processor(encoder: ViT, crop_fraction: float) -> tuple[dict[str, Any],
     """preprocessor_config.json: the central square as in our evaluations; and what it does otherwise."""
     c, limits = encoder.config, []
     height, width = c.image_size
-    tall, wide = larger(c.image_size, crop_fraction)
+    tall, wide = resize_size(c.image_size, crop_fraction)
     config: dict[str, Any] = {
         "image_processor_type": "ViTImageProcessor",
         "do_rescale": True,

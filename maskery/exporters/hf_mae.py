@@ -15,6 +15,7 @@ from ..methods.mae import MAE, MAEConfig
 from ..nn import masking
 from ..nn.decoder import DecoderSize
 from ..nn.targets import pixels
+from ..text import one_line
 from ..weights import convert
 from ..weights.read import read_json
 from .check import TOLERANCE, check_difference, difference, sample_images
@@ -105,7 +106,7 @@ def build_mae(model: ExportModel) -> MAE:
     try:
         mae.decoder.load_state_dict(decoder, assign=True)
     except RuntimeError as e:
-        raise ValueError(f"{where}: its decoder is not MAE's: {' '.join(str(e).split())[:160]}") from e
+        raise ValueError(f"{where}: its decoder is not MAE's: {one_line(e)}") from e
     return mae
 
 

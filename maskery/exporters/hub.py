@@ -8,6 +8,7 @@ from pathlib import Path
 
 from huggingface_hub import HfApi, get_token
 
+from ..text import one_line
 from .card import card
 from .model import ExportModel, ExportResult
 
@@ -37,8 +38,7 @@ def push(model: ExportModel, result: ExportResult, out: Path, name: str, *, publ
             api.upload_folder(repo_id=name, folder_path=out, ignore_patterns=["README.md"], commit_message="Weights")
             api.upload_file(path_or_fileobj=file, path_in_repo="README.md", repo_id=name, commit_message="Model card")
     except Exception as e:  # the hub's own, and those of whichever HTTP client it uses
-        reason = " ".join(str(e).split())[:200] or type(e).__name__
-        raise ValueError(f"--push {name}: the hub did not take it, {out} is complete here: {reason}") from e
+        raise ValueError(f"--push {name}: the hub did not take it, {out} is complete here: {one_line(e)}") from e
     return str(url)
 
 

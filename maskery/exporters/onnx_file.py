@@ -121,13 +121,12 @@ def _compare(model: ExportModel, file: Path, outputs: str) -> float:
     (rows, columns), p = c.grid, c.patch_size
     for count, size in ((1, c.image_size), (3, c.image_size), (2, ((rows + 1) * p, max(1, columns - 1) * p))):
         images = sample_images(model.encoder, count, size)
-        ours = _outputs(model.classifier, images) if model.classifier else model.encoder(images)
-        theirs = [torch.from_numpy(array) for array in session.run(None, {"images": images.numpy()})]
-        found = max(difference(a, b) for a, b in zip(ours, theirs, strict=True))
-        check_difference(
-            found, TOLERANCE, f"ONNX Runtime's {outputs} of {count} x {c.channels} x {size[0]} x {size[1]}"
-        )
-        worst = max(worst, found)
+        expected = _outputs(model.classifier, images) if model.classifier else model.encoder(images)
+        actual = [torch.from_numpy(array) for array in session.run(None, {"images": images.numpy()})]
+        value = max(difference(a, b) for a, b in zip(expected, actual, strict=True))
+        batch = f"{count} x {c.channels} x {size[0]} x {size[1]}"
+        check_difference(value, TOLERANCE, f"ONNX Runtime's {outputs} of {batch}")
+        worst = max(worst, value)
     return worst
 
 

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ..data.crops import larger
+from ..data.crops import resize_size
 from ..inference.classifier import METADATA, Classifier, export_metadata
 from ..nn.linear_classifier import Pool
 from ..nn.vit import SIZES, ViT, ViTConfig
@@ -100,7 +100,7 @@ def crop_pct(size: tuple[int, int], fraction: float) -> float:
 
     Of a rectangle a side may have one pixel less, where no number gives both.
     """
-    targets = larger(size, fraction)
+    targets = resize_size(size, fraction)
     if all(math.floor(side / fraction) == target for side, target in zip(size, targets, strict=True)):
         return fraction
     least = max(target / side for side, target in zip(size, targets, strict=True))

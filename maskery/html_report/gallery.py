@@ -17,9 +17,11 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from ..data.crops import to_float
+from ..data.crops import CenterCrop
 from ..data.dataset import ImageData, spread
-from ..data.loader import centred
+from ..data.eval_dataset import EvalDataset
+from ..data.loader import eval_batches
+from ..data.views import to_float
 from ..nn.vit import ViT
 from ..pictures.attention import overlay
 from ..pictures.strip import displayable
@@ -120,7 +122,7 @@ def read(data: ImageData, indices: np.ndarray, nets: dict[str, ViT], progress: P
     tiles: list[Image.Image] = []
     readable, attended = [], list[list[tuple[str, str]]]()
     features: dict[str, list[Tensor]] = {name: [] for name in nets}
-    for part in centred(data.images, indices, net.config.image_size, 32, 0, device):
+    for part in eval_batches(EvalDataset(data.images, indices, CenterCrop(net.config.image_size), 32, device)):
         done += len(part["indices"]) + len(part["skipped"])
         if part["images"] is not None:
             images = to_float(part["images"], device)

@@ -4,6 +4,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..config import leaves
 from ..evals.results import read_files
 from ..health.checks import Facts, Verdict, verdicts
 from ..html.page import picture, render
@@ -75,8 +76,8 @@ def run_verdicts(run: RunDirectory) -> Sequence[Verdict]:
 def details(run: RunDirectory) -> dict[str, Any]:
     """Configuration, environment and unreadable files, for the end of the page."""
     return {
-        "config": [(plain(n), plain(v)) for n, v in leaves(run.config_values)],
-        "environment": [(plain(n), plain(v)) for n, v in leaves(run.environment)],
+        "config": leaf_texts(run.config_values),
+        "environment": leaf_texts(run.environment),
         "skipped": [(plain(n), plain(r)) for n, r in run.skipped[0]],
         "skipped_count": run.skipped[1],
     }
@@ -155,13 +156,9 @@ def strips(run: RunDirectory) -> list[tuple[str, str]]:
     return made
 
 
-def leaves(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """{"optim": {"base_lr": 1}} -> [("optim.base_lr", "1")]."""
-    rows: list[tuple[str, str]] = []
-    for name, value in tree.items():
-        if isinstance(value, Mapping):
-            rows += leaves(value, f"{prefix}{name}.")
-        else:
-            text = " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
-            rows.append((f"{prefix}{name}", text))
-    return rows
+def leaf_texts(tree: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """{"optim": {"betas": (0.9, 0.95)}} -> [("optim.betas", "0.9 0.95")]."""
+    words = {
+        name: map(str, value if isinstance(value, list | tuple) else [value]) for name, value in leaves(tree).items()
+    }
+    return [(plain(name), plain(" ".join(texts))) for name, texts in words.items()]

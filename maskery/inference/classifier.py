@@ -18,6 +18,7 @@ from ..runs.directory import is_run, open_run
 from ..tasks import TASKS
 from ..tasks.checkpoint import load_objective
 from ..tasks.classification.objective import ClassificationObjective
+from ..text import one_line
 from ..weights.load import build_encoder
 from ..weights.locate import open_weights
 from ..weights.read import FILES, read_json
@@ -227,8 +228,7 @@ def _load_export(folder: Path) -> Classifier:
         network = LinearClassifier(encoder, pool, head).eval()
         return Classifier(network, classes, metadata["several_labels"], metadata["crop_share"], images)
     except (KeyError, TypeError, ValueError, RuntimeError) as e:
-        reason = " ".join(str(e).split())[:160]
-        raise ValueError(f"{folder}: its classifier is not as `maskery export` writes it: {reason}") from e
+        raise ValueError(f"{folder}: its classifier is not as `maskery export` writes it: {one_line(e)}") from e
 
 
 def _export_metadata(where: Path) -> Mapping[str, Any] | None:

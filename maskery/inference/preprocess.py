@@ -16,12 +16,12 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from ..config import ImagesConfig
-from ..data.crops import centre, cut, inside, larger, to_float
+from ..data.crops import CenterCrop, center_box, resize_size
 from ..data.decode import pixels
 from ..data.decode.image import Encoded, open_image, read_header
-from ..data.decode.picture import Picture, detail
+from ..data.decode.picture import Picture
 from ..data.decode.unreadable import Unreadable
-from ..data.resample import resized
+from ..data.views import to_float
 
 ImageLike: TypeAlias = str | Path | Image.Image | np.ndarray | Tensor
 ImagesLike: TypeAlias = ImageLike | Sequence[ImageLike]
@@ -57,14 +57,13 @@ class Preprocessing:
         """One image -> the network's input [C, H, W], float32 in [0, 1], on the CPU."""
         if isinstance(image, Tensor) and image.is_floating_point():
             return self._cut_floats(name, image.detach().cpu().float())
-        covering = larger(self.size, self.crop_fraction)
         try:
             picture = self._opened(name, image)
-            outer, box = cut(picture.height, picture.width, self.size, self.crop_fraction)
-            region, place = picture.at(detail([outer], covering)).region(outer, covering)
+            view = CenterCrop(self.size, self.crop_fraction)(picture.height, picture.width)
+            picture = picture.at(view.detail)
         except (Unreadable, OSError) as e:
             raise ValueError(f"{name}: {e}") from e
-        return to_float(resized(region, inside(box, outer, place), False, self.size)[None], torch.device("cpu"))[0]
+        return to_float(view.pixels(picture)[None], torch.device("cpu"))[0]
 
     def _opened(self, name: str, image: ImageLike) -> Encoded | Picture:
         c = self.channels
@@ -94,8 +93,8 @@ class Preprocessing:
             raise ValueError(f"{name}: floats from {low:g} to {high:g}: they have to lie in [0, 1], not normalised")
         image = image.expand(3, -1, -1) if len(image) == 1 and self.channels == 3 else image
         _check_channels(name, len(image), self.channels)
-        covering = larger(self.size, self.crop_fraction)
-        left, top, right, bottom = (int(edge) for edge in centre(image.shape[1], image.shape[2], covering))
+        covering = resize_size(self.size, self.crop_fraction)
+        left, top, right, bottom = (int(edge) for edge in center_box(image.shape[1], image.shape[2], covering))
         image = image[:, top:bottom, left:right]
         if image.shape[1:] != covering:
             image = F.interpolate(image[None], covering, mode="bicubic", antialias=True)[0].clamp(0, 1)

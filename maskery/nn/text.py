@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,32 +23,17 @@ PAD, UNKNOWN, START = 0, 1, 2
 SPECIAL = 3  # tokens before the first word
 
 
-class Tokens(Protocol):
-    """A tokeniser: a callable, so that both kinds are used alike."""
-
-    pad: int
-    start: int  # the first token of an empty question
-    count: int
-
-    def __call__(self, questions: Sequence[str], length: int) -> np.ndarray:
-        """[B, length] int64, filled with `pad`; longer questions are cut."""
-        ...
-
-    def longest(self, questions: Sequence[str]) -> int:
-        """Tokens of the longest one."""
-        ...
-
-
 class Words:
-    """One token for each known word, one for all others."""
+    """A tokeniser: one token for each known word, one for all others."""
 
-    pad, start = PAD, START
+    pad, start = PAD, START  # what fills up short questions; the first token of an empty one
 
     def __init__(self, words: Sequence[str]):
         self.number = {word: i + SPECIAL for i, word in enumerate(words)}
         self.count = SPECIAL + len(words)
 
     def __call__(self, questions: Sequence[str], length: int) -> np.ndarray:
+        """[B, length] int64, filled with `pad`; longer questions are cut."""
         tokens = np.full((len(questions), length), PAD)
         for row, question in zip(tokens, questions, strict=True):
             numbers = [START, *(self.number.get(word, UNKNOWN) for word in split(question))][:length]
@@ -56,6 +41,7 @@ class Words:
         return tokens
 
     def longest(self, questions: Sequence[str]) -> int:
+        """Tokens of the longest one."""
         return 1 + max((len(split(question)) for question in questions), default=0)
 
 
@@ -70,7 +56,7 @@ def words_of(questions: Iterable[str], most: int) -> tuple[str, ...]:
 
 
 class Pieces:
-    """The tokens of a pretrained encoder, by its own tokeniser."""
+    """The tokeniser of a pretrained encoder, used like `Words`."""
 
     def __init__(self, where: str):
         self.tokenizer = loaded(where, lambda library, **how: library.AutoTokenizer.from_pretrained(where, **how))

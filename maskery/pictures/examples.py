@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..data.crops import to_float
 from ..data.dataset import ImageData, spread
+from ..data.views import to_float
 from .segments import legend
 from .strip import strip
 

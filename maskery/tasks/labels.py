@@ -4,13 +4,14 @@ n images, M classes
 """
 
 import json
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ..data.dataset import ImageData
-from ..evals.label_subset import Few, draw
-from ..evals.splits import reported
+from ..evals.label_subset import LabelSubset
+from ..evals.splits import test_and_validation
 
 
 @dataclass(frozen=True)
@@ -36,11 +37,21 @@ class LabelsConfig:
         return len(self.names) or 2
 
     @property
-    def subset(self) -> Few | None:
-        return Few.of(self.share, self.shots)
+    def subset(self) -> LabelSubset | None:
+        return LabelSubset.parse(self.share, self.shots)
 
     def named(self, classes: tuple[str, ...]) -> "LabelsConfig":
         return replace(self, classes=json.dumps(classes, ensure_ascii=False))
+
+
+def balanced_weights(counts: np.ndarray, fractions: np.ndarray, most: float = math.inf) -> tuple[float, ...]:
+    """Weights of the classes in the loss [M], inverse to their images or pixels; the loss keeps its size.
+
+    `fractions` [M] of the loss that each class has. No weight is above `most` times that of a class of average size.
+    """
+    inverse = np.divide(counts.sum() / len(counts), counts, out=np.zeros(len(counts)), where=counts > 0).clip(max=most)
+    inverse /= (inverse * fractions).sum()
+    return tuple(round(float(w), 6) for w in inverse)
 
 
 def reported_split(data: ImageData) -> ImageData:
@@ -48,7 +59,7 @@ def reported_split(data: ImageData) -> ImageData:
     source = data.images.source
     if not len(data.held_out):
         raise ValueError(f"{source.where}: nothing is held out, so nothing could be measured; set --images.holdout")
-    held_out, validation = reported(source, data.held_out)
+    held_out, validation = test_and_validation(source, data.held_out)
     return replace(data, held_out=held_out, validation=validation)
 
 
@@ -66,7 +77,7 @@ def subset_of_images(data: ImageData, config: LabelsConfig, why_no_shots: str) -
     if subset.shots is not None:
         raise ValueError(f"--shots counts images of a class, and {why_no_shots}: --labels 10% takes a fraction")
     no_class = np.zeros(len(data.images.source), np.int64)
-    return replace(data, train=draw(no_class, data.train, ("",), subset, config.draw).indices)
+    return replace(data, train=subset.draw(no_class, data.train, ("",), config.draw).indices)
 
 
 def split_validation(data: ImageData, config: LabelsConfig, labels: np.ndarray | None = None) -> ImageData:

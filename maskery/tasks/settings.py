@@ -13,9 +13,3 @@ def check_range(config: Any, *names: str, low: float = 0.0, high: float = math.i
         if value is not None and not low <= value <= high:
             limits = f"at least {low:g}" if math.isinf(high) else f"between {round(low, 9):g} and {round(high, 9):g}"
             raise ValueError(f"--settings.{name.replace('_', '-')} is {value}: {limits}{note}")
-
-
-def check_unbalanced(config: Any, why: str) -> None:
-    """ValueError when classes are to be balanced in a loss that has no such form."""
-    if config.labels.balanced:
-        raise ValueError(f"--settings.labels.balanced: {why}")

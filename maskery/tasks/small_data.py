@@ -1,13 +1,16 @@
 """What recipes depend on besides the model, and what all of them change for few images."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from ..config import OptimConfig, Run
+from ..suggest import Suggestion
 from .labels import LabelsConfig
 
 EARLY_STOPPING = "a tenth of the training images is held out, and says which epoch was best and when to stop"
 PATIENCE = 8  # periodic evaluations without a better one
+FEWEST_DIVIDED = 20  # images with objects or questions below which none are held out for validation
 
 
 @dataclass(frozen=True)
@@ -36,8 +39,20 @@ def known_labels(run: Run) -> LabelsConfig:
     return LabelsConfig(classes=run.settings.labels.classes)
 
 
-def stopped_early(run: Run, metric: str) -> Run:
-    """The run with a tenth of its training images held out to find its best epoch by `metric`."""
-    labels = replace(run.settings.labels, tune=0.1)
+def at_least(run: Run, side: int) -> Run:
+    """The run on square images of at least so many pixels a side, in whole patches."""
+    square = run.size[0] == run.size[1]
+    return replace(run, image_size=max(side // run.patch_size * run.patch_size, run.size[0])) if square else run
+
+
+def size_text(run: Run) -> str:
+    return f"{run.size[0]} x {run.size[1]}"
+
+
+def suggested(run: Run, reasons: Sequence[str], metric: str | None) -> Suggestion:
+    """The run and its reasons; with a `metric`, a tenth of the training images is held out to find its best epoch."""
+    if metric is None:
+        return Suggestion(run, tuple(reasons))
+    settings = replace(run.settings, labels=replace(run.settings.labels, tune=0.1))
     watch = replace(run.watch, best=f"tune_{metric}", patience=PATIENCE)
-    return replace(run, settings=replace(run.settings, labels=labels), watch=watch)
+    return Suggestion(replace(run, settings=settings, watch=watch), (*reasons, EARLY_STOPPING))

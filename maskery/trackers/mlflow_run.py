@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from ..config import Run, leaves
-from .names import FAREWELL, Names, Say, one_line
+from ..text import one_line
+from .names import FAREWELL, Names, Say
 
 PATIENCE = 60.0  # seconds between two attempts to reach a server that did not answer
 

@@ -30,7 +30,3 @@ class Names:
     def __setitem__(self, tracker: str, name: str) -> None:
         with self.lock:
             write_whole(self.path, json.dumps(self._known() | {tracker: name}, indent=1).encode())
-
-
-def one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:160] or type(error).__name__

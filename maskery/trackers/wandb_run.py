@@ -11,7 +11,8 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies
 
 from ..config import Run
-from .names import FAREWELL, Names, Say, one_line
+from ..text import one_line
+from .names import FAREWELL, Names, Say
 
 WELCOME = 30.0  # seconds that its beginning waits for Weights & Biases
 

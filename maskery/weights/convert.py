@@ -92,15 +92,15 @@ def vit_config(encoder: Mapping[str, Tensor], metadata: Metadata) -> tuple[ViTCo
     depth, notes = count_blocks(encoder), []
     heads = metadata.heads or HEADS.get(dim)
     if heads is None:
-        raise ValueError(f"a width of {dim} does not say how many heads there are: say it behind the name, #heads=N")
+        raise ValueError(f"the number of heads does not follow from a width of {dim}: append #heads=N to the name")
     mean, std = normalisation(c, metadata)
     if mean is None or std is None:
         raise ValueError(
-            f"nothing says how its {c} channels were normalised: say it behind the name, "
-            "#mean=M1:M2:...,std=S1:S2:... of values in [0, 1]"
+            f"how its {c} channels were normalised is not known: append #mean=M1:M2:...,std=S1:S2:... of values in "
+            "[0, 1] to the name"
         )
     if (mean, std) != (metadata.mean, metadata.std):
-        notes.append("nothing says how its images were normalised: ImageNet's mean and std are taken")
+        notes.append("how its images were normalised is not known: ImageNet's mean and std are taken")
     return ViTConfig(dim, depth, heads, p, image_size(encoder, metadata), mean, std), notes
 
 
@@ -129,13 +129,13 @@ def normalisation(c: int, metadata: Metadata) -> tuple[tuple[float, ...] | None,
 def image_size(encoder: Mapping[str, Tensor], metadata: Metadata) -> tuple[int, int]:
     """(height, width) in pixels of the images that the positions are for."""
     n, p = encoder["pos_embed"].shape[1] - 1, encoder["patch_embed.proj.weight"].shape[-1]
-    if metadata.image_size and math.prod(n // p for n in metadata.image_size) == n:
-        rows, columns = (n // p for n in metadata.image_size)  # a convolution leaves the rest of the pixels alone
+    if metadata.image_size and math.prod(length // p for length in metadata.image_size) == n:
+        rows, columns = (length // p for length in metadata.image_size)  # a convolution ignores a rest
         return rows * p, columns * p
     if not _is_square(n):
         stated = " and not those of {} x {} pixels".format(*metadata.image_size) if metadata.image_size else ""
         raise ValueError(
-            f"its {n} positions are no square{stated}: say the size of its images behind the name, #size=HEIGHTxWIDTH"
+            f"its {n} positions are not a square{stated}: append the size of its images to the name, #size=HEIGHTxWIDTH"
         )
     return math.isqrt(n) * p, math.isqrt(n) * p
 
@@ -179,7 +179,7 @@ def _lacks_class_position(table: Tensor, p: int, metadata: Metadata) -> bool:
     if table.ndim != 3:
         return False
     n = table.shape[1]
-    if metadata.image_size and (patches := math.prod(n // p for n in metadata.image_size)) in (n, n - 1):
+    if metadata.image_size and (patches := math.prod(length // p for length in metadata.image_size)) in (n, n - 1):
         return patches == n
     return _is_square(n) and not _is_square(n - 1)
 

@@ -122,7 +122,7 @@ def open_weights(where: Path) -> Weights:
         tensors, metadata = _read_files(place)
     candidates = networks(tensors)
     if not candidates:
-        raise ValueError(f"{place}: no vision transformer is in there ({_summary(tensors)})")
+        raise ValueError(f"{place}: no vision transformer: {_summary(tensors)}")
     notes = ()
     if parsed.network is not None or part is None:
         part = _choose(str(place), candidates, parsed.network)
@@ -155,12 +155,12 @@ def _choose(place: str, candidates: Mapping[str, Network], name: str | None) -> 
         return network_name(name)
     names = ", ".join(f"{place}#{candidate}" for candidate in candidates)
     if name is not None:
-        raise ValueError(f"{place}: there is no network {name!r} in there; there are: {names}")
+        raise ValueError(f"{place}: it has no network {name!r}; it has: {names}")
     if len(candidates) == 1:
         return next(iter(candidates))
     preferred = next((p for p in PREFERRED if p in candidates), None)
     if preferred is None:
-        raise ValueError(f"{place}: there are several networks in there, name one: {names}")
+        raise ValueError(f"{place}: it has several networks, name one: {names}")
     return preferred
 
 

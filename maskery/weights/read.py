@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from ..text import one_line
 from .convert import Metadata
 
 FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
@@ -47,13 +48,13 @@ def read_tensors(file: Path) -> Mapping[str, Any]:
             tree = torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
     except pickle.UnpicklingError as e:
         name = re.search(r"GLOBAL (\w[\w.]*)", str(e))
-        what = f"asks for the Python object {name[1]}" if name else "holds more than tensors, or is damaged"
+        reason = f"asks for the Python object {name[1]}" if name else "holds more than tensors, or is damaged"
         raise ValueError(
-            f"{file}: refused, and nothing in it was run: it {what}; only tensors and numbers are read. A model that "
+            f"{file}: refused, and nothing in it was run: it {reason}; only tensors and numbers are read. A model that "
             "you trust can be saved as its state dict alone, best as .safetensors"
         ) from e
     except (OSError, RuntimeError, EOFError, ValueError, KeyError, IndexError, TypeError, SafetensorError) as e:
-        raise ValueError(f"{file}: cannot be read as weights, it is damaged or something else: {_line(e)}") from e
+        raise ValueError(f"{file}: cannot be read as weights, it is damaged or something else: {one_line(e)}") from e
     if not isinstance(tree, Mapping):
         raise ValueError(f"{file}: holds no weights by name but a {type(tree).__name__}")
     return tree
@@ -109,7 +110,7 @@ def read_metadata(directory: Path) -> Metadata:
             return _metadata_of_hugging_face(config, read_json(path) if path.exists() else {})
         return _metadata_of_timm(config)
     except (TypeError, ValueError, KeyError, IndexError, AttributeError) as e:
-        raise ValueError(f"{path}: not what timm, Hugging Face or `maskery export` writes: {_line(e)}") from e
+        raise ValueError(f"{path}: not what timm, Hugging Face or `maskery export` writes: {one_line(e)}") from e
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -117,7 +118,7 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         tree = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as e:
-        raise ValueError(f"{path}: damaged: {_line(e)}") from e
+        raise ValueError(f"{path}: damaged: {one_line(e)}") from e
     if not isinstance(tree, dict):
         raise ValueError(f"{path}: damaged: it holds no settings")
     return tree
@@ -190,7 +191,3 @@ def _pair(size: Any) -> tuple[int, int] | None:
 
 def _floats(values: Any) -> tuple[float, ...] | None:
     return tuple(float(v) for v in values) if values else None
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:160] or type(error).__name__

@@ -41,7 +41,7 @@ def load_teacher(teacher: str, weights: str | None, student: ViTConfig) -> Froze
     # "cpu": settings are checked under the meta device, and a missing teacher has to fail there.
     with torch.device("cpu"), torch.random.fork_rng(devices=[]):
         encoder = load_encoder(Path(teacher)) if is_directory else None
-        config = encoder.config if encoder else timm.sketch(name)
+        config = encoder.config if encoder else timm.empty_teacher(name)
         if student.channels != config.channels and (student.channels, config.channels) != (1, 3):
             raise ValueError(
                 f"the teacher {teacher} takes {config.channels} channels, the images have {student.channels}: it "
@@ -51,6 +51,6 @@ def load_teacher(teacher: str, weights: str | None, student: ViTConfig) -> Froze
         if encoder:
             net, origin = encoder, f"the encoder in {teacher}"
         else:
-            net, origin = timm.load(name, size, weights, random=name != teacher)
+            net, origin = timm.load_teacher(name, size, weights, random=name != teacher)
         note = f"frozen teacher: {origin}; its input is {size[0]} x {size[1]} pixels"
         return Frozen(net, config, note)

@@ -15,7 +15,7 @@ import torch.distributed as td
 
 from maskery.data.decode.picture import Picture
 from maskery.data.decode.unreadable import Unreadable
-from maskery.data.memory_cache import Kept, keep
+from maskery.data.memory_cache import Decoder, MemoryCache, fill_cache
 from maskery.distributed import World
 
 
@@ -31,73 +31,73 @@ def deep(i: int) -> Picture:
     return Picture.of(np.full((2, 3, 5), 1000 + i, np.uint16))
 
 
-def check(kept: Kept, indices: list[int]) -> None:
-    assert len(kept) == len(indices)
+def check(cache: MemoryCache, indices: list[int]) -> None:
+    assert len(cache) == len(indices)
     for i in indices:
-        assert i in kept
+        assert i in cache
         if i % 7 == 3:
             with pytest.raises(Unreadable, match=f"no {i}$"):
-                kept[i]
+                cache[i]
             continue
-        want, got = picture(i), kept[i]
+        want, got = picture(i), cache[i]
         np.testing.assert_array_equal(got.array, want.array)
         assert (got.height, got.width, got.extent) == (want.height, want.width, want.extent)
 
 
 def test_they_come_back_as_they_were():
     indices = [5, 3, 40, 0, 17, 599, *range(100, 500)]
-    told: list[tuple[int, int]] = []
-    asked: list[int] = []
-    kept, why = keep(
-        picture, indices, 600, 8, 1e9, expect=asked.extend, progress=lambda done, total: told.append((done, total))
-    )
-    assert kept
-    assert why == ""
-    check(kept, indices)
-    assert sorted(kept.problems) == sorted(i for i in indices if i % 7 == 3)
-    assert told[-1] == (len(indices), len(indices))
-    assert asked == indices
-    assert 1 not in kept
+    progress: list[tuple[int, int]] = []
+    expected: list[int] = []
+    decoder = Decoder(picture, 600, 8, expected.extend)
+    cache, failure = fill_cache(decoder, indices, 1e9, progress=lambda *step: progress.append(step))
+    assert cache
+    assert failure == ""
+    check(cache, indices)
+    assert sorted(cache.problems) == sorted(i for i in indices if i % 7 == 3)
+    assert progress[-1] == (len(indices), len(indices))
+    assert expected == indices
+    assert 1 not in cache
     with pytest.raises(KeyError):
-        kept[1]
-    assert abs(kept.nbytes - sum(picture(i).nbytes for i in indices if i % 7 != 3)) < 64
+        cache[1]
+    assert abs(cache.nbytes - sum(picture(i).nbytes for i in indices if i % 7 != 3)) < 64
 
 
 def test_sixteen_bits_and_writing_changes_nothing_for_others():
-    kept, _ = keep(deep, range(9), 9, 16, 1e9)
-    assert kept
-    assert (kept[4].array == 1004).all()
-    other = pickle.loads(pickle.dumps(kept))
-    kept[4].array[:] = 0
+    cache, _ = fill_cache(Decoder(deep, 9, 16), range(9), 1e9)
+    assert cache
+    assert (cache[4].array == 1004).all()
+    other = pickle.loads(pickle.dumps(cache))
+    cache[4].array[:] = 0
     assert (other[4].array == 1004).all()
-    assert kept[4].array.dtype == np.uint16
+    assert cache[4].array.dtype == np.uint16
 
 
-def test_too_many_are_not_kept():
-    asked: list[int] = []
-    kept, why = keep(picture, range(500), 500, 8, 1000, expect=asked.extend)
-    assert kept is None
-    assert len(asked) == 256, "after the first ones it is clear"
-    assert keep(picture, range(500), 500, 8, 0, expect=asked.clear) == (None, why)
-    assert asked
-    assert "images.memory" in why
+def test_too_many_are_not_cached():
+    expected: list[int] = []
+    decoder = Decoder(picture, 500, 8, expected.extend)
+    cache, failure = fill_cache(decoder, range(500), 1000)
+    assert cache is None
+    assert len(expected) == 256, "after the first ones it is clear"
+    assert fill_cache(decoder, range(500), 0) == (None, failure)
+    assert len(expected) == 256
+    assert "images.memory" in failure
 
 
 def test_workers_see_them_forked_or_spawned():
-    kept, _ = keep(picture, range(50), 50, 8, 1e9)
-    assert kept
-    assert len(pickle.dumps(kept)) < 2000, "a name, not the pixels"
+    cache, _ = fill_cache(Decoder(picture, 50, 8), range(50), 1e9)
+    assert cache
+    assert len(pickle.dumps(cache)) < 2000, "a name, not the pixels"
     for context in ("fork", "spawn"):
         with multiprocessing.get_context(context).Pool(1) as pool:
-            pool.apply(check, (kept, list(range(50))))
+            pool.apply(check, (cache, list(range(50))))
 
 
 def test_nothing_is_left_when_they_are_forgotten():
-    kept, _ = keep(picture, range(50), 50, 8, 1e9)
-    assert kept
-    (path, *_), *_ = kept._arguments[2]
+    cache, _ = fill_cache(Decoder(picture, 50, 8), range(50), 1e9)
+    assert cache
+    path = cache.parts[0].path
     assert os.readlink(path).startswith("/memfd:maskery-images")
-    del kept
+    del cache
     assert not os.path.exists(path) or "maskery" not in os.readlink(path)
 
 
@@ -111,20 +111,20 @@ def process(rank: int, folder: Path, kill: bool) -> None:
         decoded.append(i)
         return picture(i)
 
-    kept, why = keep(counting, range(60), 60, 8, 1e9, world=world)
-    assert kept, why
-    check(kept, list(range(60)))
-    not_kept, why = keep(picture, range(60), 60, 8, 100, world=world)
-    assert not_kept is None
-    links = [os.readlink(path) for path, _, _ in kept._arguments[2]]
-    (folder / f"{rank}.json").write_text(json.dumps([decoded, why, links]))
+    cache, failure = fill_cache(Decoder(counting, 60, 8), range(60), 1e9, world)
+    assert cache, failure
+    check(cache, list(range(60)))
+    none, failure = fill_cache(Decoder(picture, 60, 8), range(60), 100, world)
+    assert none is None
+    links = [os.readlink(part.path) for part in cache.parts]
+    (folder / f"{rank}.json").write_text(json.dumps([decoded, failure, links]))
     world.wait()
     if kill and rank == 1:
         os.kill(os.getpid(), signal.SIGKILL)
     if kill:
-        while Path(kept._arguments[2][1][0]).is_symlink():  # until the other process is gone
+        while Path(cache.parts[1].path).is_symlink():  # until the other process is gone
             time.sleep(0.01)
-        check(kept, list(range(60)))
+        check(cache, list(range(60)))
     os._exit(0)
 
 
@@ -139,8 +139,8 @@ def test_two_processes_decode_each_image_once(tmp_path, kill):
     assert [rank.exitcode for rank in ranks] == [0, -signal.SIGKILL if kill else 0]
     answers = [json.loads((tmp_path / f"{r}.json").read_text()) for r in range(2)]
     assert [sorted(decoded) for decoded, _, _ in answers] == [list(range(30)), list(range(30, 60))]
-    for _, why, links in answers:
-        assert "images.memory" in why
+    for _, failure, links in answers:
+        assert "images.memory" in failure
         assert len(links) == 2
         assert all(link.startswith("/memfd:maskery-images") for link in links)
     assert not [name for name in os.listdir("/dev/shm") if "maskery" in name]

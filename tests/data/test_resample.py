@@ -9,11 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from maskery.data.crops import ViewBox
 from maskery.data.decode.picture import Box
-from maskery.data.resample import CHUNK, Packing, Regions, Stack, join, resized, weights
+from maskery.data.resample import CHUNK, Regions, ViewFormat, resized, weights
+from maskery.data.views import CPU, RegionBuffer, ViewStack, join_views
 from maskery.demo import scenes
 
-CPU = torch.device("cpu")
 SIZES = [(224, 224), (64, 64), (48, 80)]
 
 
@@ -70,12 +71,12 @@ def pillows(image: np.ndarray, size: tuple[int, int], box: Box, flip: bool, colu
 )
 def test_pixels_are_pillows(size, whole, channels, dtype, precision):
     count, draw, bits = 24 if channels <= 3 else 6, np.random.default_rng(0), 8 * np.dtype(dtype).itemsize
-    packing, stack = (kind(count, size, channels, bits, share=False) for kind in (Packing, Stack))
+    packing, stack = (kind(ViewFormat(size, channels, bits), count) for kind in (RegionBuffer, ViewStack))
     want: list[list[np.ndarray]] = [[], []]
     for i, image in enumerate(pictures(count, channels, dtype)):
         box, flip = drawn(image, draw, whole), bool(i % 2)
-        packing.add(image, box, flip)
-        stack.add(image, box, flip)
+        packing.add(image, box, ViewBox(box, size, flip))
+        stack.add(image, box, ViewBox(box, size, flip))
         for columns_first in (False, True):
             want[columns_first].append(pillows(image, size, box, flip, columns_first))
     products = packing.done().resized(CPU, precision)
@@ -113,27 +114,28 @@ def test_weights_sum_to_one_inside_the_line(length, most, n, at, part):
 
 def test_more_than_a_chunk_and_more_than_the_first_buffer():
     draw = np.random.default_rng(0)
-    packing, stack = (kind(CHUNK + 9, (8, 8), 3, 8, share=False) for kind in (Packing, Stack))
+    packing, stack = (kind(ViewFormat((8, 8), 3, 8), CHUNK + 9) for kind in (RegionBuffer, ViewStack))
     for _ in range(CHUNK + 9):
         image = draw.integers(0, 256, (*draw.integers(10, 60, 2), 3), np.uint8)
+        box = (0, 0, image.shape[1], image.shape[0])
         for batch in (packing, stack):
-            batch.add(image, (0, 0, image.shape[1], image.shape[0]), False)
+            batch.add(image, box, ViewBox(box, (8, 8)))
     regions = packing.done()
     assert len(regions) == CHUNK + 9
     difference = (regions.resized(CPU) * 255 - stack.done().float()).abs()
     assert float(difference.mean()) < 0.1
-    joined = join([regions, regions])
+    joined = join_views([regions, regions])
     assert isinstance(joined, list)
     assert isinstance(joined[0], Regions)
-    assert torch.equal(join([stack.done(), stack.done()]), torch.cat([stack.done()] * 2))
+    assert torch.equal(join_views([stack.done(), stack.done()]), torch.cat([stack.done()] * 2))
 
 
 def test_sixteen_bits_stay_sixteen_bits():
     ramp = np.linspace(1000, 1255, 64 * 64).astype(np.uint16).reshape(64, 64, 1)
     view = resized(ramp, (0, 0, 64, 64), False, (32, 32))
     assert view.dtype == torch.uint16
-    packing = Packing(1, (32, 32), 1, 16, share=False)
-    packing.add(ramp, (0, 0, 64, 64), False)
+    packing = RegionBuffer(ViewFormat((32, 32), 1, 16), 1)
+    packing.add(ramp, (0, 0, 64, 64), ViewBox((0, 0, 64, 64), (32, 32)))
     for values in (view.float(), packing.done().resized(CPU) * 65535):
         assert len(values.round().unique()) > 100  # eight bits would leave one
         assert float(values.mean()) == pytest.approx(ramp.mean(), abs=1)
@@ -157,9 +159,10 @@ def test_arrays_that_cannot_be_written_and_views_of_others():
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("bits", [8, 16])
 def test_a_gpu_gives_the_same_and_nobody_waits_for_it(bits):
-    packing = Packing(30, (224, 224), 3, bits, share=False)
+    packing = RegionBuffer(ViewFormat((224, 224), 3, bits), 30)
     for i, image in enumerate(pictures(30, 3, np.uint8 if bits == 8 else np.uint16)):
-        packing.add(image, (0, 0, image.shape[1], image.shape[0]), bool(i % 2))
+        box = (0, 0, image.shape[1], image.shape[0])
+        packing.add(image, box, ViewBox(box, (224, 224), bool(i % 2)))
     regions = packing.done().pin_memory()
     want = regions.resized(CPU)
     regions.resized(torch.device("cuda"))  # allocates
@@ -177,8 +180,8 @@ def test_one_pixel_mirrored_by_its_exif_is_a_picture_like_others() -> None:
     """Its strides are negative, and NumPy calls it contiguous."""
     pixel = np.full((1, 1, 3), 7, np.uint8)[:, ::-1]
     pixel = np.lib.stride_tricks.as_strided(pixel, strides=(3, -3, 1))
-    stack = Stack(1, (4, 4), 3, 8, False)
-    stack.add(pixel, (0, 0, 1, 1), False)
+    stack = ViewStack(ViewFormat((4, 4), 3, 8), 1)
+    stack.add(pixel, (0, 0, 1, 1), ViewBox((0, 0, 1, 1), (4, 4)))
     done = stack.done()
     assert isinstance(done, torch.Tensor)
     assert (done == 7).all()

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from maskery.evals.label_subset import Few, draw, draws, share
+from maskery.evals.label_subset import LabelSubset, parse_fraction
 
 CLASSES = ("apple", "pear", "plum")
 LABELS = np.array([0] * 40 + [1] * 30 + [2] * 30 + [-1] * 20)
@@ -13,58 +13,58 @@ EVERY = np.arange(len(LABELS))
 
 
 @pytest.mark.parametrize(("text", "value"), [("1%", 0.01), (" 12.5 %", 0.125), ("0.01", 0.01), ("1", 1.0), ("100%", 1)])
-def test_shares(text: str, value: float) -> None:
-    assert share(text) == pytest.approx(value)
+def test_fractions(text: str, value: float) -> None:
+    assert parse_fraction(text) == pytest.approx(value)
 
 
 @pytest.mark.parametrize("text", ["0%", "5", "-1%", "101%", "few", "", "1.5"])
-def test_what_is_no_share(text: str) -> None:
+def test_what_is_no_fraction(text: str) -> None:
     with pytest.raises(ValueError, match="a percentage like 1%"):
-        share(text)
+        parse_fraction(text)
 
 
 def test_either_labels_or_shots() -> None:
-    assert Few.of(None, None) is None
+    assert LabelSubset.parse(None, None) is None
     with pytest.raises(ValueError, match="not both"):
-        Few.of("1%", 5)
+        LabelSubset.parse("1%", 5)
     with pytest.raises(ValueError, match="shots is 0"):
-        Few.of(None, 0)
+        LabelSubset.parse(None, 0)
 
 
 def test_shots_are_of_each_class_and_other_seeds_draw_others() -> None:
-    first, second = draws(LABELS, EVERY, CLASSES, Few(shots=5), [0, 1])
-    assert np.bincount(LABELS[first.indices]).tolist() == first.counts.tolist() == [5, 5, 5]
+    first, second = (LabelSubset(shots=5).draw(LABELS, EVERY, CLASSES, seed) for seed in (0, 1))
+    assert np.bincount(LABELS[first.indices]).tolist() == [5, 5, 5]
     assert np.array_equal(first.indices, np.unique(first.indices))
     assert set(first.indices) != set(second.indices)
-    assert np.array_equal(first.indices, draw(LABELS, EVERY, CLASSES, Few(shots=5), 0).indices)
+    assert np.array_equal(first.indices, LabelSubset(shots=5).draw(LABELS, EVERY, CLASSES, 0).indices)
 
 
 @given(st.integers(0, 5), st.sampled_from([(1, 5), (5, 30), (2, 3)]))
 def test_draws_of_a_seed_are_nested(seed: int, shots: tuple[int, int]) -> None:
-    less, more = (set(draw(LABELS, EVERY, CLASSES, Few(shots=k), seed).indices.tolist()) for k in shots)
+    less, more = (set(LabelSubset(shots=k).draw(LABELS, EVERY, CLASSES, seed).indices.tolist()) for k in shots)
     assert less < more
-    less, more = (set(draw(LABELS, EVERY, CLASSES, Few(share=k / 40), seed).indices.tolist()) for k in shots)
+    less, more = (set(LabelSubset(fraction=k / 40).draw(LABELS, EVERY, CLASSES, seed).indices.tolist()) for k in shots)
     assert less < more
 
 
 def test_only_labelled_images_of_those_given() -> None:
     given_ = np.arange(10, 90)
-    found = draw(LABELS, given_, CLASSES, Few(share=1.0), 3)
-    assert np.array_equal(found.indices, given_)
-    assert found.notes == ()
+    drawn = LabelSubset(fraction=1.0).draw(LABELS, given_, CLASSES, 3)
+    assert np.array_equal(drawn.indices, given_)
+    assert drawn.notes == ()
 
 
-def test_a_share_keeps_proportions() -> None:
-    assert draw(LABELS, EVERY, CLASSES, Few(share=0.1), 0).counts.tolist() == [4, 3, 3]
+def test_a_fraction_keeps_proportions() -> None:
+    assert np.bincount(LABELS[LabelSubset(fraction=0.1).draw(LABELS, EVERY, CLASSES, 0).indices]).tolist() == [4, 3, 3]
 
 
 def test_long_tails_are_said() -> None:
     labels = np.array([0] * 500 + [1] * 40 + [2] * 3)
-    found = draw(labels, np.arange(len(labels)), CLASSES, Few(share=0.01), 0)
-    assert found.counts.tolist() == [5, 1, 1]
-    assert "between 3 (plum) and 500 (apple) training images" in found.notes[0]
-    assert "2 of 3 classes have so few images that 1% of them is none; each keeps one, so 1.3% of all" in found.notes[1]
-    assert "the draw is balanced" in draw(labels, np.arange(len(labels)), CLASSES, Few(shots=3), 0).notes[0]
+    drawn = LabelSubset(fraction=0.01).draw(labels, np.arange(len(labels)), CLASSES, 0)
+    assert np.bincount(labels[drawn.indices]).tolist() == [5, 1, 1]
+    assert "between 3 (plum) and 500 (apple) training images" in drawn.notes[0]
+    assert "2 of 3 classes have so few images that 1% of them is none; each keeps one, so 1.3% of all" in drawn.notes[1]
+    assert "the draw is balanced" in LabelSubset(shots=3).draw(labels, np.arange(len(labels)), CLASSES, 0).notes[0]
 
 
 def test_too_few_images_of_a_class() -> None:
@@ -72,8 +72,8 @@ def test_too_few_images_of_a_class() -> None:
     with pytest.raises(
         ValueError, match="5 labelled training images of each class are wanted, but pear has 2, plum has 3; at most 2"
     ):
-        draw(labels, np.arange(14), CLASSES, Few(shots=5), 0)
+        LabelSubset(shots=5).draw(labels, np.arange(14), CLASSES, 0)
     with pytest.raises(ValueError, match="pear has 0; such a class cannot be learned"):
-        draw(labels, np.array([0, 1, 11]), CLASSES, Few(share=0.5), 0)
+        LabelSubset(fraction=0.5).draw(labels, np.array([0, 1, 11]), CLASSES, 0)
     with pytest.raises(ValueError, match="no labels: there is nothing to draw from"):
-        draw(np.full(14, -1), np.arange(14), CLASSES, Few(share=0.5), 0)
+        LabelSubset(fraction=0.5).draw(np.full(14, -1), np.arange(14), CLASSES, 0)

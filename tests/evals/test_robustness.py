@@ -9,8 +9,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from maskery.data.crops import CenterCrop
+from maskery.data.eval_dataset import EvalDataset
 from maskery.data.images import Images
-from maskery.data.loader import Centred
 from maskery.data.sources.names import hashes
 from maskery.data.sources.open import open_source
 from maskery.evals.corruptions import BENCHMARK, EXTRA, SEVERITIES, corrupt
@@ -83,7 +84,7 @@ def test_errors_are_those_of_the_corrupted_images_themselves(colours: Path) -> N
         for severity in SEVERITIES:
             wrong = 0
             for i in range(8):
-                view = Centred(images, np.array([i]), SIZE, 1)[0]["images"][0].permute(1, 2, 0).numpy()
+                view = EvalDataset(images, np.array([i]), CenterCrop(SIZE), 1)[0]["images"][0].permute(1, 2, 0).numpy()
                 key = int(hashes([images.source.names[i]])[0])
                 x = torch.from_numpy(corrupt(view, name, severity, 0, key)).permute(2, 0, 1)[None] / 255
                 wrong += int(dark_is_blue(x).argmax(1)[0]) != images.source.labels[i]
@@ -114,8 +115,8 @@ def test_batches_and_workers_change_nothing_and_the_bar_comes_to_its_end(colours
 
 def test_an_image_is_corrupted_the_same_alone(colours: Path) -> None:
     images = open_images(colours)
-    every = Corrupted(Centred(images, np.arange(10), SIZE, 10), ["fog"], 0)[1]
-    alone = Corrupted(Centred(images, np.array([7]), SIZE, 10), ["fog"], 0)[1]
+    every = Corrupted(EvalDataset(images, np.arange(10), CenterCrop(SIZE), 10), ["fog"], 0)[1]
+    alone = Corrupted(EvalDataset(images, np.array([7]), CenterCrop(SIZE), 10), ["fog"], 0)[1]
     assert every["images"].shape == (5, 10, 3, 32, 32)
     assert torch.equal(alone["images"][:, 0], every["images"][:, 7])
     assert not torch.equal(every["images"][:, 6], every["images"][:, 7])

@@ -1,4 +1,4 @@
-"""Training and test sides that do not belong together."""
+"""Training and test images that do not belong together."""
 
 from pathlib import Path
 
@@ -7,7 +7,8 @@ import pytest
 
 from maskery.data.sources.open import open_source
 from maskery.data.sources.source import split_indices
-from maskery.evals.splits import labelled, match_classes, overlap, refuse_unseen, reported
+from maskery.evals.splits import check_classes_trained, find_overlap, labelled, match_classes
+from maskery.evals.splits import test_and_validation as divide_held_out
 
 
 def write(where: Path, *contents: bytes) -> np.ndarray:
@@ -17,30 +18,24 @@ def write(where: Path, *contents: bytes) -> np.ndarray:
     return np.arange(len(contents))
 
 
-def test_the_same_bytes_on_both_sides(tmp_path: Path) -> None:
-    left = write(tmp_path / "a", b"one", b"two", b"three", b"two")
-    right = write(tmp_path / "b", b"four", b"two", b"", b"three", b"three ")
-    a, b, ticks = open_source(tmp_path / "a"), open_source(tmp_path / "b"), []
-    found = overlap(a, left, b, right, lambda *x: ticks.append(x))
-    assert found.pairs == (("1.png", "1.png"), ("3.png", "2.png"))
-    assert found.tested == 4  # an empty file is no image
-    assert "2 of 4 test images (50.0%) are training images too, byte for byte (1.png is 1.png)" in found.sentence()  # type: ignore[operator]
+def test_the_same_bytes_in_both(tmp_path: Path) -> None:
+    write(tmp_path / "a", b"one", b"two", b"three", b"two", b"four", b"two", b"", b"three", b"three ")
+    source, ticks = open_source(tmp_path / "a"), []
+    train, test = np.arange(4), np.arange(4, 9)
+    overlap = find_overlap(source, train, test, lambda *x: ticks.append(x))
+    assert overlap.pairs == (("5.png", "1.png"), ("7.png", "2.png"))
+    assert overlap.tested == 4  # an empty file is no image
+    assert "2 of 4 test images (50.0%) are training images too, byte for byte (5.png is 1.png)" in overlap.sentence()  # type: ignore[operator]
     assert ticks[-1] == (9, 9)
-    assert overlap(a, left[:1], b, right).sentence() is None
-
-
-def test_two_sides_of_one_source(tmp_path: Path) -> None:
-    write(tmp_path / "a", b"one", b"two", b"one", b"three")
-    source = open_source(tmp_path / "a")
-    assert overlap(source, np.array([0, 1]), source, np.array([2, 3])).pairs == (("2.png", "0.png"),)
-    assert overlap(source, np.arange(4), source, np.array([1])).pairs == ()  # it is itself, not its double
+    assert find_overlap(source, train[:1], test).sentence() is None
+    assert find_overlap(source, train, np.array([2])).pairs == ()  # it is itself, not its duplicate
 
 
 def test_files_that_are_gone_are_left_out(tmp_path: Path) -> None:
     every = write(tmp_path / "a", b"one", b"two", b"one")
     source = open_source(tmp_path / "a")
     (tmp_path / "a" / "0.png").unlink()
-    assert overlap(source, every[:2], source, every[2:]).pairs == ()
+    assert find_overlap(source, every[:2], every[2:]).pairs == ()
 
 
 def test_classes_by_name() -> None:
@@ -60,14 +55,14 @@ def test_labels_that_are_missing_or_all_the_same() -> None:
         labelled(labels, np.array([2, 5]), classes, "photos")
     with pytest.raises(ValueError, match=r"photos are all of one class \(bee\)"):
         labelled(labels, np.array([1, 2, 3]), classes, "photos")
-    assert labelled(labels, np.array([1, 2, 3]), classes, "photos", several=False).tolist() == [1, 3]
+    assert labelled(labels, np.array([1, 2, 3]), classes, "photos", one_class=True).tolist() == [1, 3]
 
 
 def test_held_out_classes_without_training_images_are_named() -> None:
     labels = np.array([0, 0, 1, 2, 3, -1])
-    refuse_unseen(labels, np.array([0, 2]), np.array([1]), ("a", "b", "c", "d"), "photos")
+    check_classes_trained(labels, np.array([0, 2]), np.array([1]), ("a", "b", "c", "d"), "photos")
     with pytest.raises(ValueError, match=r"photos: .* 2 held-out classes have no training image \(c, d\)"):
-        refuse_unseen(labels, np.array([0, 2]), np.array([1, 3, 4]), ("a", "b", "c", "d"), "photos")
+        check_classes_trained(labels, np.array([0, 2]), np.array([1, 3, 4]), ("a", "b", "c", "d"), "photos")
 
 
 @pytest.mark.parametrize(
@@ -89,5 +84,5 @@ def test_what_is_reported_and_what_is_chosen_by(
     (tmp_path / "list.csv").write_text("\n".join(["path,split,label", *lines]))
     source = open_source(tmp_path / "list.csv")
     assert (source.multi_hot is not None) == ("|" in rows)
-    found = reported(source, split_indices(source, 0.1)[1])
+    found = divide_held_out(source, split_indices(source, 0.1)[1])
     assert [which.tolist() for which in found] == [shown, chosen_by]

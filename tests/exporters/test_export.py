@@ -139,7 +139,7 @@ def test_a_classifier_that_answers_otherwise_is_not_there(tmp_path: Path, kind: 
 
 @pytest.mark.parametrize(
     ("settings", "words"),
-    [({"pooling": "attentive"}, "an attentive probe asks all tokens"), ({"blocks": 2}, "a probe of 2 blocks")],
+    [({"pooling": "attentive"}, "an attentive probe pools all tokens"), ({"blocks": 2}, "a probe of 2 blocks")],
 )
 def test_probes_that_are_no_linear_classifier_of_one_vector(
     settings: dict[str, Any], words: str, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -187,7 +187,7 @@ def test_bad_classifiers_are_one_line(
         tmp_path / "no head" / "checkpoints" / step: "not finished: the command of `maskery eval probe`",
         segment: f"of a run of segment only the encoder can be exported: {segment}#encoder",
         f"{tuned}#size=64x64": "behind the # of a classifier stands encoder, for its encoder alone, or nothing",
-        f"{tuned}#head": "there is no network 'head' in there",
+        f"{tuned}#head": "it has no network 'head'",
     }.items():
         assert main(["export", str(where), "--out", str(tmp_path / "out")]) == 1, where
         said = capsys.readouterr().err

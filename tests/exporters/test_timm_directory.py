@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 import maskery
 from maskery.cli import main
-from maskery.data.crops import larger
+from maskery.data.crops import resize_size
 from maskery.exporters.export import export_to
 from maskery.exporters.model import ExportModel
 from maskery.exporters.timm_directory import crop_pct
@@ -130,7 +130,7 @@ def test_its_transform_cuts_as_we_measure(tuned: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("size", [(32, 32), (224, 224), (96, 96), (64, 32), (40, 48), (518, 518)])
 @pytest.mark.parametrize("share", [0.875, 0.9, 1.0])
 def test_timm_rounds_as_we_do(size: tuple[int, int], share: float) -> None:
-    wanted = larger(size, share)
+    wanted = resize_size(size, share)
     told = crop_pct(size, share)
     theirs = tuple(math.floor(side / told) for side in size)
     assert theirs == wanted if size[0] == size[1] else all(abs(a - b) <= 1 for a, b in zip(theirs, wanted, strict=True))

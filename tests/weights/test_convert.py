@@ -112,20 +112,20 @@ def test_half_precision_becomes_single() -> None:
 
 def test_what_a_network_looks_at() -> None:
     state, _ = encoder_tensors(timms(img_size=(32, 64)).state_dict(), Metadata())
-    with pytest.raises(ValueError, match=r"a width of 48 does not say how many heads there are: .* #heads=N"):
+    with pytest.raises(ValueError, match=r"does not follow from a width of 48: append #heads=N"):
         vit_config(state, Metadata(image_size=(32, 64)))
-    with pytest.raises(ValueError, match=r"its 32 positions are no square: .* #size=HEIGHTxWIDTH"):
+    with pytest.raises(ValueError, match=r"its 32 positions are not a square: .* #size=HEIGHTxWIDTH"):
         vit_config(state, Metadata(3))
-    with pytest.raises(ValueError, match="no square and not those of 32 x 32 pixels"):
+    with pytest.raises(ValueError, match="not a square and not those of 32 x 32 pixels"):
         vit_config(state, Metadata(3, (32, 32)))
     config, assumed = vit_config(state, Metadata(3, (32, 64)))
     assert config.image_size == (32, 64)
-    assert assumed == ["nothing says how its images were normalised: ImageNet's mean and std are taken"]
+    assert assumed == ["how its images were normalised is not known: ImageNet's mean and std are taken"]
     assert image_size(
         {"pos_embed": torch.zeros(1, 50, 4), "patch_embed.proj.weight": torch.zeros(4, 3, 2, 2)}, Metadata()
     ) == (14, 14)
     five, _ = encoder_tensors(timms(in_chans=5).state_dict(), Metadata())
-    with pytest.raises(ValueError, match="nothing says how its 5 channels were normalised"):
+    with pytest.raises(ValueError, match="how its 5 channels were normalised is not known"):
         vit_config(five, Metadata(3))
     assert vit_config(five, Metadata(3, None, (0.1,) * 5, (0.2,) * 5))[0].mean == (0.1,) * 5
 

@@ -70,14 +70,14 @@ def test_the_official_encoder_without_a_decoder(tmp_path: Path, said: list[str])
     method = MAE(MAEConfig(decoder=DECODER), VIT)
     assert start_from(method, file).endswith("; at random: decoder")
     assert same(part(method, "encoder."), encoder)
-    with pytest.raises(ValueError, match=r"a width of 48 does not say .* #heads=N"):
+    with pytest.raises(ValueError, match=r"does not follow from a width of 48: append #heads=N"):
         load_encoder(file)
     loaded = load_encoder(Path(f"{file}#heads=3,size=64x64,mean=0:0:0,std=1:1:1"), said.append)
     assert loaded.config == VIT
     assert same(dict(loaded.state_dict()), encoder)
     assert not said
     assert load_encoder(Path(f"{file}#heads=3"), said.append).config.mean == IMAGENET_MEAN
-    assert said == [f"{file}#heads=3: nothing says how its images were normalised: ImageNet's mean and std are taken"]
+    assert said == [f"{file}#heads=3: how its images were normalised is not known: ImageNet's mean and std are taken"]
 
 
 @pytest.mark.parametrize("who", ["teacher", "student"])
@@ -175,7 +175,7 @@ def test_dinov2_of_hugging_face(tmp_path: Path, said: list[str]) -> None:
     assert [line.split(": ")[1] for line in said] == [
         "LayerScale multiplied into the weights it scales",
         "mask_token left out",
-        "nothing says how its images were normalised",
+        "how its images were normalised is not known",
     ]
     saved(Dinov2WithRegistersModel(Dinov2WithRegistersConfig(**sizes)), tmp_path / "registers")
     with pytest.raises(ValueError, match="register tokens"):

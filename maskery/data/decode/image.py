@@ -5,6 +5,7 @@ goes on from there: `picture.py`. H height, W width, C channels. Sizes are those
 rotation.
 """
 
+import contextlib
 import io
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -17,7 +18,7 @@ from PIL.PngImagePlugin import PngImageFile
 from . import jpeg, npy, pixels
 from .picture import EPS, Picture
 from .tiff import decode_tiff, survey_pages
-from .unreadable import DAMAGE, Unreadable, reading
+from .unreadable import Unreadable, reading
 
 Pages = Literal["first", "channels"]  # of a TIFF: its first page, or all of them as channels
 _MAGIC = {
@@ -250,13 +251,12 @@ def _rawmode(image: Image.Image) -> str:
 
 def _orientation(image: Image.Image, data: bytes) -> int:
     """The EXIF orientation 1..8. EXIF that cannot be parsed counts as none: the pixels are good without it."""
-    try:
-        if image.format == "PNG" and "exif" not in image.info:
-            # PngImageFile.getexif would decode all pixels to find an eXIf chunk behind them.
-            image.info["exif"] = _exif_of_png(data)
+    if image.format == "PNG" and "exif" not in image.info:
+        # PngImageFile.getexif would decode all pixels to find an eXIf chunk behind them.
+        image.info["exif"] = _exif_of_png(data)
+    with contextlib.suppress(Exception):
         return int(Image.Image.getexif(image).get(_ORIENTATION, 1))
-    except DAMAGE:
-        return 1
+    return 1
 
 
 def _exif_of_png(data: bytes) -> bytes:

@@ -9,7 +9,8 @@ import tokenize
 
 import numpy as np
 
-from .unreadable import Unreadable, one_line
+from ...text import one_line
+from .unreadable import Unreadable
 
 MAGIC = b"\x93NUMPY"
 _ALPHA = {np.dtype(kind): np.dtype([(field, kind) for field in "rgba"]) for kind in ("|u1", "<u2")}

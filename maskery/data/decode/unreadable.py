@@ -2,51 +2,15 @@
 
 import contextlib
 import logging
-import re
-import struct
 import threading
 import warnings
-import zlib
 from collections.abc import Iterator
 
-from PIL import Image
-from tifffile import TiffFileError
+from ...text import one_line
 
 
 class Unreadable(ValueError):
     """An image cannot be decoded. The message is the reason alone, one line, without the file's name."""
-
-
-# Raised by Pillow, tifffile and imagecodecs on damaged bytes. RuntimeError is imagecodecs' and Pillow's C
-# code; KeyError, IndexError, TypeError and AttributeError come from tags that are missing or of another type.
-DAMAGE = (
-    OSError,
-    ValueError,
-    SyntaxError,
-    ArithmeticError,
-    LookupError,
-    TypeError,
-    AttributeError,
-    AssertionError,
-    EOFError,
-    MemoryError,
-    RuntimeError,
-    SystemError,
-    BufferError,
-    struct.error,
-    zlib.error,
-    Image.DecompressionBombError,
-    TiffFileError,
-)
-
-
-def one_line(error: BaseException) -> str:
-    """The error's text on one line of at most 200 characters, its type's name when it has no text.
-
-    Without the addresses of objects: the same damage has the same text every time.
-    """
-    text = " ".join(re.sub(r"<[\w.]+ object at 0x[0-9a-f]+>", "", str(error)).split()) or type(error).__name__
-    return text if len(text) <= 200 else text[:197] + "..."
 
 
 def reason(error: Exception) -> str:
@@ -96,7 +60,7 @@ def reading(kind: str | None) -> Iterator[None]:
             yield
         except Unreadable:
             raise
-        except DAMAGE as error:
+        except Exception as error:  # on damaged bytes parsers raise errors of every kind
             text = one_line(error)
             cut = isinstance(error, EOFError) or "truncated" in text.lower()
             raise Unreadable(f"{'truncated' if cut else 'damaged'} {kind or 'image'}: {text}") from error

@@ -3,7 +3,6 @@
 n images, K objects of one image, M classes, H x W pixels
 """
 
-import glob
 import json
 import os
 from collections import Counter
@@ -14,7 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ...config import ImagesConfig
-from .names import Names
+from .json_files import find_json, list_of, read_json
+from .names import StringArray
 from .rle import usable_shape
 from .scan import scan
 from .source import Source, read_file
@@ -48,14 +48,18 @@ class CocoSource(Source):
 
     def __init__(self, where: str, images: ImagesConfig):
         self.where = where
-        train = json_file(where, TRAIN, images.train_json, "train")
-        val = json_file(where, VAL, images.val_json, "val")
+        train = find_json(where, TRAIN, images.train_json, "train")
+        val = find_json(where, VAL, images.val_json, "val")
         if train is None:
             raise ValueError(
                 f"{where}: no objects: looked for {', '.join(TRAIN)}; --images.train-json and --images.val-json name "
                 "others"
             )
-        trees = [(path, split, read_instances(path)) for path, split in ((train, "train"), (val, "val")) if path]
+        trees = []
+        for path, split in ((train, "train"), (val, "val")):
+            if path:
+                tree = read_json(path)
+                trees.append((path, split, {part: list_of(path, tree, part, "COCO's") for part in _LISTS}))
         self.ids, self.object_classes = categories([(path, tree["categories"]) for path, _, tree in trees])
         index = _Index(frozenset(scan(where).names), {number: m for m, number in enumerate(self.ids)})
         for path, split, tree in trees:
@@ -64,7 +68,7 @@ class CocoSource(Source):
             first = trees[0][2]["images"]
             files = f"{first[0]['file_name']} and others in {where}" if first else "nothing, it has none"
             raise ValueError(f"{train}: none of its images exists: looked for {files}")
-        self.names = self._paths = Names.of([os.fsencode(path) for path in index.splits])
+        self.names = self._paths = StringArray.of([os.fsencode(path) for path in index.splits])
         self.splits = np.array(list(index.splits.values()), object) if val else None
         self.sizes = np.array(index.sizes, np.int32)  # [n, 2] (height, width), as the files say
         flat = [row for objects in index.objects for row in objects]
@@ -73,8 +77,8 @@ class CocoSource(Source):
         self._classes = np.array([row.label for row in flat], np.int64)
         self._crowd = np.array([row.crowd for row in flat], bool)
         self._areas = np.array([row.area for row in flat], np.float64)
-        # Names, as many Python objects would be copied by every forked worker
-        self._shapes = Names.of([b"" if row.shape is None else json.dumps(row.shape).encode() for row in flat])
+        # StringArray: as Python objects they would be copied into every forked worker
+        self._shapes = StringArray.of([b"" if row.shape is None else json.dumps(row.shape).encode() for row in flat])
         self.counts = np.array([sum(not row.crowd for row in objects) for objects in index.objects])  # [n], no crowds
         self.notes = tuple(self._notes(index.dropped))
 
@@ -103,43 +107,6 @@ class CocoSource(Source):
 
 
 # ---------------------------------------------------------------------------------------------------------- the files
-def json_file(where: str, patterns: Sequence[str], given: str | None, split: str) -> str | None:
-    """The given file, or the one that has a usual name. ValueError: it is missing, or there are several."""
-    if given is not None:
-        path = os.path.join(where, given)
-        if not os.path.isfile(path):
-            raise ValueError(f"{path}: no such file (--images.{split}-json)")
-        return path
-    for pattern in patterns:
-        files = sorted(glob.glob(os.path.join(glob.escape(where), pattern)))
-        if len(files) > 1:
-            names = ", ".join(os.path.relpath(file, where) for file in files)
-            raise ValueError(f"{where}: {names}: which one? --images.{split}-json names it")
-        if files:
-            return files[0]
-    return None
-
-
-def read_json(path: str) -> Any:
-    """Parse a file of json. ValueError in one line where it is damaged."""
-    try:
-        with open(path, encoding="utf-8-sig") as file:
-            return json.load(file)
-    except json.JSONDecodeError as e:
-        raise ValueError(f"{path}: damaged json in line {e.lineno}: {e.msg}") from None
-    except (UnicodeDecodeError, RecursionError) as e:
-        raise ValueError(f"{path}: damaged json: {e}") from None
-
-
-def read_instances(path: str) -> dict[str, list[Any]]:
-    """ValueError in one line for what is no file of instances."""
-    tree = read_json(path)
-    for part in _LISTS:
-        if not isinstance(tree, dict) or not isinstance(tree.get(part), list):
-            raise ValueError(f"{path}: it has no list {part!r}: COCO's instances have images, annotations, categories")
-    return tree
-
-
 def categories(files: Sequence[tuple[str, Iterable[Any]]]) -> tuple[tuple[int, ...], tuple[str, ...]]:
     """(ids, names) of all classes, by their ids. ValueError where files or names contradict each other."""
     names: dict[int, str] = {}

@@ -11,7 +11,7 @@ from typing import Any
 from ...config import ImagesConfig
 from ...text import to_bytes
 from .labels import set_labels, split_names
-from .names import Names, unique
+from .names import StringArray, unique
 from .source import Source, find_column, read_file
 
 PATHS = ("path", "image", "file", "filename", "file_name", "image_path")  # usual names of the columns
@@ -39,9 +39,9 @@ class ListSource(Source):
         if not entries:
             raise ValueError(f"no images in {where}: it names no file")
         paths = [to_bytes(entry) for entry in entries]
-        self._paths = Names.of(paths)
+        self._paths = StringArray.of(paths)
         names = unique(paths)
-        self.names = self._paths if names is paths else Names.of(names)
+        self.names = self._paths if names is paths else StringArray.of(names)
         if names is not paths:
             notes.append(f"{len(paths) - len(set(paths))} files are named more than once")
         self.notes = tuple(notes)

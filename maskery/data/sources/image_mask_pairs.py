@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from ...text import to_text
-from .names import Names
+from .names import StringArray
 from .scan import Scan
 from .source import SPLITS, Source, read_file
 
@@ -44,7 +44,7 @@ class PairSource(Source):
                 f"{where}: no images with masks: looked for images/ beside {'/, '.join(MASKS)}/, or train/ beside "
                 f"train{_ANNOT}/; pictures lie in {folders or 'no folder'}"
             )
-        self.names = self._paths = Names.of([os.fsencode(path) for path in images])
+        self.names = self._paths = StringArray.of([os.fsencode(path) for path in images])
         self._masks = [masks.get(key, "") for key in images.values()]
         self.masks = np.array([bool(mask) for mask in self._masks])
         if not self.masks.any():

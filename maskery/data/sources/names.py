@@ -3,31 +3,39 @@
 import hashlib
 import itertools
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from ...text import to_bytes, to_text
 
 
-class Names(Sequence[str]):
-    """A sequence of strings kept as one block of bytes and an array of offsets: their length and 8 bytes each.
+class StringArray(Sequence[str]):
+    """Strings in one block of bytes and an array of offsets: their length and 8 bytes each.
 
-    Strings are UTF-8; bytes that are not (file names may hold any) are kept as Python's surrogate escapes.
+    Strings are UTF-8; bytes that are not (file names may hold any) become Python's surrogate escapes. `blob`: all
+    strings end to end. `offsets`: int64 [n + 1], the start of each, and the end. `hashed`: uint64 [n], the result of
+    `hashes` where it is known already: a million take a second.
     """
 
     def __init__(self, blob: bytes, offsets: np.ndarray, hashed: np.ndarray | None = None):
-        """`blob`: all strings end to end; `offsets`: int64 [n + 1], where each begins, and the end.
-
-        `hashed`: uint64 [n], the result of `hashes` where it is known already: a million take a second.
-        """
         self.blob, self.offsets, self.hashed = blob, offsets, hashed
 
     @classmethod
-    def of(cls, parts: Sequence[bytes]) -> "Names":
+    def of(cls, parts: Sequence[bytes]) -> "StringArray":
         offsets = np.zeros(len(parts) + 1, np.int64)
         np.cumsum(np.fromiter(map(len, parts), np.int64, len(parts)), out=offsets[1:])
         return cls(b"".join(parts), offsets)
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> "StringArray":
+        """Of what `arrays` returned, perhaps with other arrays beside it."""
+        return cls(arrays["names"].tobytes(), arrays["offsets"], arrays["hashes"])
+
+    def arrays(self) -> dict[str, Any]:
+        """The strings with their hashes, as a `.npz` file holds them."""
+        return {"names": np.frombuffer(self.blob, np.uint8), "offsets": self.offsets, "hashes": hashes(self)}
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -67,12 +75,12 @@ def unique(parts: list[bytes]) -> list[bytes]:
 
 
 def all_bytes(names: Sequence[str]) -> Iterable[bytes]:
-    return names.all_raw() if isinstance(names, Names) else map(to_bytes, names)
+    return names.all_raw() if isinstance(names, StringArray) else map(to_bytes, names)
 
 
 def hashes(names: Sequence[str]) -> np.ndarray:
     """uint64 [n]: BLAKE2b of each name's UTF-8 bytes with 8 bytes of digest, big-endian. The same on every machine."""
-    if isinstance(names, Names) and names.hashed is not None:
+    if isinstance(names, StringArray) and names.hashed is not None:
         return names.hashed
     return digests(all_bytes(names), 8).view(">u8").astype(np.uint64)[:, 0]
 

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ...terminal import Tick
+from ...terminal import Tick, no_progress
 from ...text import to_text
-from .names import Names, hashes
+from .names import StringArray, hashes
 from .source import TABLES
 
 IMAGES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
@@ -30,7 +30,7 @@ _RACE = 2_000_000_000  # ns; file systems stamp times coarsely: a folder changed
 class Scan:
     """What lies below a folder. Paths are relative to it, bytes, with "/"."""
 
-    names: Names  # images, sorted by their bytes
+    names: StringArray  # images, sorted by their bytes
     folders: tuple[bytes, ...]  # that hold images, b"" is the root
     folder: np.ndarray  # int32 [n], each image's position in `folders`
     tables: tuple[bytes, ...]
@@ -38,7 +38,7 @@ class Scan:
     problems: tuple[str, ...]  # folders that could not be listed
 
 
-def scan(root: str, *, cache: bool = True, progress: Tick | None = None) -> Scan:
+def scan(root: str, *, cache: bool = True, progress: Tick = no_progress) -> Scan:
     """All images below `root`, an absolute path. Symlinked folders are followed once; hidden ones are left out.
 
     With `cache` an unchanged folder is not listed again. `progress` hears the number of images, total unknown (0).
@@ -58,7 +58,7 @@ def scan(root: str, *, cache: bool = True, progress: Tick | None = None) -> Scan
 class _Walk:
     """A walk through a folder and all below it."""
 
-    def __init__(self, root: bytes, progress: Tick | None):
+    def __init__(self, root: bytes, progress: Tick):
         self.root, self.progress = root, progress
         self.paths: list[bytes] = []
         self.tables: list[bytes] = []
@@ -79,15 +79,14 @@ class _Walk:
                 self._list(path, prefix)
             except OSError as error:
                 self.problems.append(f"{to_text(path)}: {error.strerror}")
-        if self.progress:
-            self.progress(len(self.paths), 0)
+        self.progress(len(self.paths), 0)
         self.paths.sort()
         numbers: dict[bytes, int] = {}
         each = (numbers.setdefault(path.rpartition(b"/")[0], len(numbers)) for path in self.paths)
         folder = np.fromiter(each, np.int32, len(self.paths))
         others = {to_text(extension): n for extension, n in self.others.most_common()}
         tables = tuple(sorted(self.tables))
-        return Scan(Names.of(self.paths), tuple(numbers), folder, tables, others, tuple(self.problems))
+        return Scan(StringArray.of(self.paths), tuple(numbers), folder, tables, others, tuple(self.problems))
 
     def _list(self, path: bytes, prefix: bytes) -> None:
         """List one folder. Raises OSError."""
@@ -112,7 +111,7 @@ class _Walk:
                     self.tables.append(prefix + name)
                 else:
                     self.others[extension] += 1
-                if self.progress and len(self.paths) >= self._reported + 10_000:
+                if len(self.paths) >= self._reported + 10_000:
                     self._reported = len(self.paths)
                     self.progress(self._reported, 0)
         self.stamps[prefix] = status.st_mtime_ns
@@ -136,8 +135,8 @@ def _load(file: Path, root: str) -> Scan | None:
             for prefix, stamp in zip(_unpack(saved["stamped"]), saved["stamps"].tolist(), strict=True):
                 if os.stat(os.path.join(os.fsencode(root), prefix)).st_mtime_ns != stamp:
                     return None
-            names, folder = Names(saved["names"].tobytes(), saved["offsets"], saved["hashes"]), saved["folder"]
-            if not len(names) == len(folder) == len(saved["hashes"]) or names.offsets[-1] != len(names.blob):
+            names, folder = StringArray.from_arrays(saved), saved["folder"]
+            if not len(names) == len(folder) == len(hashes(names)) or names.offsets[-1] != len(names.blob):
                 return None
             return Scan(names, _unpack(saved["folders"]), folder, _unpack(saved["tables"]), about["others"], ())
     except (OSError, ValueError, KeyError, EOFError, IndexError, TypeError, zipfile.BadZipFile):
@@ -154,9 +153,7 @@ def _save(file: Path, root: str, files: Scan, stamps: dict[bytes, int]) -> None:
             np.savez(
                 partial,
                 about=np.frombuffer(about, np.uint8),
-                names=np.frombuffer(files.names.blob, np.uint8),
-                offsets=files.names.offsets,
-                hashes=hashes(files.names),
+                **files.names.arrays(),
                 folder=files.folder,
                 folders=_pack(files.folders),
                 tables=_pack(files.tables),

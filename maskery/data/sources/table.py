@@ -16,7 +16,7 @@ from .arrow import holds_images, is_list, is_text, read_columns, read_schema, te
 from .file_list import LABELS, PATHS, SPLIT
 from .image_mask_pairs import read_mask_classes
 from .labels import set_labels, split_names
-from .names import Names, unique
+from .names import StringArray, unique
 from .source import SPLITS, Source, find_column, read_file
 
 _IMAGES = ("image", "img", "bytes", "image_bytes", "jpg", "png", *PATHS)
@@ -151,7 +151,7 @@ def _mask_column(where: str, wanted: str | None, schema: pa.Schema, image: str) 
     return mask
 
 
-def _names(cells: Sequence[pa.Array], given: list[str | None] | None) -> Names:
+def _names(cells: Sequence[pa.Array], given: list[str | None] | None) -> StringArray:
     """The given names, else the paths beside or in place of the bytes, else "row-00000012"; made unique."""
     if given is None:
         kind = cells[0].type
@@ -162,7 +162,7 @@ def _names(cells: Sequence[pa.Array], given: list[str | None] | None) -> Names:
             given = [path for chunk in cells for path in chunk.flatten()[at].to_pylist()]
     names = [to_bytes(name) for name in given or () if name is not None]
     n = sum(map(len, cells))
-    return Names.of(unique(names) if len(names) == n else [b"row-%08d" % i for i in range(n)])
+    return StringArray.of(unique(names) if len(names) == n else [b"row-%08d" % i for i in range(n)])
 
 
 def _label_kind(where: str, schema: pa.Schema, label: str) -> tuple[bool, tuple[str, ...]]:

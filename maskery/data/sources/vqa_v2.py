@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from ...config import ImagesConfig
-from .coco import json_file, read_json
-from .names import Names
+from .json_files import find_json, list_of, read_json
+from .names import StringArray
 from .scan import scan
 from .source import SPLITS, Source, read_file
 
@@ -51,7 +51,7 @@ class VqaSource(Source):
     def __init__(self, where: str, images: ImagesConfig):
         self.where = where
         given = {"train": images.train_json, "val": images.val_json, "test": images.test_json}
-        files = {split: json_file(where, patterns(split), file, split) for split, file in given.items()}
+        files = {split: find_json(where, patterns(split), file, split) for split, file in given.items()}
         if files["train"] is None:
             raise ValueError(
                 f"{where}: no questions: looked for {', '.join(patterns('train'))}; --images.train-json names another "
@@ -70,15 +70,15 @@ class VqaSource(Source):
         if not index.questions:
             why = "; ".join(f"{n:,} {what}" for what, n in index.dropped.items()) or "it has none"
             raise ValueError(f"{files['train']}: none of its questions can be used: {why}")
-        self.names = self._paths = Names.of([os.fsencode(path) for path in index.questions])
+        self.names = self._paths = StringArray.of([os.fsencode(path) for path in index.questions])
         splits = [index.splits[path] for path in index.questions]
         self.splits = np.array(splits, object) if set(splits) != {"train"} else None
         flat = [row for rows in index.questions.values() for row in rows]
         # [n + 1]: the questions of image i begin there
         self.first = np.cumsum([0, *map(len, index.questions.values())])
-        # Names, as many Python objects would be copied by every forked worker
-        self._texts = Names.of([row.text.encode("utf-8", "surrogatepass") for row in flat])
-        self._rest = Names.of([json.dumps(astuple(row)[1:]).encode() for row in flat])
+        # StringArray: as Python objects they would be copied into every forked worker
+        self._texts = StringArray.of([row.text.encode("utf-8", "surrogatepass") for row in flat])
+        self._rest = StringArray.of([json.dumps(astuple(row)[1:]).encode() for row in flat])
         self.notes = tuple(self._notes(flat, index.dropped))
 
     def read(self, i: int) -> bytes:
@@ -128,13 +128,6 @@ def annotation_files(path: str) -> list[str]:
     return files + ([os.path.join(above, name)] if os.path.basename(folder) == "questions" else [])
 
 
-def list_of(path: str, tree: Any, part: str) -> list[Any]:
-    entries = tree.get(part) if isinstance(tree, dict) else None
-    if not isinstance(entries, list):
-        raise ValueError(f"{path}: it has no list {part!r}, as VQAv2's files have")
-    return entries
-
-
 def question_entry(path: str, question: Any) -> tuple[int | str, int | str, str]:
     """(question_id, image_id, text). ValueError where an id is missing; "" where there is no text."""
     number, image = (question.get(name) if isinstance(question, dict) else None for name in ("question_id", "image_id"))
@@ -150,7 +143,7 @@ def question_entry(path: str, question: Any) -> tuple[int | str, int | str, str]
 def read_annotations(path: str) -> dict[Any, dict[str, Any]]:
     """By question_id. ValueError where one has none, or two have the same."""
     annotations: dict[Any, dict[str, Any]] = {}
-    for annotation in list_of(path, read_json(path), "annotations"):
+    for annotation in list_of(path, read_json(path), "annotations", "VQAv2's"):
         number = annotation.get("question_id") if isinstance(annotation, dict) else None
         if not isinstance(number, int | str):
             raise ValueError(f"{path}: an annotation without question_id: {str(annotation)[:80]}")
@@ -184,7 +177,7 @@ class _Index:
         annotations = read_annotations(answers) if answers else {}
         images: dict[Any, str | None] = {}
         numbers = set()
-        for question in list_of(path, tree, "questions"):
+        for question in list_of(path, tree, "questions", "VQAv2's"):
             number, image, text = question_entry(path, question)
             if number in numbers:
                 raise ValueError(f"{path}: two questions have the id {number!r}")

@@ -11,7 +11,7 @@ from ...data.crops import Crop
 from ...evals.classify import headline
 from ...suggest import Suggestion
 from ..labels import LabelsConfig
-from ..small_data import EARLY_STOPPING, LabelledData, stopped_early
+from ..small_data import LabelledData, suggested
 from .finetune import FinetuneConfig
 from .probe import ProbeConfig
 
@@ -71,10 +71,10 @@ def finetune_recipe(run: Run, data: LabelledData) -> Suggestion:
     optim = OptimConfig(base_lr=lr, min_lr=1e-6, warmup=5 / epochs, betas=(0.9, 0.999))
     run = replace(run, settings=settings, method="finetune", epochs=float(epochs), batch_size=batch)
     run = replace(run, crop=CROP, optim=optim, watch=WatchConfig(looks=20))
-    if data.images < SMALL:
-        run = stopped_early(run, headline(data.multilabel)) if data.divisible else run
-        why.append(EARLY_STOPPING if data.divisible else INDIVISIBLE)
-    return Suggestion(run, (*why, *reasons))
+    if data.images < SMALL and not data.divisible:
+        why.append(INDIVISIBLE)
+    stopped = data.images < SMALL and data.divisible
+    return suggested(run, [*why, *reasons], headline(data.multilabel) if stopped else None)
 
 
 def batch_size(images: int, most: int, steps: int) -> int:

@@ -11,9 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...data.dataset import ImageData
-from ...evals.label_subset import draw
-from ...evals.splits import labelled, refuse_unseen
-from ..labels import LabelsConfig, reported_split, split_validation, where_true
+from ...evals.splits import check_classes_trained, labelled
+from ..labels import LabelsConfig, balanced_weights, reported_split, split_validation, where_true
 
 NOT_LABELLED = 255  # in a row of multi-hot labels
 
@@ -23,18 +22,21 @@ def prepare(config: LabelsConfig, data: ImageData) -> tuple[LabelsConfig, ImageD
     multilabel = data.multi_hot is not None
     data, counts = multilabel_images(config, data) if multilabel else single_label_images(config, data)
     config = replace(config.named(data.classes), several=multilabel)
-    return (replace(config, weights=balanced_weights(counts, multilabel)) if config.balanced else config), data
+    if config.balanced:
+        fractions = np.full(len(counts), 1 / len(counts)) if multilabel else counts / counts.sum()
+        config = replace(config, weights=balanced_weights(counts, fractions))
+    return config, data
 
 
 def single_label_images(config: LabelsConfig, data: ImageData) -> tuple[ImageData, np.ndarray]:
     """The images with a label, and how many training images each class has [M]."""
     where, labels, data = data.images.source.where, data.labels, reported_split(data)
     train = labelled(labels, data.train, data.classes, f"{where}: training images")
-    held_out = labelled(labels, data.held_out, data.classes, f"{where}: held-out images", several=False)
+    held_out = labelled(labels, data.held_out, data.classes, f"{where}: held-out images", one_class=True)
     assert labels is not None
-    refuse_unseen(labels, train, held_out, data.classes, where)
+    check_classes_trained(labels, train, held_out, data.classes, where)
     if config.subset:
-        train = draw(labels, train, data.classes, config.subset, config.draw).indices
+        train = config.subset.draw(labels, train, data.classes, config.draw).indices
     validation = data.validation[labels[data.validation] >= 0]
     data = split_validation(replace(data, train=train, held_out=held_out, validation=validation), config, labels)
     return data, np.bincount(labels[data.train], minlength=len(data.classes))
@@ -51,14 +53,6 @@ def multilabel_images(config: LabelsConfig, data: ImageData) -> tuple[ImageData,
         raise ValueError(f"{where}: {len(data.train)} training and {len(data.held_out)} held-out images have labels")
     data = split_validation(data, config)
     return data, multi_hot[data.train].sum(0)
-
-
-def balanced_weights(counts: np.ndarray, multilabel: bool) -> tuple[float, ...]:
-    """Weights of the classes in the loss [M], inverse to their images, scaled so that the loss keeps its size."""
-    inverse = np.divide(1.0, counts, out=np.zeros(len(counts)), where=counts > 0)  # no image to learn from: no weight
-    fraction = np.full(len(counts), 1 / len(counts)) if multilabel else counts / counts.sum()
-    inverse /= (inverse * fraction).sum()
-    return tuple(round(float(w), 6) for w in inverse)
 
 
 def loss(logits: Tensor, target: Tensor, config: LabelsConfig) -> Tensor:

@@ -19,19 +19,28 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...data.crops import Crop, centre
+from ...data.crops import CenterCrop, Crop
 from ...data.dataset import ImageData
 from ...data.decode.unreadable import Unreadable
-from ...data.loader import Plan
-from ...data.objects import NOTHING, Jitter, ObjectDraws, Targets, opened, view_of
+from ...data.object_targets import (
+    NO_OBJECT,
+    CheckSize,
+    ObjectSampler,
+    ObjectTarget,
+    ObjectTargets,
+    ScaleJitter,
+    visible_objects,
+)
 from ...data.sources.coco import CocoSource
-from ...evals.detect import SCORE, Seen, average_precision, detected, pasted
+from ...data.train_dataset import SamplingPlan, TrainDataset
+from ...evals.detect import SCORE, Detections, Show, average_precision, detect_images, fitting_images, paste_mask
+from ...evals.inference_options import InferenceOptions
 from ...nn.vit import ViTConfig
 from ...nn.windows import global_blocks, windowed
 from ...objective import Batch, Losses
 from ...pictures.objects import outlined
 from ..labels import LabelsConfig
-from ..settings import ABOVE_0, BELOW_1, check_range, check_unbalanced
+from ..settings import ABOVE_0, BELOW_1, check_range
 from ..supervised import SupervisedObjective, supervised_encoder
 from . import targets
 from .targets import Masks
@@ -70,7 +79,7 @@ class Detect(SupervisedObjective):
         from ...nn.mask_rcnn import mask_rcnn  # torchvision takes a second to import
 
         check_settings(config, vit)
-        self.config, self.layer_decay, self.jitter = config, config.layer_decay, Jitter(config.scale)
+        self.config, self.layer_decay, self.jitter = config, config.layer_decay, ScaleJitter(config.scale)
         self.encoder = supervised_encoder(vit, not config.freeze)  # f
         self.encoder.norm.requires_grad_(False)  # not part of it
         if config.window:
@@ -86,32 +95,23 @@ class Detect(SupervisedObjective):
     def prepare(cls, settings: Any, data: ImageData) -> tuple[Any, ImageData]:
         return targets.prepare(settings, data)
 
-    def train_dataset(
-        self, data: ImageData, crops: Sequence[Crop], size: tuple[int, int], seed: int, plan: Plan, device: torch.device
-    ) -> ObjectDraws:
-        return ObjectDraws(
-            data.images,
-            data.train,
-            size,
-            seed,
-            plan,
-            device,
-            jitter=replace(self.jitter, flip=crops[0].flip),
-            mean=self.encoder.config.mean,
-            masks=self.with_masks,
-        )
+    def train_dataset(self, data: ImageData, crops: Sequence[Crop], plan: SamplingPlan) -> TrainDataset:
+        sampler = ObjectSampler(replace(self.jitter, flip=crops[0].flip), fill=self.encoder.config.mean)
+        target = ObjectTarget(data.images.source, plan.size, self.with_masks)
+        return TrainDataset(data.images, data.train, plan, sampler, target)
 
     def picture_targets(self, data: ImageData, indices: np.ndarray) -> Batch:
         found, size, source = [], self.encoder.config.image_size, data.images.source
         assert isinstance(source, CocoSource)
         for i in indices.tolist():
             try:
-                image = opened(data.images, i)
-                box = centre(image.height, image.width, size)
-                found.append(view_of(source, i, box, size, False, size, self.with_masks))
+                image = data.images.open(i)
+                CheckSize(source)(i, image)
+                view = CenterCrop(size)(image.height, image.width)
+                found.append(visible_objects(source, i, view, size, self.with_masks))
             except Unreadable:
                 found.append(targets.no_objects(size))
-        return {"label": Targets.of(found, size, self.with_masks).to(next(self.parameters()).device)}
+        return {"label": ObjectTargets.stack(found, size, self.with_masks).to(next(self.parameters()).device)}
 
     # ------------------------------------------------------------------------------------------------ training
     def tokens(self, image: Tensor, paths: Tensor | None = None) -> Tensor:
@@ -163,11 +163,11 @@ class Detect(SupervisedObjective):
             answers.append(answer | ({"masks": objects["masks"][:, 0]} if self.with_masks else {}))
         return answers
 
-    def detected(self, data: ImageData, indices: np.ndarray, **options: Any) -> Seen:
-        """Detect in these images, as `evals.detect.detected` takes it."""
-        vit = self.encoder.config
-        options = {"masks": self.with_masks} | options
-        return detected(self.detect, data, indices, vit.image_size, vit.mean, self.device, **options)
+    def detected(self, data: ImageData, indices: np.ndarray, show: Show | None = None, **options: Any) -> Detections:
+        """Detect in these images; `options` are those of `InferenceOptions`."""
+        vit, inference = self.encoder.config, InferenceOptions(self.device, **options)
+        images = fitting_images(data.images, indices, vit.image_size, vit.mean, inference)
+        return detect_images(self.detect, images, self.with_masks, show)
 
     def metrics(self, data: ImageData, indices: np.ndarray, precision: torch.dtype, workers: int) -> dict[str, float]:
         result = self.detected(data, indices, precision=precision, workers=workers)
@@ -178,13 +178,15 @@ class Detect(SupervisedObjective):
         image, y, M = batch["image"], batch["y"], self.config.labels.count
         size, truth, prediction = (image.shape[2], image.shape[3]), [], []
         for i, answer in enumerate(self.detect(image)):
-            kept = y.classes[i] != NOTHING
+            kept = y.classes[i] != NO_OBJECT
             masks = y.masks(i, size) if self.with_masks else None
             truth.append(outlined(image[i], y.boxes[i, kept], y.classes[i, kept], M, masks))
             sure = answer["scores"] >= SCORE
             if masks is not None:
                 each = zip(answer["masks"][sure].cpu(), answer["boxes"][sure].cpu(), strict=True)
-                masks = torch.from_numpy(np.array([pasted(*one, size) for one in each]).reshape(-1, *size)).to(image)
+                masks = torch.from_numpy(np.array([paste_mask(*one, size) for one in each]).reshape(-1, *size)).to(
+                    image
+                )
             prediction.append(outlined(image[i], answer["boxes"][sure], answer["classes"][sure], M, masks))
         return {"image": image, "truth": torch.stack(truth), f"found (surer than {SCORE})": torch.stack(prediction)}
 
@@ -197,4 +199,5 @@ def check_settings(config: DetectConfig, vit: ViTConfig) -> None:
     check_range(config, "width", "rois", "window", low=1)
     if config.window:
         check_range(config, "global_blocks", low=1, high=vit.depth, note=", the blocks of this encoder")
-    check_unbalanced(config, "detection has no such loss")
+    if config.labels.balanced:
+        raise ValueError("--settings.labels.balanced: detection has no such loss")

@@ -10,7 +10,7 @@ from ...config import Run
 from ...data.dataset import ImageData
 from ...data.sources.coco import CocoSource
 from ...data.sources.rle import shape_mask
-from ...evals.detect import SCORE, average_precision, pasted
+from ...evals.detect import SCORE, average_precision, paste_mask
 from ...pictures.examples import ExampleStrip, whole_image
 from ...pictures.objects import outlined
 from ...terminal import Terminal
@@ -38,7 +38,7 @@ def measure_detector(context: MeasureContext) -> Outcome:
             strip.add(*pictures(data, i, answer, len(names), task.with_masks))
 
     with Terminal().bar("held-out images") as tick:
-        result = task.detected(data, data.held_out, progress=tick, each=show, **context.how)
+        result = task.detected(data, data.held_out, show, progress=tick, **context.how)
     strip.write(context.directory / "detections.png", "held-out images, a colour a class", names)
     scores = average_precision(result, task.with_masks)
     annotations = result.truth["annotations"]
@@ -68,7 +68,9 @@ def pictures(
     true_masks = predicted_masks = None
     if masks:
         true_masks = stacked([shape_mask(objects.shapes[k], size) for k in single], size)
-        predicted_masks = stacked([pasted(m, b, size) for m, b in zip(answer["masks"][sure], boxes, strict=True)], size)
+        predicted_masks = stacked(
+            [paste_mask(m, b, size) for m, b in zip(answer["masks"][sure], boxes, strict=True)], size
+        )
     true_boxes, true_classes = (torch.from_numpy(x[single]) for x in (objects.boxes, objects.classes))
     truth = outlined(image, true_boxes, true_classes, count, true_masks)
     prediction = outlined(image, boxes, classes, count, predicted_masks)

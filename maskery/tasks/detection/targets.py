@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from ...data.dataset import ImageData
-from ...data.objects import NOTHING, Targets, View
+from ...data.object_targets import NO_OBJECT, ObjectTargets, VisibleObjects
 from ...data.sources.coco import CocoSource
 from ...data.sources.rle import mask_api
 from ..labels import reported_split, split_validation, subset_of_images
@@ -43,12 +43,12 @@ def prepare(settings: Any, data: ImageData) -> tuple[Any, ImageData]:
     return replace(settings, labels=config.named(source.object_classes), masks=masks), data
 
 
-def no_objects(size: tuple[int, int]) -> View:
+def no_objects(size: tuple[int, int]) -> VisibleObjects:
     """An image without objects."""
-    return View(np.zeros((0, 4), np.float32), np.zeros(0, np.int64), np.zeros((0, *size), np.uint8), size)
+    return VisibleObjects(np.zeros((0, 4), np.float32), np.zeros(0, np.int64), np.zeros((0, *size), np.uint8), size)
 
 
-def grid_of_squares(image: Tensor, masks: bool) -> Targets:
+def grid_of_squares(image: Tensor, masks: bool) -> ObjectTargets:
     """Objects for images [B, C, h, w] that have none, for a trial step: its memory depends on their number."""
     h, w = image.shape[2:]
     corners = np.stack(np.meshgrid(np.arange(SIDE), np.arange(SIDE)), -1).reshape(-1, 2)
@@ -56,15 +56,15 @@ def grid_of_squares(image: Tensor, masks: bool) -> Targets:
     pixels = np.zeros((len(boxes), h, w), np.uint8)
     for k, (left, top, right, bottom) in enumerate(boxes.astype(int)):
         pixels[k, top:bottom, left:right] = 1
-    view = View(boxes.astype(np.float32), np.zeros(len(boxes), np.int64), pixels, (h, w))
-    return Targets.of([view] * len(image), (h, w), masks).to(image.device)
+    view = VisibleObjects(boxes.astype(np.float32), np.zeros(len(boxes), np.int64), pixels, (h, w))
+    return ObjectTargets.stack([view] * len(image), (h, w), masks).to(image.device)
 
 
-def torchvision_targets(y: Targets, size: Any, masks: bool) -> list[dict[str, Tensor]]:
+def torchvision_targets(y: ObjectTargets, size: Any, masks: bool) -> list[dict[str, Tensor]]:
     """One entry an image: boxes [T, 4], labels [T] from 1, masks [T, h, w]."""
     entries = []
     for i in range(len(y)):
-        real = y.classes[i] != NOTHING
+        real = y.classes[i] != NO_OBJECT
         entry = {"boxes": y.boxes[i, real], "labels": y.classes[i, real] + 1}
         entries.append(entry | ({"masks": y.masks(i, tuple(size))} if masks else {}))
     return entries

@@ -25,14 +25,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...data.crops import Crop, centre
+from ...data.crops import Crop, center_box
 from ...data.dataset import ImageData
 from ...data.decode.unreadable import Unreadable
 from ...data.distortion import distorted
-from ...data.loader import Plan
-from ...data.masked import MaskedDraws, Scaling
-from ...data.masks import VOID, Meaning, mask_of, nearest
-from ...evals.segment import Inference, numbers, segmented
+from ...data.mask_targets import MaskSampler, MaskTargets, RandomScaleCrop
+from ...data.masks import VOID, LabelMap, mask_of, nearest
+from ...data.train_dataset import SamplingPlan, TrainDataset
+from ...evals.inference_options import InferenceOptions
+from ...evals.segment import Inference, PixelConfusion, Show, images_with_masks, numbers, segment_images
 from ...nn.all_mlp import AllMLP
 from ...nn.upernet import Pyramid, UPerNet, conv_norm
 from ...nn.vit import ViTConfig
@@ -75,7 +76,7 @@ class Segment(SupervisedObjective):
         super().__init__()
         self.config, self.layer_decay = config, config.layer_decay
         self.depths = depths_of(config, vit.depth)
-        self.scaling = Scaling(config.scale, config.cat_max_ratio)
+        self.crop = RandomScaleCrop(config.scale, config.cat_max_ratio)
         check_settings(config)
         M = config.labels.count
         self.encoder = supervised_encoder(vit, not config.freeze)  # f
@@ -106,34 +107,24 @@ class Segment(SupervisedObjective):
     def prepare(cls, settings: Any, data: ImageData) -> tuple[Any, ImageData]:
         return targets.prepare(settings, data)
 
-    def meaning(self, data: ImageData) -> Meaning:
+    def label_map(self, data: ImageData) -> LabelMap:
         """What the values of its masks stand for."""
         config = self.config
         void = targets.void_values(data.images.source, config.ignore_index, config.reduce_zero_label)
-        return Meaning(config.ids or tuple(range(config.labels.count)), void)
+        return LabelMap(config.ids or tuple(range(config.labels.count)), void)
 
-    def train_dataset(
-        self, data: ImageData, crops: Sequence[Crop], size: tuple[int, int], seed: int, plan: Plan, device: torch.device
-    ) -> MaskedDraws:
-        return MaskedDraws(
-            data.images,
-            data.train,
-            size,
-            seed,
-            plan,
-            device,
-            scaling=replace(self.scaling, flip=crops[0].flip),
-            meaning=self.meaning(data),
-            mean=self.encoder.config.mean,
-        )
+    def train_dataset(self, data: ImageData, crops: Sequence[Crop], plan: SamplingPlan) -> TrainDataset:
+        crop = replace(self.crop, flip=crops[0].flip)
+        sampler = MaskSampler(crop, self.label_map(data), fill=self.encoder.config.mean)
+        return TrainDataset(data.images, data.train, plan, sampler, MaskTargets(plan.size))
 
     def picture_targets(self, data: ImageData, indices: np.ndarray) -> Batch:
-        found, size, meaning = [], self.encoder.config.image_size, self.meaning(data)
+        found, size, label_map = [], self.encoder.config.image_size, self.label_map(data)
         for i in indices.tolist():
             image = data.images.open(i)
             try:
-                mask = mask_of(data.images.source, i, (image.height, image.width), meaning)
-                found.append(torch.from_numpy(nearest(mask, centre(image.height, image.width, size), size)))
+                mask = mask_of(data.images.source, i, (image.height, image.width), label_map)
+                found.append(torch.from_numpy(nearest(mask, center_box(image.height, image.width, size), size)))
             except Unreadable:
                 found.append(torch.full(size, VOID, dtype=torch.int16))
         return {"label": torch.stack(found).to(next(self.parameters()).device)}
@@ -194,11 +185,14 @@ class Segment(SupervisedObjective):
         logits, _ = self.logits({"image": image})
         return F.interpolate(logits.float(), image.shape[2:], mode="bilinear", align_corners=False)
 
-    def segmented(self, data: ImageData, indices: np.ndarray, **options: Any) -> Any:
-        """Predict these images, as `evals.segment.segmented` takes it."""
-        size, config = self.encoder.config.image_size, self.config
-        options = {"inference": config.inference} | options
-        return segmented(self.segment, data, indices, size, self.meaning(data), self.device, **options)
+    def segmented(
+        self, data: ImageData, indices: np.ndarray, show: Show | None = None, **options: Any
+    ) -> PixelConfusion:
+        """Predict these images; `options` are those of `InferenceOptions`."""
+        size, label_map, inference = self.encoder.config.image_size, self.label_map(data), self.config.inference
+        how = InferenceOptions(self.device, **options)
+        images = images_with_masks(data.images, indices, size, label_map, inference, how)
+        return segment_images(self.segment, images, len(label_map.ids), show)
 
     def metrics(self, data: ImageData, indices: np.ndarray, precision: torch.dtype, workers: int) -> dict[str, float]:
         return numbers(self.segmented(data, indices, precision=precision, workers=workers).matrix)

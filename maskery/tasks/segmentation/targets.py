@@ -11,13 +11,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...data.dataset import ImageData, check_unreadable
-from ...data.masks import VOID, MaskSurvey, Meaning, survey_masks
+from ...data.masks import VOID, LabelMap, MaskSurvey, survey_masks
 from ...data.sources.source import Source
 from ...terminal import Terminal
-from ..labels import LabelsConfig, reported_split, split_validation, subset_of_images, where_true
+from ..labels import LabelsConfig, balanced_weights, reported_split, split_validation, subset_of_images, where_true
 
 MAX_CLASSES = 1000  # more are instances, or no classes at all
-MAX_WEIGHT = 10.0  # of a class when they are balanced, before all are scaled
+MAX_WEIGHT = 10.0  # ours, of balanced classes: or the few pixels of a rare class would be all that counts
 
 
 Zero = Literal["auto", "on", "off"]  # whether 0 is void; auto: in ADE20K's layout
@@ -53,7 +53,8 @@ def prepare(settings: Any, data: ImageData) -> tuple[Any, ImageData]:
         names, ids = classes_of(source, surveys, void)
         config = config.named(names)
         if config.balanced:
-            config = replace(config, weights=balanced_weights(surveys[0].pixels[list(ids)]))
+            pixels = surveys[0].pixels[list(ids)]
+            config = replace(config, weights=balanced_weights(pixels, pixels / pixels.sum(), MAX_WEIGHT))
         settings = replace(settings, labels=config, ids=ids)
     return settings, data
 
@@ -80,7 +81,7 @@ def classes_of(
         unknown = [v for v in values if v not in ids]
         if unknown:
             i = next(int(s.first[unknown[0]]) for s in surveys if s.first[unknown[0]] >= 0)
-            raise ValueError(Meaning(ids, void).unknown_value(source.names[i], unknown[0]))
+            raise ValueError(LabelMap(ids, void).unknown_value(source.names[i], unknown[0]))
         return names, ids
     if len(values) > MAX_CLASSES:
         raise ValueError(
@@ -94,17 +95,6 @@ def classes_of(
             "nothing to tell apart; --settings.ignore-index names another void, or none"
         )
     return tuple(map(str, values)), tuple(values)
-
-
-def balanced_weights(counts: np.ndarray) -> tuple[float, ...]:
-    """Weights of the classes in the loss [M], inverse to their pixels, 1 in the mean over pixels.
-
-    Ours: none is above ten times that of a class of average size, or the few pixels of a rare class would be all.
-    """
-    inverse = np.divide(counts.sum() / len(counts), counts, out=np.zeros(len(counts)), where=counts > 0)
-    inverse = inverse.clip(max=MAX_WEIGHT)
-    inverse /= (inverse * counts).sum() / counts.sum()
-    return tuple(round(float(w), 6) for w in inverse)
 
 
 def loss(logits: Tensor, y: Tensor, config: LabelsConfig) -> Tensor:

@@ -25,10 +25,11 @@ from torch import Tensor, nn
 
 from ...data.crops import Crop
 from ...data.dataset import ImageData
-from ...data.loader import Plan
-from ...data.questions import NOBODY, Asked, QuestionDraws
+from ...data.question_targets import NO_ANSWER, PartialCrop, QuestionTarget, QuestionTargets
 from ...data.sources.vqa_v2 import VqaSource
-from ...evals.answers import Answers, answers
+from ...data.train_dataset import RandomCrops, SamplingPlan, TrainDataset
+from ...evals.answers import Answers, answer_questions, whole_images
+from ...evals.inference_options import InferenceOptions
 from ...evals.vqa import Truth, accuracies
 from ...nn.fusion import Fusion
 from ...nn.text import PretrainedText, WordEncoder
@@ -36,7 +37,7 @@ from ...nn.vit import ViTConfig, init_linears
 from ...objective import Batch, Losses
 from ...pictures.attention import overlay
 from ..labels import LabelsConfig
-from ..settings import ABOVE_0, check_range, check_unbalanced
+from ..settings import ABOVE_0, check_range
 from ..supervised import SupervisedObjective, supervised_encoder
 from . import targets
 
@@ -103,11 +104,9 @@ class Vqa(SupervisedObjective):
         check_settings(settings)
         return targets.prepare(settings, data)
 
-    def train_dataset(
-        self, data: ImageData, crops: Sequence[Crop], size: tuple[int, int], seed: int, plan: Plan, device: torch.device
-    ) -> QuestionDraws:
-        table, keep = self.table(data, data.train), self.config.keep
-        return QuestionDraws(data.images, data.train, size, seed, plan, device, table=table, keep=keep)
+    def train_dataset(self, data: ImageData, crops: Sequence[Crop], plan: SamplingPlan) -> TrainDataset:
+        target = QuestionTarget(self.table(data, data.train), plan.seed)
+        return TrainDataset(data.images, data.train, plan, RandomCrops([PartialCrop(self.config.keep)]), target)
 
     def table(self, data: ImageData, images: np.ndarray) -> Any:
         source = data.images.source
@@ -116,8 +115,8 @@ class Vqa(SupervisedObjective):
 
     def picture_targets(self, data: ImageData, indices: np.ndarray) -> Batch:
         table = self.table(data, indices)
-        asked = table.asked([table.turn(i, 0, 0) for i in indices.tolist()])
-        return {"label": asked.to(next(self.parameters()).device)}
+        questions = table.targets([table.questions(i, 0, 0) for i in indices.tolist()])
+        return {"label": questions.to(next(self.parameters()).device)}
 
     # ------------------------------------------------------------------------------------------------ training
     def lr_multiplier(self, name: str) -> float:
@@ -132,18 +131,18 @@ class Vqa(SupervisedObjective):
             return {"image": image, "y": y}
         return {"image": image, "y": y} | self.sample_encoder(image, self.look)
 
-    def blank(self, images: int) -> Asked:
+    def blank(self, images: int) -> QuestionTargets:
         """As many questions as there can be, for a trial on noise."""
         shape = (images, self.config.questions or 1)
         tokens = torch.full((*shape, self.config.length or targets.MAX_LENGTH), self.vocabulary.start)
-        nobody = torch.full((*shape, 1), NOBODY)
-        return Asked(tokens, torch.ones(shape, dtype=torch.bool), nobody, torch.zeros(*shape, 1))
+        no_answer = torch.full((*shape, 1), NO_ANSWER)
+        return QuestionTargets(tokens, torch.ones(shape, dtype=torch.bool), no_answer, torch.zeros(*shape, 1))
 
     def forward(self, batch: Batch, t: float) -> Losses:
         batch = batch if "y" in batch else self.sample(batch, t)
         y, f = batch["y"], batch.get("features")
         f = self.look(batch["image"], batch.get("paths")) if f is None else f
-        s = y.targets(self.count)
+        s = y.dense_scores(self.count)
         each = F.binary_cross_entropy_with_logits(self.ask(f, y.tokens), s, reduction="none").sum(-1)  # [B, Q]
         return {"loss": (each * y.real).sum() / (len(each) * self.config.asked)}
 
@@ -173,9 +172,10 @@ class Vqa(SupervisedObjective):
         return [[(self.names[m], sure) for m, sure in zip(*each, strict=True)] for each in pairs]
 
     def answers(self, data: ImageData, indices: np.ndarray, **options: Any) -> Answers:
-        """Answer all questions about these images. In eval mode."""
-        size, at_once = self.encoder.config.image_size, self.config.questions or 1
-        return answers(self, data, indices, size, self.device, at_once=at_once, **options)
+        """Answer all questions about these images, in eval mode; `options` are those of `InferenceOptions`."""
+        inference = InferenceOptions(self.device, **options)
+        images = whole_images(data.images, indices, self.encoder.config.image_size, inference)
+        return answer_questions(self, images, self.config.questions or 1)
 
     def metrics(self, data: ImageData, indices: np.ndarray, precision: torch.dtype, workers: int) -> dict[str, float]:
         source = data.images.source
@@ -199,4 +199,5 @@ def check_settings(config: VqaConfig) -> None:
     check_range(config, "drop_path", high=0.99)
     check_range(config, "keep", low=0.5, high=1, note=", or crops lose what questions are about")
     check_range(config, "text_layers", "layers", "width", "length", "questions", "vocabulary", low=1)
-    check_unbalanced(config, "answers have no such loss")
+    if config.labels.balanced:
+        raise ValueError("--settings.labels.balanced: answers have no such loss")

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from ...data.dataset import ImageData
-from ...data.questions import NOBODY, Table
+from ...data.question_targets import NO_ANSWER, QuestionTable
 from ...data.sources.vqa_v2 import VqaSource
-from ...evals.vqa import Truth, normalised, plain
-from ...nn.text import Pieces, Tokens, Words, words_of
+from ...evals.vqa import Truth, normalise, one_line
+from ...nn.text import Pieces, Words, words_of
 from ..labels import reported_split, split_validation, subset_of_images
 
 MAX_LENGTH, MAX_QUESTIONS, MAX_WORDS = 20, 8, 20_000  # tokens of a question, questions of an image, words
@@ -45,7 +45,7 @@ def questions_and_answers(source: VqaSource, images: np.ndarray) -> tuple[list[s
     for k in source.numbers(images):
         question = source.question(k)
         texts.append(question.text)
-        if answer := Truth.of(question.answers).usual:
+        if answer := Truth.of(question.answers).most_common:
             counts[answer] += 1
     return texts, counts
 
@@ -60,7 +60,7 @@ def check_reachable(answers: tuple[str, ...], source: VqaSource, held_out: np.nd
         )
 
 
-def tokens_of(text: str | None, words: str) -> Tokens:
+def tokens_of(text: str | None, words: str) -> Words | Pieces:
     return Pieces(text) if text else Words(json.loads(words or "[]"))
 
 
@@ -69,10 +69,10 @@ class Forms:
 
     def __init__(self, answers: tuple[str, ...]):
         self.answers = answers
-        self.exact: dict[str, int] = {plain(answer): m for m, answer in enumerate(answers)}
+        self.exact: dict[str, int] = {one_line(answer): m for m, answer in enumerate(answers)}
         self.alike: dict[str, list[int]] = {}
         for m, answer in enumerate(answers):
-            self.alike.setdefault(normalised(answer), []).append(m)
+            self.alike.setdefault(normalise(answer), []).append(m)
 
     def worth(self, answers: tuple[str, ...]) -> dict[int, float]:
         """Position -> soft accuracy, where it is more than 0."""
@@ -84,15 +84,15 @@ class Forms:
         return {m: score for m, score in scores.items() if score > 0}
 
 
-def question_table(settings: Any, source: VqaSource, images: np.ndarray, tokens: Tokens) -> Table:
+def question_table(settings: Any, source: VqaSource, images: np.ndarray, tokens: Words | Pieces) -> QuestionTable:
     """The questions about these images as tokens, and the scores of their answers."""
     forms, numbers, total = Forms(settings.labels.names), source.numbers(images), int(source.first[-1])
     worth = [forms.worth(source.question(k).answers) for k in numbers]
     width = max(1, *map(len, worth)) if worth else 1
-    table = Table(
+    table = QuestionTable(
         source.first.astype(np.int64),
         np.zeros((total, settings.length), np.int32),
-        np.full((total, width), NOBODY, np.int32),
+        np.full((total, width), NO_ANSWER, np.int32),
         np.zeros((total, width), np.float32),
         settings.questions,
     )

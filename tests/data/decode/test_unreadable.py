@@ -4,7 +4,8 @@ import warnings
 
 import pytest
 
-from maskery.data.decode.unreadable import Unreadable, one_line, reading, reason
+from maskery.data.decode.unreadable import Unreadable, reading, reason
+from maskery.text import one_line
 
 
 @pytest.mark.parametrize("error", [OSError("a\nb"), SyntaxError("x"), struct.error("x"), KeyError(3), MemoryError()])

@@ -8,7 +8,7 @@ import pytest
 
 from maskery.config import ImagesConfig
 from maskery.data.sources.folder import FolderSource
-from maskery.data.sources.names import Names
+from maskery.data.sources.names import StringArray
 from maskery.data.sources.open import open_source
 from maskery.data.sources.scan import Scan, _cache_file, _save
 from maskery.data.sources.source import split_indices
@@ -148,7 +148,7 @@ def test_the_index_of_a_million_files_is_small(tmp_path, scan_cache):
     for split in ("train", "val"):
         (tmp_path / split).mkdir()
     folders = tuple(b"%s/n%08d" % (b"train" if k < 900 else b"val", k) for k in range(n // per))
-    names = Names.of([b"%s/n%08d_%06d.JPEG" % (folders[k // per], k // per, k % per) for k in range(n)])
+    names = StringArray.of([b"%s/n%08d_%06d.JPEG" % (folders[k // per], k // per, k % per) for k in range(n)])
     folder = np.repeat(np.arange(n // per, dtype=np.int32), per)
     stamps = {prefix: (tmp_path / prefix.decode()).stat().st_mtime_ns for prefix in (b"", b"train/", b"val/")}
     file = _cache_file(str(tmp_path))

@@ -2,13 +2,13 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from maskery.data.sources.names import Names, hashes, unique
+from maskery.data.sources.names import StringArray, hashes, unique
 from maskery.text import to_bytes, to_text
 
 
 @given(st.lists(st.binary(max_size=12)))
 def test_any_bytes_come_back(parts):
-    names = Names.of(parts)
+    names = StringArray.of(parts)
     assert len(names) == len(parts)
     assert list(names.all_raw()) == parts
     assert [to_bytes(name) for name in names] == parts
@@ -33,8 +33,8 @@ def test_the_second_is_number_two():
 def test_hashes_are_fixed_values():
     names = ["a/b.jpg", "Überraschung.png", to_text(b"\xff.jpg")]
     want = [0x67ED673B4D9FCCAE, 0x8FC1721AD5CC8409, 0xEE527BD6F46A8636]
-    got = hashes(Names.of([to_bytes(name) for name in names]))
+    got = hashes(StringArray.of([to_bytes(name) for name in names]))
     assert got.dtype == np.uint64
     assert [int(h) for h in got] == want
     np.testing.assert_array_equal(hashes(names), got)
-    np.testing.assert_array_equal(hashes(Names(b"ab", np.array([0, 1, 2]), got[:2])), got[:2])
+    np.testing.assert_array_equal(hashes(StringArray(b"ab", np.array([0, 1, 2]), got[:2])), got[:2])

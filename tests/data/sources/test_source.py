@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from maskery.data.sources.names import Names
+from maskery.data.sources.names import StringArray
 from maskery.data.sources.source import Source, find_column, split_indices
 
 
@@ -10,7 +10,7 @@ class Named(Source):
 
     def __init__(self, names: list[str], splits: list[str] | None = None):
         self.where, self.notes, self.classes, self.labels = "here", (), (), None
-        self.names = Names.of([name.encode() for name in names])
+        self.names = StringArray.of([name.encode() for name in names])
         self.splits = None if splits is None else np.array(splits, object)
 
     def read(self, i: int) -> bytes:

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from maskery.data.objects import Targets
+from maskery.data.object_targets import ObjectTargets
 from maskery.microbatch import slice_batch
 from maskery.nn.vit import ViTConfig
 from maskery.tasks.detection import targets
@@ -47,7 +47,7 @@ def test_losses_of_micro_batches_are_those_of_the_batch() -> None:
 
 def test_images_without_objects_are_learned_from() -> None:
     task, batch = built(), batch_of()
-    batch["label"] = Targets.of([targets.no_objects((32, 32))] * 4, (32, 32), True)
+    batch["label"] = ObjectTargets.stack([targets.no_objects((32, 32))] * 4, (32, 32), True)
     losses = task(batch, 0.0)
     assert float(losses["objectness"]) > 0
     assert float(losses["masks"]) == float(losses["boxes"]) == 0

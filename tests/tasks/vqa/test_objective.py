@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 import maskery
-from maskery.data.questions import NOBODY
+from maskery.data.question_targets import NO_ANSWER
 from maskery.data.sources.vqa_v2 import VqaSource
 from maskery.microbatch import slice_batch
 from maskery.nn.text import PAD, START
@@ -70,7 +70,7 @@ def test_questions_that_fill_up_change_nothing() -> None:
     batch = batch_of(task)
     other = replace(batch["label"], tokens=batch["label"].tokens.clone())
     other.tokens[1:, 2] = PAD
-    other.answers[1:, 2] = NOBODY
+    other.answers[1:, 2] = NO_ANSWER
     with torch.no_grad():
         assert torch.equal(task(batch, 0.0)["loss"], task(batch | {"label": other}, 0.0)["loss"])
 

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,10 +10,22 @@ import torch
 from PIL import Image
 
 from maskery.config import ImagesConfig
+from maskery.data.crops import CenterCrop, ViewBox
+from maskery.data.eval_dataset import EvalDataset
 from maskery.data.images import Images
-from maskery.data.loader import Plan, batches, uniforms
-from maskery.data.objects import NO_NUMBERS, NOTHING, WHOLE, Jitter, ObjectDraws, Targets, fitted, view_of
+from maskery.data.loader import eval_batches, train_batches
+from maskery.data.object_targets import (
+    NO_OBJECT,
+    CheckSize,
+    FittingImage,
+    ObjectSampler,
+    ObjectTarget,
+    ObjectTargets,
+    ScaleJitter,
+    visible_objects,
+)
 from maskery.data.sources.open import open_source
+from maskery.data.train_dataset import SamplingPlan, TrainDataset, uniforms
 from maskery.demo.coco import write_coco
 from maskery.microbatch import slice_batch
 
@@ -51,22 +64,28 @@ def images_of(root: Path) -> Images:
     return Images(open_source(root, ImagesConfig(objects=True)), channels=3, bits=8, pages="first", min_side=8)
 
 
-def draws(
-    root: Path, jitter: Jitter, batch: int = 8, masks: bool = True, size: tuple[int, int] = (64, 48)
-) -> ObjectDraws:
+def jittered(
+    root: Path, jitter: ScaleJitter, batch: int = 8, masks: bool = True, size: tuple[int, int] = (64, 48)
+) -> TrainDataset:
+    images, target = images_of(root), ObjectTarget(images_of(root).source, size, masks)
+    sampler = ObjectSampler(jitter, fill=MEAN)
+    return TrainDataset(images, np.arange(len(images)), SamplingPlan(size, 0, batch), sampler, target)
+
+
+def fitted(root: Path, size: tuple[int, int], batch: int) -> dict[str, Any]:
     images = images_of(root)
-    plan = Plan(batch, 0, 1)
-    return ObjectDraws(images, np.arange(len(images)), size, 0, plan, jitter=jitter, mean=MEAN, masks=masks)
+    crop, check = FittingImage(size, fill=MEAN), CheckSize(images.source)
+    return next(iter(eval_batches(EvalDataset(images, np.arange(len(images)), crop, batch, target=check))))
 
 
 @pytest.mark.parametrize("masks", [True, False])
 @pytest.mark.parametrize(
-    "jitter", [Jitter(), Jitter((0.5, 0.5), 0.0), Jitter((1.0, 1.0), 1.0), Jitter((2.0, 2.0), 0.5)]
+    "jitter", [ScaleJitter(), ScaleJitter((0.5, 0.5), 0.0), ScaleJitter((1.0, 1.0), 1.0), ScaleJitter((2.0, 2.0), 0.5)]
 )
-def test_boxes_are_where_the_rectangles_are(rectangles: Path, jitter: Jitter, masks: bool) -> None:
+def test_boxes_are_where_the_rectangles_are(rectangles: Path, jitter: ScaleJitter, masks: bool) -> None:
     seen = 0
     for k in range(4):
-        item = draws(rectangles, jitter, masks=masks)[k]
+        item = jittered(rectangles, jitter, masks=masks)[k]
         targets = item["label"]
         for i, image in enumerate(item["views"][0]):
             h, w = targets.extent[i].tolist()
@@ -77,7 +96,7 @@ def test_boxes_are_where_the_rectangles_are(rectangles: Path, jitter: Jitter, ma
             inside[outside] = 0
             found = targets.masks(i, (64, 48)) if masks else None
             for j, m in enumerate(targets.classes[i].tolist()):
-                if m == NOTHING:
+                if m == NO_OBJECT:
                     assert not targets.boxes[i, j].any()
                     continue
                 left, top, right, bottom = targets.boxes[i, j].tolist()
@@ -103,7 +122,7 @@ def test_boxes_are_where_the_rectangles_are(rectangles: Path, jitter: Jitter, ma
 
 
 def test_a_flip_mirrors_everything(rectangles: Path) -> None:
-    plain, mirrored = (draws(rectangles, Jitter((1.0, 1.0), flip))[0] for flip in (0.0, 1.0))
+    plain, mirrored = (jittered(rectangles, ScaleJitter((1.0, 1.0), flip))[0] for flip in (0.0, 1.0))
     for i in range(8):
         h, w = plain["label"].extent[i].tolist()
         assert torch.equal(plain["views"][0][i, :, :h, :w].flip(-1), mirrored["views"][0][i, :, :h, :w])
@@ -113,18 +132,18 @@ def test_a_flip_mirrors_everything(rectangles: Path) -> None:
 
 
 def test_a_sample_depends_on_its_position_alone(rectangles: Path) -> None:
-    whole, halves = draws(rectangles, Jitter()), draws(rectangles, Jitter(), batch=4)
+    whole, halves = jittered(rectangles, ScaleJitter()), jittered(rectangles, ScaleJitter(), batch=4)
     ours, theirs = whole[1], [halves[2], halves[3]]
-    joined = Targets.joined([part["label"] for part in theirs])
+    joined = ObjectTargets.cat([part["label"] for part in theirs])
     for name in ("boxes", "classes", "bits", "extent"):
         assert torch.equal(getattr(ours["label"], name), getattr(joined, name))
     assert torch.equal(ours["views"][0], torch.cat([part["views"][0] for part in theirs]))
-    again = next(batches(whole, 1, 2, workers=1))
+    again = next(train_batches(whole, 1, 2, workers=1))
     assert torch.equal(again["label"].boxes, ours["label"].boxes)
 
 
 def test_micro_batches_are_cut_from_targets(rectangles: Path) -> None:
-    item = draws(rectangles, Jitter())[0]
+    item = jittered(rectangles, ScaleJitter())[0]
     cut = slice_batch({"image": item["views"][0], "y": item["label"]}, 2, 3)["y"]
     assert len(cut) == 3
     assert torch.equal(cut.boxes, item["label"].boxes[2:5])
@@ -132,26 +151,23 @@ def test_micro_batches_are_cut_from_targets(rectangles: Path) -> None:
 
 
 def test_the_whole_image_fits(rectangles: Path) -> None:
-    images = images_of(rectangles)
-    part = next(iter(fitted(images, np.arange(8), (64, 48), MEAN, 8)))
+    images, part = images_of(rectangles), fitted(rectangles, (64, 48), 8)
     assert part["indices"].tolist() == list(range(8))
-    for i, (h, w) in enumerate(part["extent"].tolist()):
+    for i, (h, w) in enumerate(part["sizes"].tolist()):
         height, width = images.source.sizes[i].tolist()
         assert h == 64 or w == 48
         assert h / height == pytest.approx(w / width, rel=0.02)
-        shape, box, flip = WHOLE.place(height, width, (64, 48), NO_NUMBERS)
-        assert (shape, box, flip) == ((h, w), (0, 0, width, height), False)
+        assert FittingImage((64, 48))(height, width) == ViewBox((0, 0, width, height), (h, w))
 
 
 def test_another_size_than_the_json_says(tmp_path: Path) -> None:
     root = write_coco(tmp_path / "c", 10, size=32)
     Image.new("RGB", (20, 32)).save(root / "train" / "scene-000002.png")
-    item = draws(root, Jitter(), batch=10, size=(32, 32))[0]
+    item = jittered(root, ScaleJitter(), batch=10, size=(32, 32))[0]
     assert item["skipped"] == [
         ("train/scene-000002.png", "20 x 32 pixels (as its EXIF turns it), the json says 32 x 32")
     ]
-    part = next(iter(fitted(images_of(root), np.arange(10), (32, 32), MEAN, 16)))
-    assert len(part["indices"]) == 9
+    assert len(fitted(root, (32, 32), 16)["indices"]) == 9
 
 
 def test_crowds_are_no_targets(tmp_path: Path) -> None:
@@ -163,16 +179,16 @@ def test_crowds_are_no_targets(tmp_path: Path) -> None:
     file.write_text(json.dumps(tree))
     source = open_source(root, ImagesConfig(objects=True))
     assert len(source.objects(0).boxes) > 0
-    assert len(view_of(source, 0, (0, 0, 32, 32), (32, 32), False, (32, 32), True).classes) == 0
+    assert len(visible_objects(source, 0, CenterCrop((32, 32))(32, 32), (32, 32), True).classes) == 0
 
 
 def test_scales_that_make_no_sense() -> None:
     with pytest.raises(ValueError, match=r"--settings.scale is \(0.0, 2.0\)"):
-        Jitter((0.0, 2.0))
+        ScaleJitter((0.0, 2.0))
 
 
 def test_scales_are_even(rectangles: Path) -> None:
     u = uniforms(0, 0, 0, 2000)
-    heights = [Jitter((0.1, 2.0), 0.5).place(100, 100, (1000, 1000), row)[0][0] for row in u]
+    heights = [ScaleJitter((0.1, 2.0), 0.5).sample(100, 100, (1000, 1000), row).size[0] for row in u]
     assert np.mean(np.array(heights) == 1000) == pytest.approx(1 / 1.9, abs=0.05)  # scales above 1 fill the view
     assert min(heights) == pytest.approx(100, abs=10)

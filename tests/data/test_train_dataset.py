@@ -1,25 +1,26 @@
 """The sample at position i is a function of (seed, i), however it is batched."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageOps
-from torchvision.transforms import CenterCrop, InterpolationMode, Resize
 
-from maskery.config import ImagesConfig
 from maskery.data.augment import Augment
-from maskery.data.crops import Crop, cut, inside, to_float
+from maskery.data.crops import Crop
 from maskery.data.images import Images
-from maskery.data.loader import PIECE, Centred, Draws, Plan, batches, centred, uniforms
+from maskery.data.loader import train_batches
 from maskery.data.order import positions
 from maskery.data.resample import Regions
 from maskery.data.sources.open import open_source
-from maskery.data.transfer import Slots
+from maskery.data.train_dataset import PIECE, ClassLabels, RandomCrops, SamplingPlan, TrainDataset, uniforms
+from maskery.data.transfer import TransferBuffers
+from maskery.data.views import CPU, to_float
 from maskery.demo import scenes
 
-CPU = torch.device("cpu")
+GPU = torch.device("cuda")  # views are regions for one; none is needed until they are resized there
 
 
 @pytest.fixture
@@ -27,8 +28,26 @@ def images(scene_folder: Path) -> Images:
     return Images(open_source(scene_folder), channels=3, bits=8, pages="first", min_side=64)
 
 
-def everything(draws: Draws, steps: int, start: int = 0, workers: int = 0) -> torch.Tensor:
-    return torch.cat([part["views"][0] for part in batches(draws, start, steps, workers)])
+def crops_of(
+    images: Images,
+    *plan: int,
+    indices: np.ndarray | None = None,
+    crops: tuple[Crop, ...] = (Crop(),),
+    size: tuple[int, int] = (16, 16),
+    seed: int = 0,
+    device: torch.device = CPU,
+    labelled: bool = False,
+    augment: Augment | None = None,
+) -> TrainDataset:
+    """Random crops of 40 images, or of `indices`; `plan`: batch, rank, ranks."""
+    target = ClassLabels.of(images.source) if labelled else None
+    indices = np.arange(40) if indices is None else indices
+    facts = SamplingPlan(size, seed, *plan, device=device)
+    return TrainDataset(images, indices, facts, RandomCrops(crops), target, augment)
+
+
+def everything(data: TrainDataset, steps: int, start: int = 0, workers: int = 0) -> torch.Tensor:
+    return torch.cat([part["views"][0] for part in train_batches(data, start, steps, workers)])
 
 
 def test_random_numbers_belong_to_their_position() -> None:
@@ -39,31 +58,29 @@ def test_random_numbers_belong_to_their_position() -> None:
 
 
 def test_ranks_share_one_global_batch(images: Images) -> None:
-    indices, crop = np.arange(40), [Crop()]
-    whole = everything(Draws(images, indices, crop, (16, 16), 0, Plan(8, 0, 1)), 3)
-    parts = [everything(Draws(images, indices, crop, (16, 16), 0, Plan(8, r, 2)), 3) for r in (0, 1)]
+    whole = everything(crops_of(images, 8), 3)
+    parts = [everything(crops_of(images, 8, r, 2), 3) for r in (0, 1)]
     together = torch.cat([torch.cat([p[4 * s : 4 * s + 4] for p in parts]) for s in range(3)])
     assert torch.equal(whole, together)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_starting_later_and_with_workers_gives_the_same_samples(images: Images, workers: int) -> None:
-    draws = Draws(images, np.arange(40), [Crop()], (16, 16), 0, Plan(8, 0, 1))
-    assert torch.equal(everything(draws, 7)[8 * 4 :], everything(draws, 7, start=4, workers=workers))
+    data = crops_of(images, 8)
+    assert torch.equal(everything(data, 7)[8 * 4 :], everything(data, 7, start=4, workers=workers))
 
 
 def test_in_memory_or_not_the_samples_are_the_same(images: Images) -> None:
-    draws = Draws(images, np.arange(40), [Crop()], (16, 16), 0, Plan(8, 0, 1))
-    decoded_each_time = everything(draws, 3)
+    data = crops_of(images, 8)
+    decoded_each_time = everything(data, 3)
     assert images.keep_in_memory(range(40), 1e9)
-    assert torch.equal(everything(draws, 3), decoded_each_time)
+    assert torch.equal(everything(data, 3), decoded_each_time)
     assert not images.keep_in_memory(range(40), 1000)  # too little room: nothing is kept
     assert not images.memory
 
 
 def test_views_that_share_a_crop_are_cut_once_and_others_differ(images: Images) -> None:
-    draws = Draws(images, np.arange(40), [Crop(), Crop()], (16, 16), 0, Plan(8, 0, 1))
-    first, second = draws[0]["views"]
+    first, second = crops_of(images, 8, crops=(Crop(), Crop()))[0]["views"]
     assert not torch.equal(first, second)
 
 
@@ -84,44 +101,37 @@ def photographs_of(folder: Path) -> Images:
 
 
 def test_crops_of_large_jpegs_are_those_of_the_whole_image(photographs: Path) -> None:
-    images, plan, crop = photographs_of(photographs), Plan(12, 0, 1), Crop(scale=(0.3, 1.0))
-    views = Draws(images, np.arange(12), [crop], (32, 48), 5, plan)[0]["views"][0]
+    images, crop = photographs_of(photographs), Crop(scale=(0.3, 1.0))
+    views = crops_of(images, 12, indices=np.arange(12), crops=(crop,), size=(32, 48), seed=5)[0]["views"][0]
     for j, (i, u) in enumerate(zip(positions(12, 5, 0, 12), uniforms(5, 0, 0, 12), strict=True)):
         whole = ImageOps.exif_transpose(Image.open(photographs / f"{i:02}.jpg"))
-        box, flip = crop.draw(whole.height, whole.width, (32, 48), u)
-        want = np.asarray(whole.resize((48, 32), Image.Resampling.BICUBIC, box)).astype(float)
-        want = want[:, ::-1] if flip else want
+        view = crop.sample(whole.height, whole.width, (32, 48), u)
+        want = np.asarray(whole.resize((48, 32), Image.Resampling.BICUBIC, view.box)).astype(float)
+        want = want[:, ::-1] if view.flip else want
         difference = np.abs(views[j].permute(1, 2, 0).numpy() - want)
         # Not the same: the DCT's reduction is no bicubic filter.
         assert difference[2:-2, 2:-2].mean() < 2.5, f"image {i}"
 
 
 def test_a_gpu_gets_the_same_crops_as_pixels_and_boxes(photographs: Path) -> None:
-    images, plan = photographs_of(photographs), Plan(12, 0, 1)
+    images, indices = photographs_of(photographs), np.arange(12)
     here, there = (
-        Draws(images, np.arange(12), [Crop()], (32, 32), 5, plan, device)[0]["views"][0]
-        for device in (CPU, torch.device("cuda"))
+        crops_of(images, 12, indices=indices, size=(32, 32), seed=5, device=device)[0]["views"][0]
+        for device in (CPU, GPU)
     )
     assert isinstance(there, Regions)
     difference = (there.resized(CPU) * 255 - here.float()).abs()
     assert float(difference.mean()) < 0.15  # where Pillow takes rows first
     assert float((difference <= 1.01).float().mean()) > 0.999
-    looked, shipped = (
-        next(iter(centred(images, np.arange(12), (32, 32), device=device)))["images"]
-        if device == CPU
-        else Centred(images, np.arange(12), (32, 32), 12, device)[0]["images"]
-        for device in (CPU, torch.device("cuda"))
-    )
-    assert float((shipped.resized(CPU) * 255 - looked.float()).abs().mean()) < 0.15
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_batches_larger_than_a_piece_come_whole(images: Images, workers: int) -> None:
-    draws = Draws(images, np.arange(40), [Crop(), Crop()], (8, 8), 0, Plan(2 * PIECE + 44, 0, 2))
-    assert draws.pieces == 2
-    parts = list(batches(draws, 1, 3, workers))
+    data = crops_of(images, 2 * PIECE + 44, 0, 2, crops=(Crop(), Crop()), size=(8, 8))
+    assert data.plan.pieces == 2
+    parts = list(train_batches(data, 1, 3, workers))
     assert [len(v) for part in parts for v in part["views"]] == [PIECE + 22] * 4
-    whole = everything(Draws(images, np.arange(40), [Crop()], (8, 8), 0, Plan(50, 0, 1)), 12)
+    whole = everything(crops_of(images, 50, size=(8, 8)), 12)
     for part, start in zip(parts, (2 * PIECE + 44, 4 * PIECE + 88), strict=True):
         assert torch.equal(part["views"][0][: 600 - start], whole[start : start + PIECE + 22])
 
@@ -132,39 +142,31 @@ def test_unreadable_images_are_replaced_and_named(tmp_path: Path, scene_folder: 
         (tmp_path / f"{i}.png").write_bytes(file.read_bytes())
     (tmp_path / "broken.png").write_bytes(good[0].read_bytes()[:100])
     images = Images(open_source(tmp_path), channels=3, bits=8, pages="first", min_side=64)
-    item = Draws(images, np.arange(4), [Crop()], (16, 16), 0, Plan(4, 0, 1))[0]
+    item = crops_of(images, 4, indices=np.arange(4))[0]
     assert item["views"][0].shape == (4, 3, 16, 16)
     assert [name for name, _ in item["skipped"]] == ["broken.png"]
-    part = next(iter(centred(images, np.arange(4), (16, 16))))
-    assert part["indices"].tolist() == [0, 1, 2]
-    assert part["skipped"][0][0] == "broken.png"
 
 
 def test_a_batch_that_cannot_be_shared() -> None:
     with pytest.raises(ValueError, match=r"batch size 9 cannot be shared equally by 2 processes: .* multiple of 2"):
-        Plan(9, 0, 2)
+        SamplingPlan((16, 16), 0, 9, 0, 2)
 
 
 # ---------------------------------------------------------------------------------------------------- labels
-def classes_of(draws: Draws, pieces: int) -> torch.Tensor:
-    return torch.cat([draws[k]["label"] for k in range(pieces)])
-
-
 @pytest.mark.parametrize(("device", "workers"), [("cpu", 0), ("cpu", 2), ("cuda", 2)])
 def test_labels_are_those_of_the_images(images: Images, device: str, workers: int) -> None:
-    if device == "cuda" and not Slots.possible():
+    if device == "cuda" and not TransferBuffers.possible():
         pytest.skip("workers are not forked here")
     assert images.source.labels is not None
-    plan = Plan(2 * PIECE + 44, 1, 2)
-    draws = Draws(images, np.arange(10, 50), [Crop()], (8, 8), 0, plan, torch.device(device), labelled=True)
-    parts = list(batches(draws, 1, 3, workers))
+    some: Any = {"indices": np.arange(10, 50), "size": (8, 8)}
+    data = crops_of(images, 2 * PIECE + 44, 1, 2, device=torch.device(device), labelled=True, **some)
+    parts = list(train_batches(data, 1, 3, workers))
     for step, part in enumerate(parts, 1):
-        drawn = positions(40, 0, plan.start(step), plan.share)
+        drawn = positions(40, 0, data.plan.start(step), data.plan.per_process_batch)
         assert part["label"].dtype == torch.int64
         assert part["label"].tolist() == images.source.labels[np.arange(10, 50)[drawn]].tolist()
     assert len(torch.cat([part["label"] for part in parts]).unique()) > 1
-    unlabelled = Draws(images, np.arange(10, 50), [Crop()], (8, 8), 0, plan)
-    assert "label" not in next(batches(unlabelled, 1, 2, 0))
+    assert "label" not in next(train_batches(crops_of(images, 8, **some), 1, 2, 0))
 
 
 @pytest.fixture
@@ -179,7 +181,7 @@ def half_broken(tmp_path: Path) -> Images:
 
 
 def test_an_image_in_the_place_of_another_brings_its_label(half_broken: Images) -> None:
-    item = Draws(half_broken, np.arange(24), [Crop()], (8, 8), 0, Plan(24, 0, 1), labelled=True)[0]
+    item = crops_of(half_broken, 24, indices=np.arange(24), size=(8, 8), labelled=True)[0]
     assert len(item["skipped"]) == 12
     assert item["label"].tolist() == (item["views"][0][:, 0, 0, 0] // 20).tolist()
     assert sorted(item["label"].tolist()) == sorted([*range(12)] * 2)
@@ -187,7 +189,7 @@ def test_an_image_in_the_place_of_another_brings_its_label(half_broken: Images) 
 
 def test_in_the_place_of_an_unreadable_image_comes_the_next_one_round_the_end(half_broken: Images) -> None:
     indices = np.array([1, 3, 10, 5, 4, 7, 9])  # odd ones cannot be read; of colour 20 * (i // 2)
-    item = Draws(half_broken, indices, [Crop()], (8, 8), 0, Plan(7, 0, 1))[0]
+    item = crops_of(half_broken, 7, indices=indices, size=(8, 8))[0]
     read = [int(2 * grey // 20) for grey in item["views"][0][:, 0, 0, 0]]
     instead = {1: 10, 3: 10, 10: 10, 5: 4, 4: 4, 7: 10, 9: 10}
     passed = {1: [1, 3], 3: [3], 5: [5], 7: [7, 9, 1, 3], 9: [9, 1, 3]}
@@ -198,21 +200,21 @@ def test_in_the_place_of_an_unreadable_image_comes_the_next_one_round_the_end(ha
 
 
 def test_no_image_that_can_be_read(half_broken: Images) -> None:
-    draws = Draws(half_broken, np.arange(1, 24, 2), [Crop()], (8, 8), 0, Plan(2, 0, 1))
+    data = crops_of(half_broken, 2, indices=np.arange(1, 24, 2), size=(8, 8))
     with pytest.raises(ValueError, match=r"none of the 12 training images can be read \(truncated PNG: .*\)$"):
-        draws[0]
+        data[0]
 
 
 def test_tags_are_labels_where_there_are_no_classes(half_broken: Images) -> None:
     source, tags = half_broken.source, np.random.default_rng(0).integers(0, 2, (24, 5), np.uint8)
     source.labels, source.multi_hot = None, tags
-    item = Draws(half_broken, np.arange(24), [Crop()], (8, 8), 0, Plan(24, 0, 1), labelled=True)[0]
+    item = crops_of(half_broken, 24, indices=np.arange(24), size=(8, 8), labelled=True)[0]
     assert item["label"].dtype == torch.float32
     level = item["views"][0][:, 0, 0, 0].numpy() // 20
     assert item["label"].tolist() == tags[2 * level].tolist()
     source.multi_hot = None
     with pytest.raises(ValueError, match="images without labels: "):
-        Draws(half_broken, np.arange(24), [Crop()], (8, 8), 0, Plan(24, 0, 1), labelled=True)
+        crops_of(half_broken, 24, indices=np.arange(24), size=(8, 8), labelled=True)
 
 
 # --------------------------------------------------------------------------------------------------- augment
@@ -220,25 +222,18 @@ AUGMENT = Augment("rand-m9-mstd0.5-inc1-n3-p0.9", size=(16, 16))
 
 
 def test_augmented_samples_do_not_depend_on_batches_workers_and_ranks(images: Images) -> None:
-    def draws(batch: int, rank: int = 0, ranks: int = 1, device: str = "cpu") -> Draws:
-        plan = Plan(batch, rank, ranks)
-        return Draws(
-            images, np.arange(40), [Crop()], (16, 16), 0, plan, torch.device(device), labelled=True, augment=AUGMENT
-        )
-
-    whole = everything(draws(2 * PIECE), 1)
-    assert torch.equal(everything(draws(8), 6, start=2, workers=2), whole[16:48])
-    ranks = [everything(draws(8, r, 2), 3) for r in (0, 1)]
+    whole = everything(crops_of(images, 2 * PIECE, augment=AUGMENT), 1)
+    assert torch.equal(everything(crops_of(images, 8, augment=AUGMENT), 6, start=2, workers=2), whole[16:48])
+    ranks = [everything(crops_of(images, 8, r, 2, augment=AUGMENT), 3) for r in (0, 1)]
     assert torch.equal(torch.cat([torch.cat([p[4 * s : 4 * s + 4] for p in ranks]) for s in range(3)]), whole[:24])
-    for_gpu = Draws(images, np.arange(40), [Crop()], (16, 16), 0, Plan(8, 0, 1), torch.device("cuda"), augment=AUGMENT)
+    for_gpu = crops_of(images, 8, device=GPU, augment=AUGMENT)
     assert torch.equal(for_gpu[1]["views"][0], whole[8:16])
     assert torch.equal(to_float(for_gpu[1]["views"][0], CPU), whole[8:16].float() / 255)
 
 
 def test_augmentation_comes_last_and_each_sample_and_crop_has_its_own(images: Images) -> None:
-    plan, crops = Plan(200, 0, 1), [Crop(), Crop()]
-    plain = Draws(images, np.arange(40), crops, (16, 16), 0, plan)[0]["views"]
-    views = Draws(images, np.arange(40), crops, (16, 16), 0, plan, augment=AUGMENT)[0]["views"]
+    plain = crops_of(images, 200, crops=(Crop(), Crop()))[0]["views"]
+    views = crops_of(images, 200, crops=(Crop(), Crop()), augment=AUGMENT)[0]["views"]
     for c in (0, 1):
         for j, u in enumerate(uniforms(0, c, 0, 100)):
             want = AUGMENT(plain[c][j].permute(1, 2, 0).numpy(), int(u[-1] * 2**53))
@@ -250,57 +245,7 @@ def test_augmentation_comes_last_and_each_sample_and_crop_has_its_own(images: Im
 def test_grey_images_are_augmented_and_deep_ones_refused(scene_folder: Path) -> None:
     source, grey = open_source(scene_folder), Augment("rand-m9", (0.5,), (16, 16))
     images = Images(source, channels=1, bits=8, pages="first", min_side=64)
-    draws = Draws(images, np.arange(40), [Crop()], (16, 16), 0, Plan(40, 0, 1), augment=grey)
-    assert draws[0]["views"][0].shape == (40, 1, 16, 16)
+    assert crops_of(images, 40, augment=grey)[0]["views"][0].shape == (40, 1, 16, 16)
     deep = Images(source, channels=1, bits=16, pages="first", min_side=64)
     with pytest.raises(ValueError, match=r"not of 1 of 16 bits: --settings\.augment none"):
-        Draws(deep, np.arange(40), [Crop()], (16, 16), 0, Plan(8, 0, 1), augment=grey)
-
-
-# ------------------------------------------------------------------------------------------- the cut to evaluate
-def torchvisions(image: Image.Image, resize: int, size: int) -> np.ndarray:
-    return np.asarray(CenterCrop(size)(Resize(resize, InterpolationMode.BICUBIC)(image))).astype(float)
-
-
-@pytest.mark.parametrize("device", ["cpu", "cuda"])
-@pytest.mark.parametrize(("share", "resize"), [(0.875, 64), (0.7, 80), (0.95, 59)])
-def test_the_cut_is_torchvisions_whatever_the_shape(tmp_path: Path, device: str, share: float, resize: int) -> None:
-    shapes = [(64, 64), (80, 81), (101, 70), (97, 77), (66, 150), (41, 40), (30, 95)]
-    for i, (height, width) in enumerate(shapes):
-        scene = Image.fromarray(scenes.scene(0, i, 128).image)
-        scene.resize((width, height), Image.Resampling.BICUBIC).save(tmp_path / f"{i}.png")
-    images = Images(open_source(tmp_path), channels=3, bits=8, pages="first", min_side=112)
-    data = Centred(images, np.arange(len(shapes)), (56, 56), 9, torch.device(device), share)
-    found = (to_float(data[0]["images"], CPU) * 255).permute(0, 2, 3, 1).numpy()
-    assert found.shape == (len(shapes), 56, 56, 3)
-    for i, shape in enumerate(shapes):
-        difference = np.abs(found[i] - torchvisions(Image.open(tmp_path / f"{i}.png"), resize, 56))
-        inner = difference[2:-2, 2:-2] if share > 0.9 else difference  # there the kernel reaches beyond what is read
-        assert inner.max() < 1.01, shape  # a level, where lines are taken before columns
-        assert difference.mean() < 0.3, shape
-
-
-def test_the_cut_of_real_photographs_is_torchvisions(shared_data: Path) -> None:
-    folder = shared_data / "photos"
-    images = Images(open_source(folder, ImagesConfig(labels=False)), channels=3, bits=8, pages="first", min_side=448)
-    data, compared = Centred(images, np.arange(0, len(images), 4), (224, 224), 200, share=0.875)[0], 0
-    for view, i in zip(data["images"], data["indices"].tolist(), strict=True):
-        photo = ImageOps.exif_transpose(Image.open(folder / images.source.names[i])).convert("RGB")
-        difference = np.abs(view.permute(1, 2, 0).numpy() - torchvisions(photo, 256, 224))
-        if min(photo.size) < 2 * 256:
-            assert difference.max() <= 1, images.source.names[i]
-            compared += 1
-        else:  # decoded at half the size
-            assert difference.mean() < 3, images.source.names[i]
-    assert compared > 5
-
-
-def test_without_a_share_nothing_is_cut_away_and_others_are_refused(images: Images) -> None:
-    whole, loader = Centred(images, np.arange(6), (16, 24), 6), centred(images, np.arange(6), (16, 24), share=1.0)
-    assert torch.equal(whole[0]["images"], next(iter(loader))["images"])
-    outer, box = cut(100, 30, (16, 24), 1.0)
-    assert outer == box == (0, 40, 30, 60)
-    assert inside(box, outer, (0.3, 0, 7, 9)) == (0.3, 0, 7, 9)
-    assert next(iter(centred(images, np.arange(6), (16, 24), share=0.8)))["images"].shape == (6, 3, 16, 24)
-    with pytest.raises(ValueError, match=r"crop share is 1\.2: between 0\.5 and 1"):
-        centred(images, np.arange(6), (16, 24), share=1.2)
+        crops_of(deep, 8, augment=grey)
