@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from ..config import ImagesConfig
+from ..config import DEFAULT_IMAGES, ImagesConfig
 from ..data.dataset import ImageData
 from ..evals.candidates import open_images_for
 from ..evals.features import Features, features
@@ -17,7 +17,6 @@ from ..outputs import partial_path
 from ..terminal import Terminal
 from ..weights.load import load_encoder
 
-DEFAULT_IMAGES = ImagesConfig()  # how data is read unless options say otherwise
 Tokens = Literal["mean_patch", "class_token"]
 
 

@@ -33,7 +33,8 @@ from ...data.object_targets import (
 )
 from ...data.sources.coco import CocoSource
 from ...data.train_dataset import SamplingPlan, TrainDataset
-from ...evals.detect import SCORE, Seen, average_precision, detected, pasted
+from ...evals.detect import SCORE, Detections, Show, average_precision, detect_images, fitting_images, paste_mask
+from ...evals.inference_options import InferenceOptions
 from ...nn.vit import ViTConfig
 from ...nn.windows import global_blocks, windowed
 from ...objective import Batch, Losses
@@ -160,11 +161,11 @@ class Detect(SupervisedObjective):
             answers.append(answer | ({"masks": objects["masks"][:, 0]} if self.with_masks else {}))
         return answers
 
-    def detected(self, data: ImageData, indices: np.ndarray, **options: Any) -> Seen:
-        """Detect in these images, as `evals.detect.detected` takes it."""
-        vit = self.encoder.config
-        options = {"masks": self.with_masks} | options
-        return detected(self.detect, data, indices, vit.image_size, vit.mean, self.device, **options)
+    def detected(self, data: ImageData, indices: np.ndarray, show: Show | None = None, **options: Any) -> Detections:
+        """Detect in these images; `options` are those of `InferenceOptions`."""
+        vit, inference = self.encoder.config, InferenceOptions(self.device, **options)
+        images = fitting_images(data.images, indices, vit.image_size, vit.mean, inference)
+        return detect_images(self.detect, images, self.with_masks, show)
 
     def metrics(self, data: ImageData, indices: np.ndarray, precision: torch.dtype, workers: int) -> dict[str, float]:
         result = self.detected(data, indices, precision=precision, workers=workers)
@@ -186,7 +187,7 @@ class Detect(SupervisedObjective):
         sure, size, masks = answer["scores"] >= SCORE, (image.shape[1], image.shape[2]), None
         if self.with_masks:
             objects = zip(answer["masks"][sure].cpu(), answer["boxes"][sure].cpu(), strict=True)
-            masks = torch.from_numpy(np.array([pasted(*one, size) for one in objects]).reshape(-1, *size)).to(image)
+            masks = torch.from_numpy(np.array([paste_mask(*one, size) for one in objects]).reshape(-1, *size)).to(image)
         return outlined(image, answer["boxes"][sure], answer["classes"][sure], self.config.labels.count, masks)
 
 

@@ -38,7 +38,7 @@ def measure_detector(context: MeasureContext) -> Outcome:
             strip.add(*pictures(data, i, answer, task))
 
     with Terminal().bar("held-out images") as tick:
-        result = task.detected(data, data.held_out, progress=tick, each=show, **context.how)
+        result = task.detected(data, data.held_out, show, progress=tick, **context.how)
     strip.write(context.directory / "detections.png", "held-out images, a colour a class", names)
     scores = average_precision(result, task.with_masks)
     annotations = result.truth["annotations"]

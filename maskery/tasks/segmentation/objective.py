@@ -32,7 +32,8 @@ from ...data.distortion import distorted
 from ...data.mask_targets import MaskSampler, MaskTargets, RandomScaleCrop
 from ...data.masks import VOID, LabelMap, mask_of, nearest
 from ...data.train_dataset import SamplingPlan, TrainDataset
-from ...evals.segment import Inference, numbers, segmented
+from ...evals.inference_options import InferenceOptions
+from ...evals.segment import Inference, PixelConfusion, Show, images_with_masks, numbers, segment_images
 from ...nn.all_mlp import AllMLP
 from ...nn.upernet import Pyramid, UPerNet, conv_norm
 from ...nn.vit import ViTConfig
@@ -184,11 +185,14 @@ class Segment(SupervisedObjective):
         logits, _ = self.logits({"image": image})
         return F.interpolate(logits.float(), image.shape[2:], mode="bilinear", align_corners=False)
 
-    def segmented(self, data: ImageData, indices: np.ndarray, **options: Any) -> Any:
-        """Predict these images, as `evals.segment.segmented` takes it."""
-        size, config = self.encoder.config.image_size, self.config
-        options = {"inference": config.inference} | options
-        return segmented(self.segment, data, indices, size, self.label_map(data), self.device, **options)
+    def segmented(
+        self, data: ImageData, indices: np.ndarray, show: Show | None = None, **options: Any
+    ) -> PixelConfusion:
+        """Predict these images; `options` are those of `InferenceOptions`."""
+        size, label_map, inference = self.encoder.config.image_size, self.label_map(data), self.config.inference
+        how = InferenceOptions(self.device, **options)
+        images = images_with_masks(data.images, indices, size, label_map, inference, how)
+        return segment_images(self.segment, images, len(label_map.ids), show)
 
     def metrics(self, data: ImageData, indices: np.ndarray, precision: torch.dtype, workers: int) -> dict[str, float]:
         return numbers(self.segmented(data, indices, precision=precision, workers=workers).matrix)

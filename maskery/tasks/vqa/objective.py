@@ -28,7 +28,8 @@ from ...data.dataset import ImageData
 from ...data.question_targets import NO_ANSWER, PartialCrop, QuestionTarget, QuestionTargets
 from ...data.sources.vqa_v2 import VqaSource
 from ...data.train_dataset import RandomCrops, SamplingPlan, TrainDataset
-from ...evals.answers import Answers, answers
+from ...evals.answers import Answers, answer_questions, whole_images
+from ...evals.inference_options import InferenceOptions
 from ...evals.vqa import Truth, accuracies
 from ...nn.fusion import Fusion
 from ...nn.text import PretrainedText, WordEncoder
@@ -171,9 +172,10 @@ class Vqa(SupervisedObjective):
         return [[(self.names[m], probability) for m, probability in zip(*pair, strict=True)] for pair in pairs]
 
     def answers(self, data: ImageData, indices: np.ndarray, **options: Any) -> Answers:
-        """Answer all questions about these images. In eval mode."""
-        size, at_once = self.encoder.config.image_size, self.config.questions or 1
-        return answers(self, data, indices, size, self.device, at_once=at_once, **options)
+        """Answer all questions about these images, in eval mode; `options` are those of `InferenceOptions`."""
+        inference = InferenceOptions(self.device, **options)
+        images = whole_images(data.images, indices, self.encoder.config.image_size, inference)
+        return answer_questions(self, images, self.config.questions or 1)
 
     def metrics(self, data: ImageData, indices: np.ndarray, precision: torch.dtype, workers: int) -> dict[str, float]:
         source = data.images.source
