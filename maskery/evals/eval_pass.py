@@ -41,6 +41,12 @@ class EvalPass:
             raise ValueError(f"{self.dataset.images.source.where}: none of the {total} images can be read")
 
 
+def skipped_notes(skipped: Skips) -> list[str]:
+    """A warning about images that could not be read, with the first of them; none when all could."""
+    text = "{} images could not be read and are left out ({}: {})"
+    return [text.format(len(skipped), name, reason) for name, reason in skipped[:1]]
+
+
 @contextmanager
 def eval_mode(module: nn.Module) -> Iterator[None]:
     """Put a module into eval mode, and back into its own mode afterwards."""

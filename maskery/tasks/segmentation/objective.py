@@ -53,13 +53,13 @@ class SegmentConfig:
     head: Literal["upernet", "mlp", "linear"] = "upernet"
     freeze: bool = False  # the encoder stays as it is: only the head is trained
     width: int | None = None  # of the decoder; None: the encoder's for UPerNet, 256 for mlp
-    depths: tuple[int, int, int, int] | None = None  # blocks that are looked at; None: 4, 6, 8 and 12 of 12, and so on
+    depths: tuple[int, int, int, int] | None = None  # blocks of the decoder; None: 4, 6, 8 and 12 of 12, and so on
     layer_decay: float = 0.65  # of the learning rate, from each block to the one before it
     drop_path: float = 0.1  # in the last block, linearly less before it
     dropout: float = 0.1  # of whole channels, before the classifier
     auxiliary: float = 0.4  # weight of UPerNet's second loss; 0: without
-    scale: tuple[float, float] = (0.5, 2.0)  # images are scaled by before they are cut, 1: the short side is the crop's
-    cat_max_ratio: float = 0.75  # share of a crop that one class may cover
+    scale: tuple[float, float] = (0.5, 2.0)  # of an image before it is cropped, 1: the short side is the crop's
+    cat_max_ratio: float = 0.75  # fraction of a crop that one class may cover
     distortion: bool = True  # brightness, contrast, saturation and hue are changed at random
     ignore_index: int | None = 255  # value of void in masks
     reduce_zero_label: Literal["auto", "on", "off"] = "auto"  # 0 is void too, classes count from 1; auto: of ADE20K
@@ -108,7 +108,7 @@ class Segment(SupervisedObjective):
         return targets.prepare(settings, data)
 
     def label_map(self, data: ImageData) -> LabelMap:
-        """What the values of its masks stand for."""
+        """Which class each value of a mask is."""
         config = self.config
         void = targets.void_values(data.images.source, config.ignore_index, config.reduce_zero_label)
         return LabelMap(config.ids or tuple(range(config.labels.count)), void)
