@@ -7,8 +7,8 @@ import torch
 
 from ..data.dataset import SurveyedSource, load_data, survey_source
 from ..evals.results import Result, fingerprint, write_result
-from ..pictures.learning_curves import learning_curves
 from ..runs.directory import open_run
+from ..runs.learning_curves import learning_curves
 from ..terminal import Quiet
 from .checkpoint import load_objective
 from .classification.report import CLASSIFICATION_REPORT

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ..runs.metrics import complete_lines
+from .metrics import complete_lines
 
 ACCURACIES = {  # of looks
     "knn_mean_patch": "20-NN, mean patch",
