@@ -7,6 +7,7 @@ K objects of one image, M classes, C channels, h x w the network's input, H x W 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from ..data.dataset import ImageData
 from ..data.eval_dataset import EvalDataset
 from ..data.images import Skips
 from ..data.loader import eval_batches
-from ..data.object_targets import CheckSize, FittingImage
+from ..data.object_targets import FittingImage, check_size
 from ..data.sources.coco import CocoSource
 from ..data.sources.rle import MISSING, encode_mask, run_lengths
 from ..data.views import to_float
@@ -64,7 +65,7 @@ def detected(
     assert isinstance(source, CocoSource)
     boxes, shapes, read, skipped = [], [], [], []
     crop, batch = FittingImage(size, fill=tuple(mean)), AT_ONCE.get(device.type, 2)
-    dataset = EvalDataset(data.images, indices, crop, batch, target=CheckSize(source))
+    dataset = EvalDataset(data.images, indices, crop, batch, target=partial(check_size, source))
     for part in eval_batches(dataset, workers):
         skipped += part["skipped"]
         if part["images"] is None:

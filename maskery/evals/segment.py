@@ -6,6 +6,7 @@ M classes, C channels, h x w the network's input, h' x w' the image as it is sho
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -18,7 +19,7 @@ from ..data.dataset import ImageData
 from ..data.eval_dataset import EvalDataset
 from ..data.images import Skips
 from ..data.loader import eval_batches
-from ..data.mask_targets import CoveringImage, MaskOf
+from ..data.mask_targets import CoveringImage, full_mask
 from ..data.masks import VOID, LabelMap
 from ..data.views import to_float
 from .metrics import check_finite
@@ -65,7 +66,7 @@ def segmented(
     matrix = torch.zeros(classes * classes, dtype=torch.int64)
     read, skipped, names = [], [], data.images.source.names
     crop = CoveringImage(size) if inference == "slide" else WholeImage(size)
-    dataset = EvalDataset(data.images, indices, crop, BATCH, target=MaskOf(data.images.source, label_map))
+    dataset = EvalDataset(data.images, indices, crop, BATCH, target=partial(full_mask, data.images.source, label_map))
     for part in eval_batches(dataset, workers):
         skipped += part["skipped"]
         answers = asked(segment, [] if part["images"] is None else list(part["images"]), size, device, precision)
