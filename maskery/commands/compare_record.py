@@ -44,7 +44,7 @@ class ComparisonRecord:
         return self.plan.out / f"{label}-seed{seed}"
 
     def continue_from(self, earlier: Facts) -> None:
-        """Take over what an earlier call measured. ValueError when it was called with other options."""
+        """Take over the measurements of an earlier call. ValueError when it was called with other options."""
         before, now = _identity(earlier), _identity(json.loads(json.dumps(self.facts)))
         for name in dict.fromkeys([*now, *before]):
             if before.get(name) != now.get(name):
@@ -56,12 +56,12 @@ class ComparisonRecord:
 
     def results(self) -> dict[str, dict[int, Facts]]:
         """Read the numbers of the finished runs by label and seed."""
-        found: dict[str, dict[int, Facts]] = {variant.label: {} for variant in self.plan.variants}
+        by_label: dict[str, dict[int, Facts]] = {variant.label: {} for variant in self.plan.variants}
         for variant, seed in self.plan.order():
             file = self.directory(variant.label, seed) / "evals" / FILE
             with contextlib.suppress(OSError, ValueError):  # not finished
-                found[variant.label][seed] = json.loads(file.read_text())
-        return found
+                by_label[variant.label][seed] = json.loads(file.read_text())
+        return by_label
 
     def seconds_left(self) -> float | None:
         """Estimate how long the unfinished runs will take; None before anything is known."""

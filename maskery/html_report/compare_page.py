@@ -103,7 +103,7 @@ def charts(facts: Mapping[str, Any]) -> list[Chart]:
 
 
 def page(facts: Mapping[str, Any], out: Path) -> str:
-    """Render compare.html: conclusions, tables, curves, the last strip of each method's first run, settings."""
+    """Render compare.html: reading, tables, curves, the last strip of each method's first run, settings."""
     first, labels = facts["seeds"][0], [method["label"] for method in facts["methods"]]
     done, planned = sum("steps" in run for run in facts["runs"]), len(facts["seeds"]) * len(labels)
     strips = []

@@ -86,7 +86,7 @@ def summary(found: RunDirectory, said: Sequence[Verdict], evaluations: Sequence[
         words.append(by_name["expected loss"].sentence)
     if "neighbours" in by_name and by_name["neighbours"] not in bad["act"]:
         words.append(by_name["neighbours"].sentence)
-    verdict = next((t.conclusions[0] for t in evaluations if t.conclusions), None)
+    verdict = next((t.reading[0] for t in evaluations if t.reading), None)
     if verdict:
         words.append(verdict[0].upper() + verdict[1:])
     elif found.metrics.lines:

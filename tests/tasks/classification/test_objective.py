@@ -10,7 +10,9 @@ import torch
 from PIL import Image
 
 import maskery
-from maskery.evals.classify import answers
+from maskery.data.crops import CenterCrop
+from maskery.evals.classify import center_crops, image_logits
+from maskery.evals.inference_options import DEFAULTS
 from maskery.nn.vit import ViTConfig
 from maskery.tasks import TASKS
 from maskery.tasks.classification.objective import ClassificationObjective
@@ -79,7 +81,8 @@ def test_what_the_cut_keeps_is_as_the_settings_say(colours: Path) -> None:
     task = built("finetune", labels=LabelsConfig(classes='["blue", "red"]'), eval_share=0.75)
     torch.nn.init.normal_(task.head.weight)
     found = task.predict(data, data.held_out)
-    expected = answers(task.eval().classify, data, data.held_out, (32, 32), torch.device("cpu"), share=0.75)
+    crops = center_crops(data.images, data.held_out, CenterCrop((32, 32), 0.75), DEFAULTS)
+    expected = image_logits(task.eval().classify, crops)
     torch.testing.assert_close(found.logits[0], expected.logits[:, 0])
 
 
