@@ -16,7 +16,7 @@ from .crops import EvalCrop, ViewBox, check_scale, scaled_crop
 from .decode.image import Encoded
 from .decode.picture import Picture
 from .images import Images
-from .masks import VOID, Meaning, mask_of, nearest
+from .masks import VOID, LabelMap, mask_of, nearest
 from .sources.source import Source
 from .train_dataset import Sample, SampledImage, ViewSampler
 
@@ -66,11 +66,11 @@ class MaskSampler(ViewSampler):
     """One view of each image, and its mask."""
 
     crop: RandomScaleCrop
-    meaning: Meaning
+    label_map: LabelMap
 
     def sample(self, images: Images, i: int, size: tuple[int, int], u: np.ndarray) -> SampledImage:
         image = images.open(i)
-        mask = mask_of(images.source, i, (image.height, image.width), self.meaning)
+        mask = mask_of(images.source, i, (image.height, image.width), self.label_map)
         view, cropped = self.crop.sample(mask, size, u[0])
         return SampledImage(image.at(view.detail), [view], cropped)
 
@@ -105,10 +105,10 @@ class MaskOf:
     """Target of an evaluation: the mask of each image as it is, [H, W] int16."""
 
     source: Source
-    meaning: Meaning
+    label_map: LabelMap
 
     def __call__(self, i: int, image: Encoded | Picture) -> Tensor:
-        return torch.from_numpy(mask_of(self.source, i, (image.height, image.width), self.meaning))
+        return torch.from_numpy(mask_of(self.source, i, (image.height, image.width), self.label_map))
 
 
 def covering_size(height: int, width: int, size: tuple[int, int]) -> tuple[int, int]:

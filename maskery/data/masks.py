@@ -25,7 +25,7 @@ _VALUES = 1 << 16
 
 
 @dataclass(frozen=True)
-class Meaning:
+class LabelMap:
     """The classes that the values of a mask stand for."""
 
     ids: tuple[int, ...]  # [M] the value of each class
@@ -73,13 +73,13 @@ def decode_mask(data: bytes, name: str) -> np.ndarray:
     return values.astype(np.uint16 if values.itemsize > 1 else np.uint8)
 
 
-def mask_of(source: Source, i: int, size: tuple[int, int], meaning: Meaning) -> np.ndarray:
+def mask_of(source: Source, i: int, size: tuple[int, int], label_map: LabelMap) -> np.ndarray:
     """Class numbers [H, W] int16 of image i, which has `size`. `Unreadable`, ValueError as in `decode_mask`."""
     name = source.names[i]
     values = values_of(source, i)
     if values.shape != size:
         raise ValueError(other_size(name, values.shape, size))
-    return meaning.classes(values, name)
+    return label_map.classes(values, name)
 
 
 def values_of(source: Source, i: int) -> np.ndarray:

@@ -19,7 +19,7 @@ from ..data.eval_dataset import EvalDataset
 from ..data.images import Skips
 from ..data.loader import eval_batches
 from ..data.mask_targets import CoveringImage, MaskOf
-from ..data.masks import VOID, Meaning
+from ..data.masks import VOID, LabelMap
 from ..data.views import to_float
 from .metrics import check_finite
 
@@ -45,7 +45,7 @@ def segmented(
     data: ImageData,
     indices: np.ndarray,
     size: tuple[int, int],
-    meaning: Meaning,
+    label_map: LabelMap,
     device: torch.device,
     *,
     inference: Inference = "slide",
@@ -61,11 +61,11 @@ def segmented(
     image's size, void pixels are left out. `each` sees (image of the source, prediction, truth), [H, W] each.
     ValueError when none can be read, and for NaN.
     """
-    classes = len(meaning.ids)
+    classes = len(label_map.ids)
     matrix = torch.zeros(classes * classes, dtype=torch.int64)
     read, skipped, names = [], [], data.images.source.names
     crop = CoveringImage(size) if inference == "slide" else WholeImage(size)
-    dataset = EvalDataset(data.images, indices, crop, BATCH, target=MaskOf(data.images.source, meaning))
+    dataset = EvalDataset(data.images, indices, crop, BATCH, target=MaskOf(data.images.source, label_map))
     for part in eval_batches(dataset, workers):
         skipped += part["skipped"]
         answers = asked(segment, [] if part["images"] is None else list(part["images"]), size, device, precision)

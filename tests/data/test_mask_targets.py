@@ -19,12 +19,12 @@ from maskery.data.eval_dataset import EvalDataset
 from maskery.data.images import Images
 from maskery.data.loader import eval_batches, train_batches
 from maskery.data.mask_targets import CoveringImage, MaskOf, MaskSampler, MaskTargets, RandomScaleCrop, covering_size
-from maskery.data.masks import VOID, Meaning, nearest
+from maskery.data.masks import VOID, LabelMap, nearest
 from maskery.data.sources.open import open_source
 from maskery.data.train_dataset import SamplingPlan, TrainDataset
 
 GREY = (0.0, 80.0, 160.0, 240.0)  # of an image, where its mask is 0, 1, 2, 3
-MEANING = Meaning((0, 1, 2, 3))
+LABEL_MAP = LabelMap((0, 1, 2, 3))
 SIZE = (32, 40)
 
 
@@ -61,7 +61,7 @@ def images_of(data: Path, bits: int = 8) -> Images:
 
 def masked(data: Path, *plan: int, seed: int = 0, bits: int = 8, **crop: Any) -> TrainDataset:
     """`plan`: batch, rank, ranks."""
-    sampler = MaskSampler(RandomScaleCrop(**crop), MEANING, fill=(0.5,))
+    sampler = MaskSampler(RandomScaleCrop(**crop), LABEL_MAP, fill=(0.5,))
     plan_ = SamplingPlan(SIZE, seed, *(plan or (20,)))
     return TrainDataset(images_of(data, bits), np.arange(20), plan_, sampler, MaskTargets(SIZE))
 
@@ -177,7 +177,7 @@ def test_what_cannot_be_read_is_replaced_by_the_next(tmp_path: Path) -> None:
 @pytest.mark.parametrize("crop", [CoveringImage(SIZE), WholeImage(SIZE)])
 def test_whole_images_and_their_masks(data: Path, crop: CoveringImage | WholeImage) -> None:
     images = images_of(data)
-    parts = [*eval_batches(EvalDataset(images, np.arange(20), crop, 8, target=MaskOf(images.source, MEANING)))]
+    parts = [*eval_batches(EvalDataset(images, np.arange(20), crop, 8, target=MaskOf(images.source, LABEL_MAP)))]
     assert [i for part in parts for i in part["indices"].tolist()] == [*range(20)]
     right = wrong = 0
     for image, mask in [pair for part in parts for pair in zip(part["images"], part["targets"], strict=True)]:

@@ -9,7 +9,7 @@ from PIL import Image
 
 from maskery.config import ImagesConfig
 from maskery.data.decode.unreadable import Unreadable
-from maskery.data.masks import VOID, Meaning, decode_mask, mask_of, nearest, survey_masks
+from maskery.data.masks import VOID, LabelMap, decode_mask, mask_of, nearest, survey_masks
 from maskery.data.sources.open import open_source
 from maskery.data.sources.source import Source
 from maskery.demo import scenes
@@ -66,14 +66,14 @@ def test_damaged_masks_are_unreadable() -> None:
 
 
 def test_what_values_mean() -> None:
-    whole = Meaning((0, 1, 2, 3))
+    whole = LabelMap((0, 1, 2, 3))
     assert whole.classes(VALUES.astype(np.uint8), "a").tolist() == [[0, 1, 2], [3, VOID, 1]]
-    ade = Meaning((1, 2, 3), (255, 0))  # 0 is void, classes count from 1
+    ade = LabelMap((1, 2, 3), (255, 0))  # 0 is void, classes count from 1
     assert ade.classes(VALUES.astype(np.uint16), "a").tolist() == [[VOID, 0, 1], [2, VOID, 0]]
-    sparse = Meaning((0, 255, 1, 2, 3), ())
+    sparse = LabelMap((0, 255, 1, 2, 3), ())
     assert sparse.classes(VALUES.astype(np.uint8), "a").tolist() == [[0, 2, 3], [4, 1, 2]]
     with pytest.raises(ValueError, match=r"the mask of b\.png has the value 3: the 3 classes have values from 0 to 2"):
-        Meaning((0, 1, 2)).classes(VALUES.astype(np.uint8), "b.png")
+        LabelMap((0, 1, 2)).classes(VALUES.astype(np.uint8), "b.png")
 
 
 def test_nearest_takes_the_pixel_that_a_centre_lies_in() -> None:
@@ -110,7 +110,7 @@ def test_a_mask_of_another_size_is_named(four: Path) -> None:
     with pytest.raises(ValueError, match=said):
         survey_masks(opened(four), np.arange(4))
     with pytest.raises(ValueError, match=said):
-        mask_of(opened(four), 3, (24, 24), Meaning((0, 1)))
+        mask_of(opened(four), 3, (24, 24), LabelMap((0, 1)))
 
 
 def test_what_cannot_be_read_is_listed(four: Path) -> None:

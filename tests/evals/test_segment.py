@@ -14,7 +14,7 @@ from torch import Tensor
 
 from maskery.config import ImagesConfig
 from maskery.data.dataset import ImageData, open_data
-from maskery.data.masks import VOID, Meaning
+from maskery.data.masks import VOID, LabelMap
 from maskery.demo import scenes
 from maskery.evals.segment import iou, labelled, numbers, rows, segmented, windows
 from maskery.terminal import Quiet
@@ -114,7 +114,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> ImageData:
     return open_data(str(where), ImagesConfig(masks=True, memory=0.0), (32, 32), Quiet())
 
 
-MEANING = Meaning(tuple(range(8)))
+LABEL_MAP = LabelMap(tuple(range(8)))
 
 
 def by_colour(image: Tensor) -> Tensor:
@@ -128,7 +128,7 @@ def ask(data: ImageData, inference: str, which: slice = slice(None), **how: obje
         data,
         data.held_out[which],
         (32, 32),
-        MEANING,
+        LABEL_MAP,
         CPU,
         inference=inference,
         **how,  # type: ignore[arg-type]
@@ -164,17 +164,17 @@ def test_answers_lie_where_they_were_asked(data: ImageData) -> None:
 
 def test_what_cannot_be_asked(data: ImageData) -> None:
     with pytest.raises(ValueError, match=r"logits of 1 of 1 images hold NaN.*images/val/scene-000005\.png"):
-        segmented(lambda x: by_colour(x) * math.nan, data, data.held_out, (32, 32), MEANING, CPU)
+        segmented(lambda x: by_colour(x) * math.nan, data, data.held_out, (32, 32), LABEL_MAP, CPU)
     with pytest.raises(ValueError, match=r"the mask of images/val/scene-\d+\.png has the value \d: the 2 classes"):
-        segmented(by_colour, data, data.held_out, (32, 32), Meaning((0, 1)), CPU)
+        segmented(by_colour, data, data.held_out, (32, 32), LabelMap((0, 1)), CPU)
 
 
 def test_unreadable_masks_are_left_out(data: ImageData, tmp_path: Path) -> None:
     where = scenes.write_masks(tmp_path / "d", 4, size=16, holdout=0.5)
     (where / "masks" / "val" / "scene-000002.png").write_bytes(b"nothing")
     opened = open_data(str(where), ImagesConfig(masks=True, memory=0.0), (16, 16), Quiet())
-    found = segmented(by_colour, opened, opened.held_out, (16, 16), MEANING, CPU)
+    found = segmented(by_colour, opened, opened.held_out, (16, 16), LABEL_MAP, CPU)
     assert found.indices.tolist() == [3]
     assert [name for name, _ in found.skipped] == ["images/val/scene-000002.png"]
     with pytest.raises(ValueError, match="none of the 1 images can be read with its mask"):
-        segmented(by_colour, opened, opened.held_out[:1], (16, 16), MEANING, CPU)
+        segmented(by_colour, opened, opened.held_out[:1], (16, 16), LABEL_MAP, CPU)

@@ -30,7 +30,7 @@ from ...data.dataset import ImageData
 from ...data.decode.unreadable import Unreadable
 from ...data.distortion import distorted
 from ...data.mask_targets import MaskSampler, MaskTargets, RandomScaleCrop
-from ...data.masks import VOID, Meaning, mask_of, nearest
+from ...data.masks import VOID, LabelMap, mask_of, nearest
 from ...data.train_dataset import SamplingPlan, TrainDataset
 from ...evals.segment import Inference, numbers, segmented
 from ...nn.all_mlp import AllMLP
@@ -106,23 +106,23 @@ class Segment(SupervisedObjective):
     def prepare(cls, settings: Any, data: ImageData) -> tuple[Any, ImageData]:
         return targets.prepare(settings, data)
 
-    def meaning(self, data: ImageData) -> Meaning:
+    def label_map(self, data: ImageData) -> LabelMap:
         """What the values of its masks stand for."""
         config = self.config
         void = targets.void_values(data.images.source, config.ignore_index, config.reduce_zero_label)
-        return Meaning(config.ids or tuple(range(config.labels.count)), void)
+        return LabelMap(config.ids or tuple(range(config.labels.count)), void)
 
     def train_dataset(self, data: ImageData, crops: Sequence[Crop], plan: SamplingPlan) -> TrainDataset:
         crop = replace(self.crop, flip=crops[0].flip)
-        sampler = MaskSampler(crop, self.meaning(data), fill=self.encoder.config.mean)
+        sampler = MaskSampler(crop, self.label_map(data), fill=self.encoder.config.mean)
         return TrainDataset(data.images, data.train, plan, sampler, MaskTargets(plan.size))
 
     def picture_targets(self, data: ImageData, indices: np.ndarray) -> Batch:
-        found, size, meaning = [], self.encoder.config.image_size, self.meaning(data)
+        found, size, label_map = [], self.encoder.config.image_size, self.label_map(data)
         for i in indices.tolist():
             image = data.images.open(i)
             try:
-                mask = mask_of(data.images.source, i, (image.height, image.width), meaning)
+                mask = mask_of(data.images.source, i, (image.height, image.width), label_map)
                 found.append(torch.from_numpy(nearest(mask, center_box(image.height, image.width, size), size)))
             except Unreadable:
                 found.append(torch.full(size, VOID, dtype=torch.int16))
@@ -188,7 +188,7 @@ class Segment(SupervisedObjective):
         """Predict these images, as `evals.segment.segmented` takes it."""
         size, config = self.encoder.config.image_size, self.config
         options = {"inference": config.inference} | options
-        return segmented(self.segment, data, indices, size, self.meaning(data), self.device, **options)
+        return segmented(self.segment, data, indices, size, self.label_map(data), self.device, **options)
 
     def metrics(self, data: ImageData, indices: np.ndarray, precision: torch.dtype, workers: int) -> dict[str, float]:
         return numbers(self.segmented(data, indices, precision=precision, workers=workers).matrix)

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...data.dataset import ImageData, check_unreadable
-from ...data.masks import VOID, MaskSurvey, Meaning, survey_masks
+from ...data.masks import VOID, LabelMap, MaskSurvey, survey_masks
 from ...data.sources.source import Source
 from ...terminal import Terminal
 from ..labels import LabelsConfig, balanced_weights, reported_split, split_validation, subset_of_images, where_true
@@ -81,7 +81,7 @@ def classes_of(
         unknown = [v for v in values if v not in ids]
         if unknown:
             i = next(int(s.first[unknown[0]]) for s in surveys if s.first[unknown[0]] >= 0)
-            raise ValueError(Meaning(ids, void).unknown_value(source.names[i], unknown[0]))
+            raise ValueError(LabelMap(ids, void).unknown_value(source.names[i], unknown[0]))
         return names, ids
     if len(values) > MAX_CLASSES:
         raise ValueError(
