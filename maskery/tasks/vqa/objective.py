@@ -116,7 +116,7 @@ class Vqa(SupervisedObjective):
     def picture_targets(self, data: ImageData, indices: np.ndarray) -> Batch:
         table = self.table(data, indices)
         questions = table.targets([table.questions(i, 0, 0) for i in indices.tolist()])
-        return {"label": questions.to(next(self.parameters()).device)}
+        return {"label": questions.to(self.device)}
 
     # ------------------------------------------------------------------------------------------------ training
     def lr_multiplier(self, name: str) -> float:
@@ -143,9 +143,8 @@ class Vqa(SupervisedObjective):
         y, f = batch["y"], batch.get("features")
         f = self.image_features(batch["image"], batch.get("paths")) if f is None else f
         s = y.dense_scores(self.count)
-        each = F.binary_cross_entropy_with_logits(self.answer_logits(f, y.tokens), s, reduction="none").sum(
-            -1
-        )  # [B, Q]
+        logits = self.answer_logits(f, y.tokens)
+        each = F.binary_cross_entropy_with_logits(logits, s, reduction="none").sum(-1)  # [B, Q]
         return {"loss": (each * y.real).sum() / (len(each) * self.config.asked)}
 
     def image_features(self, image: Tensor, paths: Tensor | None = None) -> Tensor:
