@@ -37,7 +37,7 @@ from maskery.data.crops import Crop
 from maskery.data.images import Images
 from maskery.data.loader import PREFETCH
 from maskery.data.pack.encode import Encoding
-from maskery.data.pack.writer import pack_source
+from maskery.data.pack.writer import PackOptions, pack_source
 from maskery.data.sources.open import open_source
 from maskery.data.sources.source import Source
 from maskery.data.train_dataset import PIECE, RandomCrops, SamplingPlan, TrainDataset
@@ -113,7 +113,10 @@ def pipelines(where: Path, size: int, short_side: int, scratch: Path) -> tuple[d
     if not in_memory.keep_in_memory(range(len(in_memory)), 8e9):
         raise ValueError(f"{where}: the images do not fit into 8 GB of memory: use a part of them")
     copies = {f"packed, short side {short_side}": Encoding(short_side), "packed raw": Encoding(short_side, "raw")}
-    packs = {name: pack_source(source, scratch / name, how, Quiet(), workers=0)[0] for name, how in copies.items()}
+    packs = {
+        name: pack_source(source, scratch / name, PackOptions(encoding, workers=0), Quiet())[0]
+        for name, encoding in copies.items()
+    }
     read = {BASE: usual(files, size, scratch / "torchvision")}
     for name, images in {"folder": of(source), **{n: of(p) for n, p in packs.items()}, "memory": in_memory}.items():
         read |= {f"{name}, {where}": ours(images, size, d) for where, d in (("device", "cuda"), ("CPU", "cpu"))}

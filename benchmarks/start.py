@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from maskery.data.pack.reader import write_index
-from maskery.data.pack.shards import Places
+from maskery.data.pack.reader import index_bytes
+from maskery.data.pack.shards import ShardIndex
 from maskery.data.sources.names import StringArray
 from maskery.data.sources.open import open_source
 from maskery.data.sources.scan import Scan, _cache_file, _save
@@ -45,8 +45,8 @@ def pack(root: Path, n: int) -> Path:
     root.mkdir()
     names = StringArray.of([b"train/n%08d/n%08d_%06d.JPEG" % (k // PER_FOLDER, k // PER_FOLDER, k) for k in range(n)])
     numbers = np.arange(n)
-    part = Places(numbers, np.ones(n, np.uint32), np.zeros(n, np.uint32), np.zeros((n, 2), np.int32), [], {})  # type: ignore[arg-type]
-    (root / "index.npz").write_bytes(write_index(names, numbers // PER_FOLDER, np.zeros(n, np.int32), [part]))
+    part = ShardIndex(numbers, np.ones(n, np.uint32), np.zeros(n, np.uint32), np.zeros((n, 2), np.int32), [], {})  # type: ignore[arg-type]
+    (root / "index.npz").write_bytes(index_bytes(names, numbers // PER_FOLDER, np.zeros(n, np.int32), [part]))
     about = {"version": 1, "source": {}, "encoding": {"format": "jpeg", "short_side": 256}, "shard_mb": 256}
     shard = {"file": "shard-00000.arrow", "first": 0, "rows": n, "bytes": 0, "blake2b": ""}
     about |= {"classes": [str(k) for k in range(-(-n // PER_FOLDER))], "splits": ["train"], "labelled": True}

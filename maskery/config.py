@@ -38,6 +38,9 @@ class ImagesConfig:
     workers: int | None = None  # loader processes per GPU or process; None: chosen from the machine
 
 
+DEFAULT_IMAGES = ImagesConfig()  # how images are read unless options say otherwise
+
+
 @dataclass(frozen=True)
 class OptimConfig:
     """AdamW as in MAE, or what a supervised task asks for."""

@@ -10,6 +10,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 Tick = Callable[[int, int], None]  # (done, total); total 0: nobody knows
 
 
+def no_progress(done: int, total: int) -> None:
+    """The `Tick` of work without a bar."""
+
+
 class Reporter(Protocol):
     """What a long piece of work reports to: sentences, and a bar for what takes long."""
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from ..config import Run
-from ..data.dataset import ImageData, open_data
+from ..data.dataset import ImageData, SurveyedSource, load_data, survey_source
 from ..distributed import World, world
 from ..evals import leaderboard
 from ..evals.encoder_metrics import ProbeImages, encoder_metrics, seconds_per_step, training_curve
@@ -78,29 +78,32 @@ class MethodStudy:
     plan: ComparisonPlan
     record: ComparisonRecord
     runs: dict[tuple[str, int], Run]  # by label and seed
-    data: ImageData  # that encoders are measured on
-    measured: ProbeImages | str  # which of its images, or why none
+    surveyed: SurveyedSource  # the images of the first run
+    data: ImageData  # likewise, that encoders are measured on
+    images: ProbeImages | str  # which of them, or why none
     world: World
 
     @classmethod
     def prepare(cls, plan: ComparisonPlan, here: World) -> "MethodStudy":
         """Check everything, then begin the comparison in its directory or go on with it."""
         earlier = read_record(plan.out)
-        runs, notes = plan.runs(here.device)
+        runs, base = plan.runs(here.device)
         first = runs[plan.variants[0].label, plan.seeds[0]]
-        data = open_data(first.data, replace(first.images, memory=0.0), first.size, Quiet())
-        measured = ProbeImages.of(data)
-        if isinstance(measured, str):
-            notes.append(f"the methods will not be ranked: {measured}")
-        record = ComparisonRecord(plan, runs, data, measured, here)
+        surveyed = base.surveyed or survey_source(first.data, first.images, Quiet())
+        data = load_data(surveyed, replace(first.images, memory=0.0), first.size, Quiet())
+        images = ProbeImages.of(data)
+        record = ComparisonRecord(plan, runs, data, images, here)
         if earlier and plan.overwrite:
             remove_comparison(plan.out, earlier)
         elif earlier:
             record.continue_from(earlier)
         record.write()
-        for note in notes:
+        for note in (
+            *base.reasons,
+            *([f"the methods will not be ranked: {images}"] if isinstance(images, str) else []),
+        ):
             Terminal().say(note)
-        return cls(plan, record, runs, data, measured, here)
+        return cls(plan, record, runs, surveyed, data, images, here)
 
     def unfinished(self) -> Iterator[Cell]:
         """Yield the runs that have no numbers yet; measure what a seed's runs start from before the first of them."""
@@ -122,9 +125,8 @@ class MethodStudy:
         began = time.monotonic()
         numbers: Facts = {}
         try:
-            cell.train(self.world)
-            if isinstance(self.measured, ProbeImages):
-                numbers = self._measure(load.load_encoder(cell.directory).to(self.world.device))
+            self._train(cell)
+            numbers = self._measure(load.load_encoder(cell.directory).to(self.world.device))
         except Diverged as e:
             numbers["diverged"] = str(e)
             Terminal().say(f"{cell.label}, seed {cell.run.seed}: {e}; the comparison goes on without this run")
@@ -142,10 +144,15 @@ class MethodStudy:
         write_file(cell.file(FILE), json.dumps(facts, indent=1).encode())
         self.record.write()
 
+    def _train(self, cell: Cell) -> None:
+        first = next(iter(self.runs.values()))
+        shared = (cell.run.data, cell.run.images) == (first.data, first.images)  # unless {seed} is in them
+        cell.train(self.world, self.surveyed if shared else None)
+
     def _measure_start(self, seed: int) -> None:
         """Measure the encoder that the runs of a seed start from."""
         facts = self.record.facts
-        if str(seed) in facts["starts"] or isinstance(self.measured, str):
+        if str(seed) in facts["starts"] or isinstance(self.images, str):
             return
         Terminal().say(f"{facts['start']}, seed {seed}")
         run = self.runs[self.plan.variants[0].label, seed]
@@ -153,18 +160,18 @@ class MethodStudy:
         self.record.write()
 
     def _measure(self, encoder: ViT) -> dict[str, float]:
-        assert isinstance(self.measured, ProbeImages)
+        if isinstance(self.images, str):
+            return {}
         with Terminal().bar("features") as tick:
             options = InferenceOptions(workers=self.data.workers(), progress=tick)
-            return encoder_metrics(encoder, self.data, self.measured, options)
+            return encoder_metrics(encoder, self.data, self.images, options)
 
     def _fit_time_budget(self, variant: Variant, run: Run) -> Run:
         """Set the number of steps that take the budgeted time, by the variant's seconds per step."""
         budget, per_step = self.plan.budget, self.record.facts["seconds_per_step"]
         assert budget
         if variant.label not in per_step:
-            note = f"{variant.label}: {TIMED_STEPS} steps to find their time"
-            per_step[variant.label] = time_steps(Cell(variant.label, run, self.plan.out / TIMING, note), self.world)
+            per_step[variant.label] = self._time_steps(variant, run)
             self.record.write()
         run = budget.apply(run, per_step[variant.label])
         Terminal().say(
@@ -173,23 +180,22 @@ class MethodStudy:
         )
         return run
 
-
-def time_steps(cell: Cell, here: World) -> float:
-    """Measure the seconds per step in a short run. KeyboardInterrupt when a signal stopped it."""
-    shutil.rmtree(cell.directory, ignore_errors=True)
-    run = cell.run
-    short = replace(
-        run,
-        epochs=None,
-        steps=TIMED_STEPS,
-        watch=replace(run.watch, looks=0, log_every=TIMED_STEPS // 3),
-        save=replace(run.save, every=None, minutes=1e9),
-        optim=replace(run.optim, base_lr=0.0),  # the same work, and a warm-up of one step cannot let it diverge
-    )
-    replace(cell, run=short).train(here)
-    seconds = seconds_per_step(cell.directory, run.batch_size)
-    shutil.rmtree(cell.directory)
-    return seconds
+    def _time_steps(self, variant: Variant, run: Run) -> float:
+        """Measure the seconds per step in a short run."""
+        short = replace(
+            run,
+            epochs=None,
+            steps=TIMED_STEPS,
+            watch=replace(run.watch, looks=0, log_every=TIMED_STEPS // 3),
+            save=replace(run.save, every=None, minutes=1e9),
+            optim=replace(run.optim, base_lr=0.0),  # the same work, and a warm-up of one step cannot let it diverge
+        )
+        scratch, note = self.plan.out / TIMING, f"{variant.label}: {TIMED_STEPS} steps to find their time"
+        shutil.rmtree(scratch, ignore_errors=True)
+        self._train(Cell(variant.label, short, scratch, note))
+        seconds = seconds_per_step(scratch, run.batch_size)
+        shutil.rmtree(scratch)
+        return seconds
 
 
 def initial_encoder(run: Run, data: ImageData, here: World) -> ViT:

@@ -14,7 +14,7 @@ from ..config import Run
 from ..methods import METHODS
 from ..options import UsageError, parse, unknown, value_of
 from ..terminal import Quiet
-from .run_options import apply_args, base_run, parse_options, with_method
+from .run_options import BaseRun, apply_args, base_run, parse_options, with_method
 
 SECTIONS = ("settings", "images", "crop", "optim", "watch", "save", "log")  # before a dot in options of all methods
 PROGRAM = "maskery compare"
@@ -99,17 +99,13 @@ class ComparisonPlan:
         """Iterate over the cells: all variants of a seed before the next one, so that they can be compared early."""
         return ((variant, seed) for seed in self.seeds for variant in self.variants)
 
-    def runs(self, device: torch.device) -> tuple[dict[tuple[str, int], Run], list[str]]:
-        """Build the run of every label and seed, and say why the common settings are what they are.
-
-        A budget of time is not in them yet.
-        """
+    def runs(self, device: torch.device) -> tuple[dict[tuple[str, int], Run], BaseRun]:
+        """Build the run of every label and seed, and what they are based on. A budget of time is not in them yet."""
         args = self.fill_in(self.common, self.seeds[0])
         base = base_run(parse_options(args), args, device, Quiet())
-        reasons = base.reasons
         if self.budget:  # which decides instead of the recipe
-            reasons = [reason for reason in reasons if " epochs: " not in reason]
-        return {(v.label, seed): self._run(v, seed, base.run) for v, seed in self.order()}, [*reasons]
+            base = replace(base, reasons=[reason for reason in base.reasons if " epochs: " not in reason])
+        return {(v.label, seed): self._run(v, seed, base.run) for v, seed in self.order()}, base
 
     def fill_in(self, args: Sequence[str], seed: int) -> list[str]:
         """Replace {seed} and {out} in options."""

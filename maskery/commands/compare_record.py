@@ -35,16 +35,16 @@ Facts = dict[str, Any]
 class ComparisonRecord:
     """The state of one comparison; `write` brings the files in its directory up to date."""
 
-    def __init__(self, plan: ComparisonPlan, runs: Runs, data: ImageData, measured: ProbeImages | str, world: World):
+    def __init__(self, plan: ComparisonPlan, runs: Runs, data: ImageData, images: ProbeImages | str, world: World):
         self.plan = plan
-        self.facts = _facts(plan, runs, data, measured, world)
+        self.facts = _facts(plan, runs, data, images, world)
         self.runs_in_picture = -1
 
     def directory(self, label: str, seed: int) -> Path:
         return self.plan.out / f"{label}-seed{seed}"
 
     def continue_from(self, earlier: Facts) -> None:
-        """Take over what an earlier call measured. ValueError when it was called with other options."""
+        """Take over the measurements of an earlier call. ValueError when it was called with other options."""
         before, now = _identity(earlier), _identity(json.loads(json.dumps(self.facts)))
         for name in dict.fromkeys([*now, *before]):
             if before.get(name) != now.get(name):
@@ -56,12 +56,12 @@ class ComparisonRecord:
 
     def results(self) -> dict[str, dict[int, Facts]]:
         """Read the numbers of the finished runs by label and seed."""
-        found: dict[str, dict[int, Facts]] = {variant.label: {} for variant in self.plan.variants}
+        by_label: dict[str, dict[int, Facts]] = {variant.label: {} for variant in self.plan.variants}
         for variant, seed in self.plan.order():
             file = self.directory(variant.label, seed) / "evals" / FILE
             with contextlib.suppress(OSError, ValueError):  # not finished
-                found[variant.label][seed] = json.loads(file.read_text())
-        return found
+                by_label[variant.label][seed] = json.loads(file.read_text())
+        return by_label
 
     def seconds_left(self) -> float | None:
         """Estimate how long the unfinished runs will take; None before anything is known."""
@@ -122,7 +122,7 @@ def remove_comparison(out: Path, record: Facts) -> None:
         (out / name).unlink(missing_ok=True)
 
 
-def _facts(plan: ComparisonPlan, runs: Runs, data: ImageData, measured: ProbeImages | str, world: World) -> Facts:
+def _facts(plan: ComparisonPlan, runs: Runs, data: ImageData, images: ProbeImages | str, world: World) -> Facts:
     """Say what is compared, before anything is known about the runs."""
     first = runs[plan.variants[0].label, plan.seeds[0]]
     settings = {v.label: leaves(asdict(runs[v.label, plan.seeds[0]])["settings"]) for v in plan.variants}
@@ -140,8 +140,8 @@ def _facts(plan: ComparisonPlan, runs: Runs, data: ImageData, measured: ProbeIma
         "methods": [{"label": v.label, "method": v.method, "settings": settings[v.label]} for v in plan.variants],
         "run": {name: value for name, value in leaves(asdict(first)).items() if not name.startswith(own)},
         "start": f"start from {first.init}" if first.init else "random initialisation",
-        "protocol": _protocol(measured),
-        "unranked": measured if isinstance(measured, str) else None,
+        "protocol": _protocol(images),
+        "unranked": images if isinstance(images, str) else None,
         "device": torch.cuda.get_device_name(world.device) if world.device.type == "cuda" else "CPU",
         "environment": environment(world),
         "starts": {},  # seed -> numbers before the first step
@@ -149,11 +149,11 @@ def _facts(plan: ComparisonPlan, runs: Runs, data: ImageData, measured: ProbeIma
     }
 
 
-def _protocol(measured: ProbeImages | str) -> str:
-    if isinstance(measured, str):
-        return f"not measured: {measured}"
+def _protocol(images: ProbeImages | str) -> str:
+    if isinstance(images, str):
+        return f"not measured: {images}"
     return (
-        f"{len(measured.bank):,} training images, {len(measured.queries):,} held-out ones, frozen features: weighted "
+        f"{len(images.bank):,} training images, {len(images.queries):,} held-out ones, frozen features: weighted "
         "20-NN, and a quick linear probe (its L2 chosen on a tenth of the training images); "
         "± is the standard deviation over seeds"
     )

@@ -8,16 +8,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from ..config import ImagesConfig
+from ..config import DEFAULT_IMAGES, ImagesConfig
 from ..data.dataset import ImageData
 from ..evals.candidates import open_images_for
+from ..evals.eval_pass import skipped_notes
 from ..evals.features import Features, features
 from ..evals.inference_options import InferenceOptions
 from ..outputs import partial_path
 from ..terminal import Terminal
 from ..weights.load import load_encoder
 
-DEFAULT_IMAGES = ImagesConfig()  # how data is read unless options say otherwise
 Tokens = Literal["mean_patch", "class_token"]
 
 
@@ -50,10 +50,7 @@ def embed(
     table = embeddings(embedded, opened, tokens)
     with partial_path(out) as partial:
         pq.write_table(table, partial)
-    note = ""
-    if embedded.skipped:
-        name, reason = embedded.skipped[0]
-        note = f"; {len(embedded.skipped)} images could not be read and are left out ({name}: {reason})"
+    note = "".join(f"; {note}" for note in skipped_notes(embedded.skipped))
     print(f"{out}: {len(table):,} embeddings of width {encoder.config.dim}{note}")
     return out
 

@@ -38,12 +38,12 @@ class ProbeOptions:
 
 def knn(args: Sequence[str] = (), **leaves: Any) -> dict[str, float]:
     """`maskery eval knn`: options as a list, in Python `knn(where=..., data=..., k=20, beside=["random"])`."""
-    asked = parse(KnnOptions, [*args, *options(leaves)], "maskery eval knn")
-    evaluation, voting = open_evaluation(asked.frozen), asked.voting
+    settings = parse(KnnOptions, [*args, *options(leaves)], "maskery eval knn")
+    evaluation, voting = open_evaluation(settings.frozen), settings.voting
     data, device = evaluation.data, evaluation.device
     if data.multi_hot is not None:
         raise ValueError(
-            f"{asked.frozen.data}: images have several labels each, and neighbours vote for one; a probe can do it"
+            f"{settings.frozen.data}: images have several labels each, and neighbours vote for one; a probe can do it"
         )
     assert data.labels is not None
     y, classes = data.labels, len(data.classes)
@@ -52,7 +52,7 @@ def knn(args: Sequence[str] = (), **leaves: Any) -> dict[str, float]:
 
     def score(bank: Features, queries: Features) -> Scores:
         numbers = {}
-        for name in asked.frozen.token_names:
+        for name in settings.frozen.token_names:
             votes = labelled_token(bank, name, y), labelled_token(queries, name, y)
             by_metric = knn_scores(*votes, classes, voting, device)
             numbers |= {f"knn_{name}{SUFFIX[metric]}": value for metric, value in by_metric.items()}
@@ -65,8 +65,8 @@ def knn(args: Sequence[str] = (), **leaves: Any) -> dict[str, float]:
 
 def quick_probe(args: Sequence[str] = (), **leaves: Any) -> dict[str, float]:
     """`maskery eval probe --quick`: options as a list, in Python `quick_probe(where=..., data=..., shots=5)`."""
-    asked = parse(ProbeOptions, [*args, *options(leaves)], "maskery eval probe --quick").frozen
-    evaluation = open_evaluation(asked)
+    settings = parse(ProbeOptions, [*args, *options(leaves)], "maskery eval probe --quick").frozen
+    evaluation = open_evaluation(settings)
     data = evaluation.data
     y = data.labels if data.multi_hot is None else data.multi_hot.astype(np.int64)
     assert y is not None
@@ -75,7 +75,7 @@ def quick_probe(args: Sequence[str] = (), **leaves: Any) -> dict[str, float]:
         labels, truth = torch.from_numpy(y[bank.indices]), torch.from_numpy(y[queries.indices])
         numbers, context, notes = {}, {}, []
         tables: dict[str, dict[str, Any]] = {"C": {}, "per_class": {}}
-        for name in asked.token_names:
+        for name in settings.token_names:
             result = probe(token(bank, name), labels, token(queries, name), len(data.classes))
             by_metric, tables["per_class"][name] = _scores(result.logits, truth, data.classes)
             tables["C"][name] = result.C

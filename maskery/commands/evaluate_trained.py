@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from .. import config
+from ..data.dataset import SurveyedSource
 from ..data.sources.source import Source, split_indices
+from ..data.survey import survey
 from ..distributed import World, world
 from ..evals.candidates import candidates_of
 from ..evals.comparison import Comparison, compare_results
@@ -67,13 +69,16 @@ def evaluate(task: Task, args: Sequence[str] = (), **leaves: Any) -> TaskStudyRe
     """Train and measure every candidate with every seed, print the table. Finished runs are taken as they are."""
     command = TaskCommand.parse(task, [*args, *options(leaves)])
     with world() as here, interruptible() as raise_if_signalled:
-        say = Terminal().say if here.main else Quiet().say
-        cells, source = plan_cells(command, say)
+        terminal = Terminal() if here.main else Quiet()
+        cells, source = plan_cells(command, terminal.say)
         prepare_directories(command, cells, here)
-        unfinished = (cell for cell in cells if not cell.file(RESULT).exists())
-        finished = complete(unfinished, partial(train_and_measure, world=here), raise_if_signalled)
+        unfinished = [cell for cell in cells if not cell.file(RESULT).exists()]
+        with terminal.bar("looking at images") as tick:
+            sample = survey(source, pages=cells[0].run.images.pages, progress=tick) if unfinished else None
+        surveyed = SurveyedSource(source, sample) if sample else None
+        finished = complete(unfinished, partial(train_and_measure, world=here, surveyed=surveyed), raise_if_signalled)
         if not finished:
-            say(f"stopped by a signal; the same command goes on with {command.out}")
+            terminal.say(f"stopped by a signal; the same command goes on with {command.out}")
         if not finished or not here.main:
             return TaskStudyResult(command.out, not finished)
         warnings = overlap_warnings(source, cells[0].run.images.holdout) if command.options.overlap else ()
@@ -84,7 +89,7 @@ def evaluate(task: Task, args: Sequence[str] = (), **leaves: Any) -> TaskStudyRe
     if command.options.json:
         write_results(results, command.options.json)
     for note in dict.fromkeys(note for result in results for note in result.notes):
-        say(note)
+        terminal.say(note)
     print("\n".join(["", *table.lines(), "", results[0].protocol, f"runs     {command.out}"]))
     return TaskStudyResult(command.out, False, results, table)
 
@@ -130,13 +135,13 @@ def prepare_directories(command: TaskCommand, cells: Sequence[Cell], here: World
     here.wait()
 
 
-def train_and_measure(cell: Cell, world: World) -> None:
+def train_and_measure(cell: Cell, world: World, surveyed: SurveyedSource | None) -> None:
     """Train a run or resume it, write its evals/result.json."""
     if world.main:
         write_file(cell.directory / PLANNED, config.dump(cell.run).encode())
-    cell.train(world)
+    cell.train(world, surveyed)
     if world.main:
-        measure(cell.directory, world.device, cell.label, cell.run.init or "random")
+        measure(cell.directory, world.device, cell.label, cell.run.init or "random", surveyed)
     world.wait()
 
 

@@ -1,11 +1,9 @@
 """`maskery inspect`: print counts, sizes, channels, unreadable files and duplicates of a data set."""
 
-from ..config import ImagesConfig
+from ..config import DEFAULT_IMAGES, ImagesConfig
 from ..data.sources.open import open_source
 from ..data.survey import label_lines, survey
 from ..terminal import Terminal
-
-DEFAULT_IMAGES = ImagesConfig()  # how data is read unless options say otherwise
 
 
 def inspect(data: str, images: ImagesConfig = DEFAULT_IMAGES) -> None:

@@ -3,12 +3,9 @@
 import sys
 from typing import Literal
 
-from ..config import ImagesConfig
 from ..methods import METHODS
 from ..nn.vit import SIZES
 from ..recipes import RECIPES
-
-DEFAULT_IMAGES = ImagesConfig()  # how data is read unless options say otherwise
 
 
 def list_names(what: Literal["methods", "models", "recipes"]) -> None:

@@ -2,14 +2,12 @@
 
 from pathlib import Path
 
-from ..config import ImagesConfig
+from ..config import DEFAULT_IMAGES, ImagesConfig
 from ..data.pack.encode import Encoding, Format
 from ..data.pack.remote import is_url
-from ..data.pack.writer import pack_source
+from ..data.pack.writer import PackOptions, pack_source
 from ..data.sources.open import open_source
 from ..terminal import Terminal
-
-DEFAULT_IMAGES = ImagesConfig()  # how data is read unless options say otherwise
 
 
 def pack(
@@ -37,25 +35,17 @@ def pack(
         overwrite: replace the pack that is in `out`
         images: how the data is read
     """
-    how = Encoding(short_side, format, quality, images.channels, images.bits, images.pages)
+    encoding = Encoding(short_side, format, quality, images.channels, images.bits, images.pages)
     if is_url(out):
         raise ValueError(f"{out}: a pack is written to a local directory; copy it to where it is to be read from")
     terminal = Terminal()
     source = open_source(data, images, terminal)
-    packed, kinds = pack_source(
-        source,
-        out,
-        how,
-        terminal,
-        shard_mb=shard_mb,
-        workers=workers,
-        unreadable=images.unreadable,
-        overwrite=overwrite,
-    )
+    options = PackOptions(encoding, shard_mb, workers, images.unreadable, overwrite)
+    packed, encodings = pack_source(source, out, options, terminal)
     size = sum(shard.bytes for shard in packed.manifest.shards) / 1e9
     print(
         f"{out}: {len(packed):,} images in {len(packed.manifest.shards)} shards, {size:.2f} GB "
-        f"({', '.join(f'{name} {n:,}' for name, n in kinds.most_common()) or 'none readable'})"
+        f"({', '.join(f'{name} {n:,}' for name, n in encodings.most_common()) or 'none readable'})"
     )
     if packed.manifest.unreadable:
         print(f"{packed.manifest.unreadable:,} could not be read: {out / 'skipped.jsonl'}")

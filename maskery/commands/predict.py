@@ -15,9 +15,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from ..config import ImagesConfig
+from ..config import DEFAULT_IMAGES, ImagesConfig
+from ..data.crops import CenterCrop
 from ..data.dataset import ImageData, open_data
-from ..evals.classify import streamed
+from ..evals.classify import center_crops, logit_batches
+from ..evals.inference_options import InferenceOptions
 from ..inference.classifier import Classifier, Prediction, load_classifier
 from ..nn.linear_classifier import probabilities
 from ..options import UsageError
@@ -25,13 +27,11 @@ from ..outputs import partial_path
 from ..terminal import Terminal
 from ..text import to_bytes
 
-READ = ImagesConfig()  # how images are read when no option says otherwise
-
 Rows = Sequence[Prediction]
 Skipped = list[tuple[str, str]]  # (name, reason)
 
 
-def predict(where: Path, data: str, out: Path, overwrite: bool = False, images: ImagesConfig = READ) -> Path:
+def predict(where: Path, data: str, out: Path, overwrite: bool = False, images: ImagesConfig = DEFAULT_IMAGES) -> Path:
     """A classifier's label and its probability for every image: name, label, probability.
 
     Where an image may have several labels, all from a probability of one half on, in a .csv like `cat|dog`, or `|`
@@ -60,8 +60,6 @@ def predict(where: Path, data: str, out: Path, overwrite: bool = False, images: 
         for rows in predictions(classifier, opened, skipped, terminal):
             write(rows)
             count += len(rows)
-        if not count:
-            raise ValueError(f"{data}: none of the {len(skipped)} images can be read")
     skipped_file.unlink(missing_ok=True)
     note = ""
     if skipped:
@@ -73,22 +71,16 @@ def predict(where: Path, data: str, out: Path, overwrite: bool = False, images: 
 
 
 def predictions(classifier: Classifier, data: ImageData, skipped: Skipped, terminal: Terminal) -> Iterator[Rows]:
-    """Yield the predictions for all images batch by batch; adds to `skipped` those that cannot be read."""
+    """Yield the predictions for all images batch by batch, then add to `skipped` those that cannot be read."""
     names, device = data.images.source.names, classifier.network.encoder.mean.device
+    crop = CenterCrop(classifier.size, classifier.crop_fraction)
     with terminal.bar("images") as tick:
-        for part in streamed(
-            classifier.classify,
-            data,
-            np.arange(len(data.images)),
-            classifier.size,
-            device,
-            share=classifier.crop_fraction,
-            workers=data.workers(),
-            progress=tick,
-        ):
-            skipped += part.skipped
-            rows = zip(part.indices.tolist(), probabilities(part.logits, classifier.multilabel), strict=True)
+        options = InferenceOptions(device, workers=data.workers(), progress=tick)
+        crops = center_crops(data.images, np.arange(len(data.images)), crop, options)
+        for indices, logits in logit_batches(classifier.classify, crops):
+            rows = zip(indices.tolist(), probabilities(logits, classifier.multilabel), strict=True)
             yield [classifier.prediction(readable(names[int(i)]), row) for i, row in rows]
+    skipped += crops.skipped
 
 
 def readable(name: str) -> str:

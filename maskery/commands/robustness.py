@@ -13,6 +13,7 @@ from ..data.dataset import ImageData, open_data, spread
 from ..evals.candidates import reopen
 from ..evals.comparison import compare_results
 from ..evals.corruptions import BENCHMARK, EXTRA, SEVERITIES, check_corruptible
+from ..evals.eval_pass import skipped_notes
 from ..evals.imagenet_sets import imagenet_c_folders, recognised, wordnet_ids
 from ..evals.inference_options import InferenceOptions
 from ..evals.results import Result, fingerprint, write_result, write_results
@@ -57,36 +58,36 @@ def robustness(args: Sequence[str] = (), **leaves: Any) -> dict[str, float]:
 
     Returns the numbers of the classifier at WHERE.
     """
-    asked = parse(RobustnessOptions, [*args, *options(leaves)], "maskery eval robustness")
-    places = (asked.where, *asked.beside)
+    settings = parse(RobustnessOptions, [*args, *options(leaves)], "maskery eval robustness")
+    places = (settings.where, *settings.beside)
     if len(set(places)) < len(places):
         raise ValueError(f"--beside names the same twice: {', '.join(map(str, places))}")
     device, terminal = torch.device("cuda" if torch.cuda.is_available() else "cpu"), Terminal()
     classifiers = {str(place): load_classifier(place).to(device) for place in places}
-    check_options(asked, classifiers.values())
-    first = classifiers[str(asked.where)]
-    data = open_data(asked.data, first.image_config(asked.images), first.size, terminal)
+    check_options(settings, classifiers.values())
+    first = classifiers[str(settings.where)]
+    data = open_data(settings.data, first.image_config(settings.images), first.size, terminal)
     held_out, _ = test_and_validation(data.images.source, data.held_out)
-    held_out = labelled(data.labels, held_out, data.classes, f"{asked.data}: held-out images", one_class=True)
-    return RobustnessEvaluation(asked, data, held_out, device, terminal).run(classifiers)
+    held_out = labelled(data.labels, held_out, data.classes, f"{settings.data}: held-out images", one_class=True)
+    return RobustnessEvaluation(settings, data, held_out, device, terminal).run(classifiers)
 
 
-def check_options(asked: RobustnessOptions, classifiers: Collection[Classifier]) -> None:
+def check_options(settings: RobustnessOptions, classifiers: Collection[Classifier]) -> None:
     """ValueError for what would only fail after hours."""
-    for name in asked.corruptions:
+    for name in settings.corruptions:
         if name not in CORRUPTIONS:
             raise unknown("corruption", name, CORRUPTIONS)
     for classifier in classifiers:
         check_corruptible(*classifier.size, classifier.channels, classifier.images.bits or 8)
-        if asked.test_sets or asked.imagenet_c:
+        if settings.test_sets or settings.imagenet_c:
             wordnet_ids(classifier.classes)
-    for folder in asked.test_sets.values():
+    for folder in settings.test_sets.values():
         if not folder.is_dir():
             raise ValueError(f"{folder}: no such folder")
-    if asked.imagenet_c:
-        folders = imagenet_c_folders(asked.imagenet_c)
+    if settings.imagenet_c:
+        folders = imagenet_c_folders(settings.imagenet_c)
         if not any(all((name, severity) in folders for severity in SEVERITIES) for name in CORRUPTIONS):
-            raise ValueError(f"{asked.imagenet_c}: no corruption is there at all five severities")
+            raise ValueError(f"{settings.imagenet_c}: no corruption is there at all five severities")
 
 
 @dataclass(frozen=True)
@@ -143,10 +144,6 @@ class RobustnessEvaluation:
         with self.terminal.bar(f"{label}: corruptions") as tick:
             inference = self._inference(tick)
             errors = corruption_errors(ordered, data.images, self.indices, corruptions, seed, inference)
-        notes = []
-        if errors.skipped:
-            name, reason = errors.skipped[0]
-            notes.append(f"{len(errors.skipped)} images could not be read and are left out ({name}: {reason})")
         result = Result(
             "robustness",
             errors.numbers(),
@@ -158,7 +155,7 @@ class RobustnessEvaluation:
             seed=seed,
             counts={"queries": errors.images, "classes": len(data.classes)},
             shown=f"{classifier.channels} x {classifier.size[0]} x {classifier.size[1]}",
-            notes=notes,
+            notes=skipped_notes(errors.skipped),
             tables={"errors": errors.table()},
             device=str(self.device),
         )

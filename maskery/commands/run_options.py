@@ -10,7 +10,7 @@ import tyro
 
 from .. import recipes
 from ..config import Run
-from ..data.dataset import Reporter, SurveyedSource, survey_source
+from ..data.dataset import SurveyedSource, survey_source
 from ..data.sources.source import split_indices
 from ..methods import METHODS
 from ..nn.vit import SIZES
@@ -18,6 +18,7 @@ from ..objective import Objective
 from ..options import UsageError, overlay, parse, unknown, value_of
 from ..runs.directory import read_config
 from ..suggest import suggest
+from ..terminal import Reporter
 from ..trackers import tracker
 from ..weights.teacher import build_objective
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from ..config import Run
+from ..data.dataset import SurveyedSource
 from ..distributed import World
 from ..runs.directory import open_run
 from ..train import train
@@ -26,15 +27,15 @@ class Cell:
         """Where results of the cell are written."""
         return self.directory / "evals" / name
 
-    def train(self, world: World) -> None:
-        """Train the run, or resume it. KeyboardInterrupt when a signal stopped it, and `Diverged`."""
+    def train(self, world: World, surveyed: SurveyedSource | None = None) -> None:
+        """Train the run, or resume it, on images that are open already. KeyboardInterrupt when a signal stopped it."""
         torch.compiler.reset()  # it gives up on code that was compiled for many networks
         if world.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(world.device)
         notes = [self.note]
         resume = (self.directory / "config.yaml").exists()
         run = open_run(self.directory, notes.append).run if resume else self.run
-        if train(run, self.directory, world, notes, resume=resume).signalled:
+        if train(run, self.directory, world, notes, resume=resume, surveyed=surveyed).signalled:
             raise KeyboardInterrupt
 
 

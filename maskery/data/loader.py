@@ -6,7 +6,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ from .train_dataset import PIECE, TrainDataset
 from .transfer import TransferBuffers, keep_freed_memory, run_ahead
 from .views import CPU, join_views, likely_bytes
 
+T = TypeVar("T")
 PREFETCH = 2  # pieces that each worker has ready or at work
 
 
@@ -55,9 +56,8 @@ def join_pieces(parts: list[dict[str, Any]]) -> dict[str, Any]:
     return batch | {"label": torch.cat(labels) if isinstance(labels[0], Tensor) else type(labels[0]).cat(labels)}
 
 
-def loader(
-    dataset: Dataset[dict[str, Any]], sampler: Iterable[int], workers: int, device: torch.device
-) -> DataLoader[dict[str, Any]]:
+def loader(dataset: Dataset[T], sampler: Iterable[int], workers: int, device: torch.device) -> DataLoader[T]:
+    """Load these items with `workers` processes (0: in this one), in pinned memory for a GPU."""
     return DataLoader(
         dataset,
         batch_size=None,

@@ -12,7 +12,7 @@ from functools import cached_property
 import numpy as np
 from PIL import Image
 
-from ..terminal import Tick
+from ..terminal import Tick, no_progress
 from .decode.image import read_header
 from .decode.picture import Box
 from .decode.unreadable import Unreadable, reading, reason
@@ -116,7 +116,7 @@ class MaskSurvey:
     unreadable: tuple[tuple[str, str], ...]  # (name, reason), of images or masks
 
 
-def survey_masks(source: Source, indices: Sequence[int] | np.ndarray, progress: Tick | None = None) -> MaskSurvey:
+def survey_masks(source: Source, indices: Sequence[int] | np.ndarray, progress: Tick = no_progress) -> MaskSurvey:
     """Read every mask, and the size of every image. ValueError in one line for the first that does not fit."""
     pixels, first = np.zeros(_VALUES, np.int64), np.full(_VALUES, -1, np.int64)
     unreadable = []
@@ -141,6 +141,5 @@ def survey_masks(source: Source, indices: Sequence[int] | np.ndarray, progress: 
                 values = np.flatnonzero(counts)
                 pixels[values] += counts[values]
                 first[values] = np.where(first[values] < 0, i, first[values])
-            if progress:
-                progress(start + len(part), len(indices))
+            progress(start + len(part), len(indices))
     return MaskSurvey(pixels, first, tuple(unreadable))

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from ..terminal import Tick
+from ..terminal import Tick, no_progress
 from ..text import count, plain
 from .decode.image import Header, Pages, decode, read_header
 from .decode.unreadable import Unreadable, reason
@@ -88,7 +88,7 @@ def survey(
     sample: int | None = SAMPLE,
     pages: Pages = "first",
     duplicates: bool = False,
-    progress: Tick | None = None,
+    progress: Tick = no_progress,
 ) -> Survey:
     """Decode `sample` images spread evenly over the source, or all (None).
 
@@ -96,7 +96,6 @@ def survey(
     """
     indices = evenly(len(source), sample)
     total = len(indices) + (len(source) if duplicates else 0)
-    progress = progress or (lambda done, total: None)
     headers: list[Header] = []
     unreadable: list[tuple[str, str]] = []
     for done, header in enumerate(_each(lambda i: _checked_header(source, i, pages), indices), 1):

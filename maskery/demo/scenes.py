@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..terminal import Tick
+from ..terminal import Tick, no_progress
 from .files import new_folder, save, splits_of
 from .textures import pattern
 
@@ -74,7 +74,7 @@ def scene(seed: int, index: int, size: int = 64) -> Scene:
 
 
 def write_folder(
-    root: Path, n: int, size: int = 64, seed: int = 0, holdout: float = 0.2, progress: Tick | None = None
+    root: Path, n: int, size: int = 64, seed: int = 0, holdout: float = 0.2, progress: Tick = no_progress
 ) -> Path:
     """Write scenes 0..n-1 as `root/train/<class>/scene-000012.png` and `root/val/<class>/...`; returns `root`.
 
@@ -88,8 +88,7 @@ def write_folder(
     with new_folder(root) as folder:
         for i, split in enumerate(_splits(labels, holdout)):
             save(_picture(seed, i, size)[0], folder / split / CLASSES[labels[i]] / f"scene-{i:06d}.png")
-            if progress:
-                progress(i + 1, n)
+            progress(i + 1, n)
     return Path(root)
 
 
@@ -257,21 +256,21 @@ def _questions(
     """Questions about the visible objects: boxes [K, 4] in fractions of the side, kinds [K], K colour names or ""."""
     counts = np.bincount(kinds, minlength=len(SHAPES))
     present, absent = np.flatnonzero(counts), np.flatnonzero(counts == 0)
-    asked = [("how many objects are there?", str(len(kinds)))]
+    questions = [("how many objects are there?", str(len(kinds)))]
     for kind in [*present, rng.choice(absent)]:
         plural = SHAPES[kind] + ("es" if SHAPES[kind].endswith("s") else "s")
-        asked.append((f"how many {plural} are there?", str(counts[kind])))
-    asked += [
+        questions.append((f"how many {plural} are there?", str(counts[kind])))
+    questions += [
         (f"is there a {SHAPES[rng.choice(some)]}?", a) for some, a in ((present, "yes"), (absent, "no")) if len(some)
     ]
 
     single = [k for k, kind in enumerate(kinds) if counts[kind] == 1]  # "the star" must name one object
-    asked += [(f"what colour is the {SHAPES[kinds[k]]}?", names[k]) for k in single if names[k]]
+    questions += [(f"what colour is the {SHAPES[kinds[k]]}?", names[k]) for k in single if names[k]]
     middle = (boxes[:, 0] + boxes[:, 2]) / 2
     for a in single:
         for b in single[single.index(a) + 1 :]:
             if abs(middle[a] - middle[b]) > 0.1:  # beyond doubt
                 left = bool(rng.integers(2))
                 question = f"is the {SHAPES[kinds[a]]} {'left' if left else 'right'} of the {SHAPES[kinds[b]]}?"
-                asked.append((question, "yes" if (middle[a] < middle[b]) == left else "no"))
-    return tuple(asked)
+                questions.append((question, "yes" if (middle[a] < middle[b]) == left else "no"))
+    return tuple(questions)

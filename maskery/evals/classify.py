@@ -1,4 +1,4 @@
-"""What a classifier answers on many images, and how often it is right. Deterministic, from the centre of each image.
+"""A classifier's logits for many images, from the centre of each, and its metrics.
 
 n images, M classes
 """
@@ -13,84 +13,44 @@ from torch import Tensor
 from ..data.crops import CenterCrop
 from ..data.dataset import ImageData
 from ..data.eval_dataset import EvalDataset
-from ..data.images import Skips
-from ..data.loader import eval_batches
+from ..data.images import Images, Skips
 from ..data.views import to_float
+from .eval_pass import EvalPass
+from .inference_options import InferenceOptions
 from .metrics import check_finite, multilabel, scores
 
 Classify = Callable[[Tensor], Tensor]  # images [B, C, h, w] in [0, 1] on the device -> logits [B, M], or [B, L, M]
 
 
 @dataclass(frozen=True)
-class Answers:
-    """The answers for the images that could be read."""
+class ImageLogits:
+    """Logits of the images that could be read."""
 
     logits: Tensor  # [n, M], or [n, L, M] of L heads; float32, CPU
     indices: np.ndarray  # [n] which images of the source
     skipped: Skips
 
 
-def answers(
-    classify: Classify,
-    data: ImageData,
-    indices: np.ndarray,
-    size: tuple[int, int],
-    device: torch.device,
-    *,
-    share: float = 1.0,
-    precision: torch.dtype = torch.float32,
-    workers: int = 0,
-    progress: Callable[[int, int], None] | None = None,
-) -> Answers:
-    """Logits of the centre crops of `indices`; `share` of the resized image is what the crop keeps.
-
-    ValueError when none can be read, and for NaN.
-    """
-    found = list(
-        streamed(
-            classify,
-            data,
-            indices,
-            size,
-            device,
-            share=share,
-            precision=precision,
-            workers=workers,
-            progress=progress,
-        )
-    )
-    skipped = [skip for part in found for skip in part.skipped]
-    if len(skipped) == len(indices):
-        raise ValueError(f"{data.images.source.where}: none of the {len(indices)} images can be read")
-    read = [part for part in found if len(part.indices)]
-    return Answers(torch.cat([p.logits for p in read]), np.concatenate([p.indices for p in read]), skipped)
+def center_crops(images: Images, indices: np.ndarray, crop: CenterCrop, options: InferenceOptions) -> EvalPass:
+    return EvalPass(EvalDataset(images, indices, crop, options.batch(256, 64), options.device), options)
 
 
-def streamed(
-    classify: Classify,
-    data: ImageData,
-    indices: np.ndarray,
-    size: tuple[int, int],
-    device: torch.device,
-    *,
-    share: float = 1.0,
-    precision: torch.dtype = torch.float32,
-    workers: int = 0,
-    progress: Callable[[int, int], None] | None = None,
-) -> Iterator[Answers]:
-    """As `answers`, batch by batch; of a batch of which nothing can be read there are no logits."""
-    batch, done, names = 256 if device.type == "cuda" else 64, 0, data.images.source.names
-    dataset = EvalDataset(data.images, indices, CenterCrop(size, share), batch, device)
-    for part in eval_batches(dataset, workers):
-        every, logits = part["indices"], torch.empty(0)
-        done += len(every) + len(part["skipped"])
-        if part["images"] is not None:
-            with torch.no_grad(), torch.autocast(device.type, precision, enabled=precision != torch.float32):
-                logits = classify(to_float(part["images"], device)).float().cpu()
-            check_finite(logits, "logits", lambda i, every=every: str(names[int(every[i])]))
-        yield Answers(logits, every, part["skipped"])
-        if progress:
-            progress(done, len(indices))
+@torch.no_grad()
+def image_logits(classify: Classify, crops: EvalPass) -> ImageLogits:
+    """Classify all images. ValueError when none can be read, and for NaN."""
+    logits = torch.cat([part for _, part in logit_batches(classify, crops)])
+    return ImageLogits(logits, crops.indices, crops.skipped)
+
+
+def logit_batches(classify: Classify, crops: EvalPass) -> Iterator[tuple[np.ndarray, Tensor]]:
+    """Yield (images of the source, logits) batch by batch."""
+    names, options = crops.dataset.images.source.names, crops.options
+    for part in crops:
+        indices = part["indices"]
+        with torch.no_grad(), options.autocast():
+            logits = classify(to_float(part["images"], options.device)).float().cpu()
+        check_finite(logits, "logits", lambda i, indices=indices: str(names[int(indices[i])]))
+        yield indices, logits
 
 
 def truth(data: ImageData, indices: np.ndarray) -> Tensor:
@@ -107,5 +67,5 @@ def numbers(logits: Tensor, truth: Tensor) -> dict[str, float]:
 
 
 def headline(several: bool) -> str:
-    """The number that a classifier is judged by."""
+    """Name of the number that a classifier is judged by."""
     return "map" if several else "top1"

@@ -8,7 +8,7 @@ H x W pixels, C channels (1 or 3), uint8
 
 import contextlib
 import importlib.util
-import os
+import io
 import zlib
 from collections.abc import Iterator
 
@@ -25,7 +25,7 @@ BENCHMARK = (
 )  # the 15 that the paper measures by
 EXTRA = ("speckle_noise", "gaussian_blur", "spatter", "saturate")  # the paper's, for choosing settings
 SEVERITIES: tuple[int, ...] = (1, 2, 3, 4, 5)
-SMALLEST = 32  # pixels of a side
+SMALLEST = 32  # pixels, height and width
 
 # (alpha, sigma, how far the corners of the affine map move) of elastic_transform at 224 pixels, by severity. The
 # paper's code says 244, "should have been 224"; ImageNet-C was made with 244.
@@ -33,7 +33,7 @@ _ELASTIC = ((488, 170.8, 24.4), (488, 19.52, 48.8), (12.2, 2.44, 4.88), (17.08, 
 
 
 def check_corruptible(height: int, width: int, channels: int, bits: int) -> None:
-    """ValueError in one line when such images cannot be corrupted, or the library is not there."""
+    """ValueError when such images cannot be corrupted, or the library is not installed."""
     if importlib.util.find_spec("imagecorruptions") is None:
         raise ValueError(needs_extra("corrupting images", "imagecorruptions-imaug", "robustness"))
     try:
@@ -54,10 +54,10 @@ def check_corruptible(height: int, width: int, channels: int, bits: int) -> None
 
 
 def corrupt(image: np.ndarray, name: str, severity: int, seed: int, key: int) -> np.ndarray:
-    """The image [H, W, C] uint8 under a corruption, same shape. The same (seed, key, name, severity): the same result.
+    """Corrupt an image [H, W, C] uint8; the result depends on (seed, key, name, severity) alone.
 
-    `key` tells images apart. A grey image gets the noise of one channel, and the luma of everything that has colour.
-    Draws of other code go on as if nothing had happened.
+    `key` identifies the image. A grey image gets the noise of one channel, and the luma of everything that has colour.
+    numpy's global random state is left as it was.
     """
     if name not in (*BENCHMARK, *EXTRA) or severity not in SEVERITIES:
         raise ValueError(
@@ -69,11 +69,11 @@ def corrupt(image: np.ndarray, name: str, severity: int, seed: int, key: int) ->
     if name == "elastic_transform":
         out = _elastic(colour, severity, np.random.default_rng(draw))
     else:
-        from imagecorruptions import corrupt as library  # imported late: it compiles code, which takes seconds
+        import imagecorruptions  # imported late: it compiles code, which takes seconds
 
         own = {"seed": int(draw[1])} if name in ("impulse_noise", "glass_blur") else {}  # not from numpy's global draws
-        with _drawing_from(int(draw[0])), open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
-            out = library(np.ascontiguousarray(colour), severity, name, **own)
+        with _drawing_from(int(draw[0])), contextlib.redirect_stdout(io.StringIO()):
+            out = imagecorruptions.corrupt(np.ascontiguousarray(colour), severity, name, **own)
     if not grey:
         return out
     return out[:, :, :1] if name.endswith("_noise") else luma(out)  # luma would average the noise of three channels
@@ -119,7 +119,7 @@ def opencv_single_thread() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _drawing_from(seed: int) -> Iterator[None]:
-    """numpy's global generator, which the library draws from, seeded; as it was before afterwards."""
+    """Seed numpy's global generator, which the library draws from, and restore it afterwards."""
     before = np.random.get_state()
     np.random.seed(seed)
     try:

@@ -13,9 +13,9 @@ from torch import Tensor
 from ..data.crops import CenterCrop
 from ..data.eval_dataset import EvalDataset
 from ..data.images import Images, Skips
-from ..data.loader import eval_batches
 from ..data.views import to_float
 from ..nn.vit import ViT
+from .eval_pass import EvalPass, eval_mode
 from .inference_options import DEFAULTS, InferenceOptions
 
 
@@ -43,24 +43,17 @@ def features(encoder: ViT, images: Images, indices: np.ndarray, options: Inferen
     """
     options = replace(options, device=encoder.mean.device)
     batch = options.batch(cuda=256, cpu=64)  # more falls out of a CPU's cache: 420 images/s, not 600
-    was_training = encoder.training
-    encoder.eval()
-    classes, means, read, skipped, done = [], [], [], [], 0
-    dataset = EvalDataset(images, indices, CenterCrop(encoder.config.image_size), batch, options.device)
-    for part in eval_batches(dataset, options.workers):
-        skipped += part["skipped"]
-        done += len(part["indices"]) + len(part["skipped"])
-        if part["images"] is not None:
+    crops = EvalPass(
+        EvalDataset(images, indices, CenterCrop(encoder.config.image_size), batch, options.device), options
+    )
+    classes, means = [], []
+    with eval_mode(encoder):
+        for part in crops:
             with options.autocast():
                 class_token, patches = encoder(to_float(part["images"], options.device))
             classes.append(class_token.float())
             means.append(patches.float().mean(1))
-            read.append(part["indices"])
-        options.tick(done, len(indices))
-    encoder.train(was_training)
-    if not read:
-        raise ValueError(f"{images.source.where}: none of the {len(indices)} images can be read")
-    return Features(torch.cat(classes).cpu(), torch.cat(means).cpu(), np.concatenate(read), skipped)
+    return Features(torch.cat(classes).cpu(), torch.cat(means).cpu(), crops.indices, crops.skipped)
 
 
 def effective_rank(features: Tensor) -> float:

@@ -22,6 +22,7 @@ from ..weights.load import load_encoder
 from ..weights.locate import parse_where
 from .candidates import Candidate, candidates_of, open_images_for, reopen_for
 from .comparison import OF_THE_DATA, compare_results
+from .eval_pass import skipped_notes
 from .features import Features, features
 from .inference_options import InferenceOptions
 from .knn import TOKENS
@@ -98,13 +99,13 @@ class FrozenEvaluation:
         for candidate in self.candidates:
             results[candidate] = self._result(candidate, metric)
             write_result(results[candidate], directory)  # at once: the next candidate may take long, or fail
-        every = list(results.values())
+        own = results[self.own]
         if self.options.json:
-            write_results(every, self.options.json)
-        for note in dict.fromkeys(note for result in every for note in result.notes):
+            write_results([*results.values()], self.options.json)
+        for note in dict.fromkeys(note for result in results.values() for note in result.notes):
             self.terminal.say(note)
-        print(*(compare_results(every).lines() if len(every) > 1 else _lines(every[0])), sep="\n")
-        return dict(results[self.own].numbers)
+        print(*(compare_results([*results.values()]).lines() if len(results) > 1 else _lines(own)), sep="\n")
+        return dict(own.numbers)
 
     def _result(self, candidate: Candidate, metric: Metric) -> Result:
         fixed, notes = self.encoders.get(candidate), list(self.notes)
@@ -163,18 +164,15 @@ class FrozenEvaluation:
         self, encoder: ViT, candidate: Candidate, data: ImageData, train: np.ndarray, notes: list[str]
     ) -> tuple[Features, Features]:
         """Features of training and held-out images."""
-        encoder, names, made = encoder.to(self.device), data.images.source.names, []
+        made = []
         for words, indices in (("training images", train), ("held-out images", self.held_out)):
             with self.terminal.bar(f"{candidate.label}: {words}") as tick:
                 options = InferenceOptions(workers=data.workers(), progress=tick)
-                part = features(encoder, data.images, indices, options)
+                part = features(encoder.to(self.device), data.images, indices, options)
+            names = [str(data.images.source.names[int(i)]) for i in part.indices]
             for values in (part.mean_patch, part.class_token):
-                check_finite(
-                    values, f"{self.options.data}: features", lambda i, part=part: str(names[int(part.indices[i])])
-                )
-            if part.skipped:
-                name, reason = part.skipped[0]
-                notes.append(f"{len(part.skipped)} images could not be read and are left out ({name}: {reason})")
+                check_finite(values, f"{self.options.data}: features", names.__getitem__)
+            notes += skipped_notes(part.skipped)
             made.append(part)
         return made[0], made[1]
 

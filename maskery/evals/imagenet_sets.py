@@ -1,4 +1,4 @@
-"""Published test sets of ImageNet as folders: which of a classifier's classes they ask for, and where their images lie.
+"""Published test sets of ImageNet as folders: which of a classifier's classes they have, and where their images are.
 
 Folders of images are named by WordNet ids (n01440764), and so are the classes: nothing else is needed to find the 200
 classes of ImageNet-A and -R among the 1000. The lists of ids, which only serve to recognise a set, come with timm.
@@ -57,15 +57,15 @@ def wordnet_ids(classes: Sequence[str]) -> tuple[str, ...]:
         return tuple(classes)
     if list(classes) == [str(i) for i in range(1000)]:
         return ids_of("ImageNet")
-    strange = next(name for name in classes if not re.fullmatch(r"n\d{8}", name))
+    example = next(name for name in classes if not re.fullmatch(r"n\d{8}", name))
     raise ValueError(
-        f"the classifier's classes are not named by WordNet ids (n01440764, ...), one is {strange!r}: ImageNet's test "
+        f"the classifier's classes are not named by WordNet ids (n01440764, ...), one is {example!r}: ImageNet's test "
         "sets cannot be matched with them"
     )
 
 
 def shared_classes(folders: Sequence[str], classes: Sequence[str], where: str | Path) -> SharedClasses:
-    """How the class folders at `where` fit the classes of a classifier. ValueError when they share none."""
+    """Match the class folders at `where` with the classes of a classifier. ValueError when they share none."""
     known = {name: i for i, name in enumerate(wordnet_ids(classes))}
     shared = [name for name in folders if name in known]
     if not shared:
@@ -90,14 +90,14 @@ def imagenet_c_folders(root: Path) -> dict[tuple[str, int], Path]:
 
     A corruption lies in `root` or one folder deeper (root/blur/defocus_blur/3). ValueError when there is none.
     """
-    found = {}
+    folders: dict[tuple[str, int], Path] = {}
     for name in (*BENCHMARK, *EXTRA):
         for at in (root / name, *sorted(root.glob(f"*/{name}"))):
             for severity in SEVERITIES:
                 if (at / str(severity)).is_dir():
-                    found.setdefault((name, severity), at / str(severity))
-    if not found:
+                    folders.setdefault((name, severity), at / str(severity))
+    if not folders:
         raise ValueError(
             f"{root}: not ImageNet-C: there is no folder like {BENCHMARK[0]}/1 in it (a corruption, then a severity)"
         )
-    return found
+    return folders

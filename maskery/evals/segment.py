@@ -1,4 +1,4 @@
-"""What a segmenter answers for whole images, and how often it is right. Deterministic.
+"""A segmenter's classes of all pixels of whole images, and its metrics. Deterministic.
 
 M classes, C channels, h x w the network's input, h' x w' the image as it is shown, H x W as it is
 """
@@ -14,110 +14,98 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..data.crops import WholeImage
-from ..data.dataset import ImageData
 from ..data.eval_dataset import EvalDataset
-from ..data.images import Skips
-from ..data.loader import eval_batches
+from ..data.images import Images, Skips
 from ..data.mask_targets import CoveringImage, MaskOf
 from ..data.masks import VOID, LabelMap
 from ..data.views import to_float
+from .eval_pass import EvalPass
+from .inference_options import InferenceOptions
 from .metrics import check_finite
 
 Inference = Literal["slide", "whole"]
 Segment = Callable[[Tensor], Tensor]  # images [B, C, h, w] in [0, 1] on the device -> logits [B, M, h, w]
+Show = Callable[[int, Tensor, Tensor], None]  # image of the source, prediction and truth [H, W]
 BATCH = 8  # images
-AT_ONCE = {"cuda": 16}  # windows; 4 elsewhere
 CLASSES_AT_ONCE = 16  # whose logits are enlarged together: an image of 20 megapixels has 150 times 80 MB of them
 
 
 @dataclass(frozen=True)
-class Found:
-    """How often a pixel of class (row) was taken for class (column), over the images that could be read."""
+class PixelConfusion:
+    """Pixels of class (row) that were taken for class (column), over the images that could be read."""
 
     matrix: Tensor  # [M, M] int64
     indices: np.ndarray  # [n] which images of the source
     skipped: Skips
 
 
-@torch.no_grad()
-def segmented(
-    segment: Segment,
-    data: ImageData,
+def images_with_masks(
+    images: Images,
     indices: np.ndarray,
     size: tuple[int, int],
     label_map: LabelMap,
-    device: torch.device,
-    *,
-    inference: Inference = "slide",
-    precision: torch.dtype = torch.float32,
-    workers: int = 0,
-    progress: Callable[[int, int], None] | None = None,
-    each: Callable[[int, Tensor, Tensor], None] | None = None,
-) -> Found:
-    """Ask about every image, at its own size.
-
-    slide: the image, scaled until it covers the network's input, in windows that overlap by a third; their logits are
-    averaged. whole: the image at the network's input, whatever that does to its aspect ratio. Both are enlarged to the
-    image's size, void pixels are left out. `each` sees (image of the source, prediction, truth), [H, W] each.
-    ValueError when none can be read, and for NaN.
-    """
-    classes = len(label_map.ids)
-    matrix = torch.zeros(classes * classes, dtype=torch.int64)
-    read, skipped, names = [], [], data.images.source.names
+    inference: Inference,
+    options: InferenceOptions,
+) -> EvalPass:
+    """Open images for inference. slide: scaled until they cover `size`; whole: resized to it, aspect ratio or not."""
     crop = CoveringImage(size) if inference == "slide" else WholeImage(size)
-    dataset = EvalDataset(data.images, indices, crop, BATCH, target=MaskOf(data.images.source, label_map))
-    for part in eval_batches(dataset, workers):
-        skipped += part["skipped"]
-        answers = asked(segment, [] if part["images"] is None else list(part["images"]), size, device, precision)
-        for i, mask, logits in zip(part["indices"].tolist(), part["targets"], answers, strict=True):
+    return EvalPass(EvalDataset(images, indices, crop, BATCH, target=MaskOf(images.source, label_map)), options)
+
+
+@torch.no_grad()
+def segment_images(segment: Segment, images: EvalPass, classes: int, show: Show | None = None) -> PixelConfusion:
+    """Predict every pixel of the images, at their own size; void pixels are left out.
+
+    Logits are averaged over windows of the network's input that overlap by a third, then enlarged to the image's size.
+    ValueError when no image can be read, and for NaN.
+    """
+    matrix = torch.zeros(classes * classes, dtype=torch.int64)
+    names = images.dataset.images.source.names
+    for part in images:
+        averages = window_averages(segment, part["images"], images.dataset.crop.size, images.options)
+        for i, mask, logits in zip(part["indices"].tolist(), part["targets"], averages, strict=True):
             check_finite(logits[None], "logits", lambda _, i=i: str(names[i]))
-            predicted, truth = labelled(logits, tuple(mask.shape)).cpu(), mask.long()
-            named = truth != VOID
-            matrix += torch.bincount(truth[named] * classes + predicted[named], minlength=classes * classes)
-            read.append(i)
-            if each:
-                each(i, predicted, truth)
-        if progress:
-            progress(len(read) + len(skipped), len(indices))
-    if not read:
-        raise ValueError(f"{data.images.source.where}: none of the {len(indices)} images can be read with its mask")
-    return Found(matrix.view(classes, classes), np.array(read), skipped)
+            predicted, truth = pixel_classes(logits, tuple(mask.shape)).cpu(), mask.long()
+            labelled = truth != VOID
+            matrix += torch.bincount(truth[labelled] * classes + predicted[labelled], minlength=classes * classes)
+            if show:
+                show(i, predicted, truth)
+    return PixelConfusion(matrix.view(classes, classes), images.indices, images.skipped)
 
 
-def asked(
-    segment: Segment, images: Sequence[Tensor], size: tuple[int, int], device: torch.device, precision: torch.dtype
+def window_averages(
+    segment: Segment, images: Sequence[Tensor], size: tuple[int, int], options: InferenceOptions
 ) -> Iterator[Tensor]:
     """Logits [M, h', w'] of each image [C, h', w'], averaged over its windows."""
-    places = [(k, top, left) for k, image in enumerate(images) for top, left in windows(image.shape[1:], size)]
+    boxes = [(k, top, left) for k, image in enumerate(images) for top, left in windows(image.shape[1:], size)]
     total: Tensor | None = None
-    count, answers = torch.empty(0), iter(_windows(segment, images, places, size, device, precision))
-    for i, (k, top, left) in enumerate(places):
-        logits = next(answers)
+    count, logits_of = torch.empty(0), _window_logits(segment, images, boxes, size, options)
+    for i, (k, top, left) in enumerate(boxes):
+        logits = next(logits_of)
         if total is None:
             total = logits.new_zeros(len(logits), *images[k].shape[1:])
             count = logits.new_zeros(images[k].shape[1:])
         total[:, top : top + size[0], left : left + size[1]] += logits
         count[top : top + size[0], left : left + size[1]] += 1
-        if i + 1 == len(places) or places[i + 1][0] != k:
+        if i + 1 == len(boxes) or boxes[i + 1][0] != k:
             yield total.div_(count)
             total = None
 
 
-def _windows(
+def _window_logits(
     segment: Segment,
     images: Sequence[Tensor],
-    places: Sequence[tuple[int, int, int]],
+    boxes: Sequence[tuple[int, int, int]],
     size: tuple[int, int],
-    device: torch.device,
-    precision: torch.dtype,
+    options: InferenceOptions,
 ) -> Iterator[Tensor]:
     """Logits [M, h, w] of every window, as many at once as make sense."""
-    most = AT_ONCE.get(device.type, 4)
-    for start in range(0, len(places), most):
-        part = places[start : start + most]
+    most = options.batch(cuda=16, cpu=4)
+    for start in range(0, len(boxes), most):
+        part = boxes[start : start + most]
         cut = [images[k][:, top : top + size[0], left : left + size[1]] for k, top, left in part]
-        with torch.autocast(device.type, precision, enabled=precision != torch.float32):
-            logits = segment(to_float(torch.stack(cut), device))
+        with options.autocast():
+            logits = segment(to_float(torch.stack(cut), options.device))
         yield from logits.float()
 
 
@@ -131,7 +119,7 @@ def windows(image: Sequence[int], size: tuple[int, int]) -> list[tuple[int, int]
     return [(top, left) for top in lines[0] for left in lines[1]]
 
 
-def labelled(logits: Tensor, size: tuple[int, ...]) -> Tensor:
+def pixel_classes(logits: Tensor, size: tuple[int, ...]) -> Tensor:
     """Logits [M, h', w'] -> the class of every pixel at `size`, [H, W]: enlarged, then the first of the highest."""
     best: Tensor | None = None
     label = torch.zeros(size, dtype=torch.int64, device=logits.device)
@@ -168,10 +156,10 @@ def numbers(matrix: Tensor) -> dict[str, float]:
     }
 
 
-def rows(matrix: Tensor, classes: Sequence[str]) -> list[dict[str, str | float | None]]:
+def class_rows(matrix: Tensor, classes: Sequence[str]) -> list[dict[str, str | float | None]]:
     """One row a class for a file; None where a number is not defined."""
-    columns = {"iou": iou(matrix), "accuracy": matrix.diagonal().double() / matrix.sum(1)}
-    found = {name: [None if math.isnan(v) else v for v in values.tolist()] for name, values in columns.items()}
-    share = (matrix.sum(1).double() / matrix.sum()).tolist()
-    each = zip(classes, found["iou"], found["accuracy"], share, strict=True)
-    return [{"class": c, "iou": i, "accuracy": a, "share_of_pixels": s} for c, i, a, s in each]
+    columns = iou(matrix), matrix.diagonal().double() / matrix.sum(1)
+    defined = ([None if math.isnan(v) else v for v in values.tolist()] for values in columns)
+    fractions = (matrix.sum(1).double() / matrix.sum()).tolist()
+    rows = zip(classes, *defined, fractions, strict=True)
+    return [{"class": c, "iou": i, "accuracy": a, "share_of_pixels": s} for c, i, a, s in rows]

@@ -25,7 +25,7 @@ class Table:
     note: str
     heads: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
-    conclusions: tuple[str, ...] = ()
+    reading: tuple[str, ...] = ()
 
 
 def tables(results: Sequence[Result]) -> list[Table]:
@@ -35,7 +35,7 @@ def tables(results: Sequence[Result]) -> list[Table]:
         key = (result.evaluation, result.protocol, result.fingerprint)
         groups.setdefault(key, {})[result.of, str(sorted(result.seeds()))] = result
     made = [_table([*group.values()]) for group in groups.values()]
-    return sorted(made, key=lambda table: not table.conclusions)  # those that say whether it helped come first
+    return sorted(made, key=lambda table: not table.reading)  # those that say whether it helped come first
 
 
 def before_and_after_table(facts: Mapping[str, Any]) -> Table | None:

@@ -9,14 +9,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from ..config import ImagesConfig
+from ..config import DEFAULT_IMAGES, ImagesConfig
 from ..nn.vit import ViT
 from ..weights.load import build_encoder
 from ..weights.locate import open_weights
 from .preprocess import ImagesLike, Preprocessing
 
 Pool = Literal["mean", "class", "both", "tokens"]
-ANY_IMAGES = ImagesConfig()  # bits and pages as the files have them
 POOLS = ("mean", "class", "both", "tokens")
 
 
@@ -27,7 +26,7 @@ class Encoder(nn.Module):
     the one of the ViT, under timm's names.
     """
 
-    def __init__(self, vit: ViT, images: ImagesConfig = ANY_IMAGES):
+    def __init__(self, vit: ViT, images: ImagesConfig = DEFAULT_IMAGES):
         super().__init__()
         self.vit, self.images = vit, images  # `images`: bits and pages of the files that it learned from
         self._register_load_state_dict_pre_hook(_add_prefix)
@@ -94,4 +93,4 @@ def load(where: str | Path) -> Encoder:
     [0, 1] of its own size it gives class token [B, D] and patch tokens [B, N, D].
     """
     weights = open_weights(Path(where))
-    return Encoder(build_encoder(weights), weights.images or ANY_IMAGES).eval()
+    return Encoder(build_encoder(weights), weights.images or DEFAULT_IMAGES).eval()

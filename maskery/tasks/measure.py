@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from ..data.dataset import open_data
+from ..data.dataset import SurveyedSource, load_data, survey_source
 from ..evals.results import Result, fingerprint, write_result
 from ..pictures.learning_curves import learning_curves
 from ..runs.directory import open_run
@@ -28,13 +28,17 @@ REPORTS: dict[str, Report] = {
 }
 
 
-def measure(where: Path, device: torch.device, of: str, weights: str) -> Result:
-    """Measure the run at WHERE at its best checkpoint, and write its evals/: result.json, pictures, curves.png."""
+def measure(where: Path, device: torch.device, of: str, weights: str, surveyed: SurveyedSource | None = None) -> Result:
+    """Measure the run at WHERE at its best checkpoint, and write its evals/: result.json, pictures, curves.png.
+
+    `surveyed`: the source of the run's data, where it is open already.
+    """
     directory = open_run(where)
     run = directory.run
     report = REPORTS[run.method]
     task = load_objective(directory).to(device)
-    opened = open_data(run.data, replace(run.images, memory=0.0), run.size, Quiet())
+    surveyed = surveyed or survey_source(run.data, run.images, Quiet())
+    opened = load_data(surveyed, replace(run.images, memory=0.0), run.size, Quiet())
     _, data = task.prepare(run.settings, opened)
     precision = torch.bfloat16 if run.precision == "bf16" else torch.float32
     evals = where / "evals"

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from maskery.data.order import permuted, positions
+from maskery.data.order import permuted, positions, window_order
 
 
 @given(n=st.integers(1, 50), seed=st.integers(0, 9), start=st.integers(0, 200))
@@ -43,3 +43,24 @@ def test_a_few_of_very_many() -> None:
     assert drawn.min() >= 0
     assert drawn.max() < n
     assert 0.4 < drawn.mean() / n < 0.6
+
+
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=40), st.integers(1, 50), st.integers(0, 5))
+def test_a_window_order_has_every_image_once(lengths, window, epoch):
+    blocks = np.repeat(np.arange(len(lengths), dtype=np.int32), lengths)
+    order = window_order(blocks, 3, epoch, window)
+    assert sorted(order.tolist()) == list(range(len(blocks)))
+    np.testing.assert_array_equal(order, window_order(blocks.copy(), 3, epoch, window))
+
+
+def test_every_stretch_draws_from_a_window_of_blocks():
+    blocks = np.repeat(np.arange(500, dtype=np.int32), 100)
+    order = window_order(blocks, 0, 0, window=50)
+    seen = [len(set(blocks[order[start : start + 5000]].tolist())) for start in range(0, 50_000, 5000)]
+    assert min(seen) > 80, "a stretch as long as the window sees the blocks that come, and those that go"
+    assert max(seen) < 120
+    assert (np.diff(order) == 1).mean() < 0.01
+    orders = [window_order(blocks, seed, epoch).tolist() for seed, epoch in ((0, 0), (0, 1), (1, 0))]
+    assert orders[0] != orders[1] != orders[2] != orders[0]
+    all_of_it = window_order(blocks, 0, 0, window=500)  # as good as a permutation: places are not correlated
+    assert abs(np.corrcoef(blocks[all_of_it], np.arange(50_000))[0, 1]) < 0.02

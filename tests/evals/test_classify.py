@@ -1,6 +1,7 @@
 """What a classifier answers on many images: in order, from the centre, with what could not be read left out."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,8 @@ from maskery.data.crops import CenterCrop
 from maskery.data.dataset import ImageData, open_data
 from maskery.data.eval_dataset import EvalDataset
 from maskery.data.views import to_float
-from maskery.evals.classify import answers, headline, numbers, truth
+from maskery.evals.classify import Classify, ImageLogits, center_crops, headline, image_logits, numbers, truth
+from maskery.evals.inference_options import InferenceOptions
 from maskery.evals.metrics import multilabel, scores
 from maskery.terminal import Quiet
 
@@ -28,10 +30,17 @@ def colours(image: Tensor) -> Tensor:
     return image.mean((2, 3))
 
 
+def logits_of(
+    data: ImageData, indices: np.ndarray, classify: Classify = colours, fraction: float = 1.0, **options: Any
+) -> ImageLogits:
+    crop = CenterCrop(SIZE, fraction)
+    return image_logits(classify, center_crops(data.images, indices, crop, InferenceOptions(**options)))
+
+
 def test_answers_are_those_of_the_images_in_order(scene_folder: Path) -> None:
     data, seen = opened(scene_folder), []
     which = data.train[::-1][:70]
-    found = answers(colours, data, which, SIZE, CPU, progress=lambda done, of: seen.append((done, of)))
+    found = logits_of(data, which, progress=lambda done, of: seen.append((done, of)))
     pixels = [np.asarray(Image.open(scene_folder / str(data.images.source.names[i]))) for i in which]
     expected = torch.tensor(np.stack(pixels)).double().mean((1, 2)) / 255
     torch.testing.assert_close(found.logits.double(), expected, rtol=1e-4, atol=1e-5)
@@ -39,17 +48,17 @@ def test_answers_are_those_of_the_images_in_order(scene_folder: Path) -> None:
     assert (seen, found.skipped) == ([(64, 70), (70, 70)], [])
 
 
-def test_the_cut_keeps_the_share_that_is_asked_for(scene_folder: Path) -> None:
+def test_the_crop_keeps_its_fraction(scene_folder: Path) -> None:
     data = opened(scene_folder)
-    part = answers(colours, data, data.held_out, SIZE, CPU, share=0.75)
+    part = logits_of(data, data.held_out, fraction=0.75)
     cut = EvalDataset(data.images, data.held_out, CenterCrop(SIZE, 0.75), 64)[0]["images"]
     torch.testing.assert_close(part.logits, colours(to_float(cut, CPU)))
-    assert not torch.equal(part.logits, answers(colours, data, data.held_out, SIZE, CPU).logits)
+    assert not torch.equal(part.logits, logits_of(data, data.held_out).logits)
 
 
 def test_several_heads_answer_at_once(scene_folder: Path) -> None:
     data = opened(scene_folder)
-    found = answers(lambda x: torch.stack([colours(x), -colours(x)], 1), data, data.held_out, SIZE, CPU)
+    found = logits_of(data, data.held_out, lambda x: torch.stack([colours(x), -colours(x)], 1))
     assert found.logits.shape == (20, 2, 3)
     assert torch.equal(found.logits[:, 0], -found.logits[:, 1])
 
@@ -59,19 +68,19 @@ def test_what_cannot_be_read_is_left_out_by_name(tmp_path: Path) -> None:
         Image.new("RGB", (32, 32), (8 * i, 0, 0)).save(tmp_path / f"{i:02d}.png")
     (tmp_path / "07.png").write_bytes(b"no image")
     data = opened(tmp_path)
-    found = answers(colours, data, np.array([6, 7, 8]), SIZE, CPU)
+    found = logits_of(data, np.array([6, 7, 8]))
     assert found.indices.tolist() == [6, 8]
     assert [name for name, _ in found.skipped] == ["07.png"]
     torch.testing.assert_close(found.logits[:, 0], torch.tensor([48.0, 64.0]) / 255)
     with pytest.raises(ValueError, match="none of the 1 images can be read"):
-        answers(colours, data, np.array([7]), SIZE, CPU)
+        logits_of(data, np.array([7]))
 
 
 def test_what_is_no_number_is_named(tmp_path: Path) -> None:
     for i in range(3):
         Image.new("RGB", (32, 32), (100 * i, 0, 0)).save(tmp_path / f"{i}.png")
     with pytest.raises(ValueError, match=r"logits of 1 of 3 images hold NaN or infinity; the first is 0\.png"):
-        answers(lambda x: colours(x).log()[:, :1], opened(tmp_path), np.arange(3), SIZE, CPU)
+        logits_of(opened(tmp_path), np.arange(3), lambda x: colours(x).log()[:, :1])
 
 
 def test_the_truth_and_its_numbers(tmp_path: Path) -> None:

@@ -12,13 +12,24 @@ from maskery.data.dataset import ImageData, open_data
 from maskery.data.sources.rle import encode_mask
 from maskery.demo.coco import write_coco
 from maskery.evals import detect
-from maskery.evals.detect import Seen, average_precision, detected, mask_results, pasted, results, truth_of
+from maskery.evals.detect import (
+    Detect,
+    Detections,
+    average_precision,
+    detect_images,
+    fitting_images,
+    mask_results,
+    paste_mask,
+    results,
+    truth_of,
+)
+from maskery.evals.inference_options import DEFAULTS
 from maskery.terminal import Quiet
 
 MEAN, CPU = (0.5, 0.5, 0.5), torch.device("cpu")
 
 
-def seen(truth: list[tuple[float, ...]], answers: list[tuple[float, ...]], **facts: int) -> Seen:
+def seen(truth: list[tuple[float, ...]], answers: list[tuple[float, ...]], **facts: int) -> Detections:
     """One image of 200 x 200, one class: boxes (left, top, right, bottom), answers with a score."""
     shape = {"iscrowd": 0} | facts
 
@@ -35,7 +46,7 @@ def seen(truth: list[tuple[float, ...]], answers: list[tuple[float, ...]], **fac
     found = [{"image_id": 0, "category_id": 1, "bbox": xywh(box), "score": box[4]} for box in answers]
     images = [{"id": 0, "height": 200, "width": 200}]
     whole = {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "it"}]}
-    return Seen(whole, found, [], np.array([0]))
+    return Detections(whole, found, [], np.array([0]))
 
 
 A, B = (0.0, 0.0, 100.0, 100.0), (100.0, 100.0, 200.0, 200.0)
@@ -103,12 +114,16 @@ def oracle(data: ImageData, noise: float, seed: int = 0) -> Any:
     return detect
 
 
-def asked(data: ImageData, noise: float) -> Seen:
-    return detected(oracle(data, noise), data, data.train, (48, 48), MEAN, CPU, masks=True)
+def detected(detect: Detect, data: ImageData, masks: bool) -> Detections:
+    return detect_images(detect, fitting_images(data.images, data.train, (48, 48), MEAN, DEFAULTS), masks)
+
+
+def with_noise(data: ImageData, noise: float) -> Detections:
+    return detected(oracle(data, noise), data, masks=True)
 
 
 def test_the_truth_scores_one(data: ImageData) -> None:
-    found = asked(data, 0.0)
+    found = with_noise(data, 0.0)
     numbers = average_precision(found, True).numbers
     assert {name: value for name, value in numbers.items() if name.startswith("box_ap")} == {
         name: pytest.approx(1.0) for name in numbers if name.startswith("box_ap")
@@ -118,7 +133,7 @@ def test_the_truth_scores_one(data: ImageData) -> None:
         {"image_id": a["image_id"], "category_id": a["category_id"], "segmentation": a["segmentation"], "score": 1.0}
         for a in whole["annotations"]
     ]
-    masks = average_precision(Seen(whole, found.boxes, exact, found.indices), True).numbers
+    masks = average_precision(Detections(whole, found.boxes, exact, found.indices), True).numbers
     assert masks["mask_ap"] == pytest.approx(1.0)
     assert masks["mask_ap50"] == pytest.approx(1.0)
 
@@ -128,7 +143,7 @@ def test_the_official_code_says_the_same(data: ImageData) -> None:
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
-    found = asked(data, 2.0)
+    found = with_noise(data, 2.0)
     ours = average_precision(found, True).numbers
     assert 0.05 < ours["box_ap"] < 0.8
     for how, kind, answers in (("bbox", "box", found.boxes), ("segm", "mask", found.masks)):
@@ -147,7 +162,7 @@ def test_the_official_code_says_the_same(data: ImageData) -> None:
 
 
 def test_by_class(data: ImageData) -> None:
-    by_class = average_precision(asked(data, 0.0), True).by_class
+    by_class = average_precision(with_noise(data, 0.0), True).by_class
     assert set(by_class) == {"box", "mask"}
     source = data.images.source
     there = {int(m) for i in data.train for m in source.objects(int(i)).classes}  # type: ignore[attr-defined]
@@ -155,15 +170,17 @@ def test_by_class(data: ImageData) -> None:
 
 
 def test_masks_are_put_where_their_boxes_are() -> None:
-    mask = pasted(torch.ones(28, 28), torch.tensor([2.0, 3.0, 6.0, 9.0]), (12, 8))
+    mask = paste_mask(torch.ones(28, 28), torch.tensor([2.0, 3.0, 6.0, 9.0]), (12, 8))
     assert mask.sum() == 4 * 6
     assert mask[3:9, 2:6].all()
     half = torch.zeros(28, 28)
     half[:14] = 1
-    assert np.flatnonzero(pasted(half, torch.tensor([0.0, 0.0, 8.0, 12.0]), (12, 8)).any(1)).tolist() == list(range(6))
-    out = pasted(torch.ones(28, 28), torch.tensor([-4.0, 10.0, 4.0, 20.0]), (12, 8))
+    assert np.flatnonzero(paste_mask(half, torch.tensor([0.0, 0.0, 8.0, 12.0]), (12, 8)).any(1)).tolist() == list(
+        range(6)
+    )
+    out = paste_mask(torch.ones(28, 28), torch.tensor([-4.0, 10.0, 4.0, 20.0]), (12, 8))
     assert out.sum() == 4 * 2
-    assert not pasted(torch.ones(28, 28), torch.tensor([50.0, 50.0, 60.0, 60.0]), (12, 8)).any()
+    assert not paste_mask(torch.ones(28, 28), torch.tensor([50.0, 50.0, 60.0, 60.0]), (12, 8)).any()
 
 
 def test_results_as_coco_has_them() -> None:
@@ -185,7 +202,7 @@ def test_answers_that_are_no_numbers(data: ImageData) -> None:
         return [one] * len(images)
 
     with pytest.raises(ValueError, match=r"train/scene-000000\.png: the detector's answer is not finite"):
-        detected(nan, data, data.train, (48, 48), MEAN, CPU, masks=False)
+        detected(nan, data, masks=False)
 
 
 def test_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

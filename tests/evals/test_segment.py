@@ -16,7 +16,20 @@ from maskery.config import ImagesConfig
 from maskery.data.dataset import ImageData, open_data
 from maskery.data.masks import VOID, LabelMap
 from maskery.demo import scenes
-from maskery.evals.segment import iou, labelled, numbers, rows, segmented, windows
+from maskery.evals.inference_options import DEFAULTS
+from maskery.evals.segment import (
+    Inference,
+    PixelConfusion,
+    Segment,
+    Show,
+    class_rows,
+    images_with_masks,
+    iou,
+    numbers,
+    pixel_classes,
+    segment_images,
+    windows,
+)
 from maskery.terminal import Quiet
 
 CPU = torch.device("cpu")
@@ -65,7 +78,7 @@ def test_numbers_are_those_counted_by_hand(seed: int) -> None:
 def test_what_is_not_defined_is_left_out() -> None:
     matrix = torch.tensor([[3, 1, 0], [0, 0, 0], [0, 0, 0]])  # the second is answered and never true
     assert numbers(matrix) == {"miou": (3 / 4 + 0) / 2, "pixel_accuracy": 3 / 4, "mean_accuracy": 3 / 4}
-    found = rows(matrix, ("a", "b", "c"))
+    found = class_rows(matrix, ("a", "b", "c"))
     assert found[1] == {"class": "b", "iou": 0.0, "accuracy": None, "share_of_pixels": 0.0}
     assert found[2]["iou"] is None
     with pytest.raises(ValueError, match="all pixels of these masks are void"):
@@ -98,7 +111,7 @@ def test_the_highest_of_all_classes_at_any_number_of_them(size: tuple[int, int])
     logits[3] += 2
     logits[17] = logits[3]  # often the highest: the first of them is meant
     enlarged = F.interpolate(logits[None], size, mode="bilinear", align_corners=False)[0]
-    assert torch.equal(labelled(logits, size), enlarged.argmax(0))
+    assert torch.equal(pixel_classes(logits, size), enlarged.argmax(0))
 
 
 @pytest.fixture(scope="module")
@@ -122,30 +135,32 @@ def by_colour(image: Tensor) -> Tensor:
     return torch.cat([image, 1 - image, image[:, :2] * 0.5], dim=1)
 
 
-def ask(data: ImageData, inference: str, which: slice = slice(None), **how: object) -> Tensor:
-    found = segmented(
-        by_colour,
-        data,
-        data.held_out[which],
-        (32, 32),
-        LABEL_MAP,
-        CPU,
-        inference=inference,
-        **how,  # type: ignore[arg-type]
-    )
-    return found.matrix
+def segmented(
+    data: ImageData,
+    indices: np.ndarray,
+    segment: Segment = by_colour,
+    size: tuple[int, int] = (32, 32),
+    label_map: LabelMap = LABEL_MAP,
+    inference: Inference = "slide",
+    show: Show | None = None,
+) -> PixelConfusion:
+    images = images_with_masks(data.images, indices, size, label_map, inference, DEFAULTS)
+    return segment_images(segment, images, len(label_map.ids), show)
 
 
 def test_one_window_is_the_whole(data: ImageData) -> None:
-    square = slice(0, 4)
-    assert torch.equal(ask(data, "slide", square), ask(data, "whole", square))
-    assert ask(data, "whole").sum() == 4 * 32 * 32 + 20 * 28 - 14 * 10  # void is not counted
+    square = data.held_out[:4]
+    assert torch.equal(segmented(data, square).matrix, segmented(data, square, inference="whole").matrix)
+    assert (
+        segmented(data, data.held_out, inference="whole").matrix.sum() == 4 * 32 * 32 + 20 * 28 - 14 * 10
+    )  # void is not counted
 
 
-def test_answers_lie_where_they_were_asked(data: ImageData) -> None:
+def test_predictions_lie_where_the_pixels_are(data: ImageData) -> None:
     """By a network that looks at single pixels, windows make no difference, and the matrix is that of each image."""
     seen: dict[int, tuple[Tensor, Tensor]] = {}
-    matrix = ask(data, "slide", each=lambda i, predicted, truth: seen.__setitem__(i, (predicted, truth)))
+    show: Show = lambda i, predicted, truth: seen.__setitem__(i, (predicted, truth))  # noqa: E731
+    matrix = segmented(data, data.held_out, show=show).matrix
     assert list(seen) == data.held_out.tolist()
     total = torch.zeros(8, 8, dtype=torch.int64)
     for i, (predicted, truth) in seen.items():
@@ -162,19 +177,19 @@ def test_answers_lie_where_they_were_asked(data: ImageData) -> None:
     assert torch.equal(matrix, total)
 
 
-def test_what_cannot_be_asked(data: ImageData) -> None:
+def test_what_cannot_be_measured(data: ImageData) -> None:
     with pytest.raises(ValueError, match=r"logits of 1 of 1 images hold NaN.*images/val/scene-000005\.png"):
-        segmented(lambda x: by_colour(x) * math.nan, data, data.held_out, (32, 32), LABEL_MAP, CPU)
+        segmented(data, data.held_out, lambda x: by_colour(x) * math.nan)
     with pytest.raises(ValueError, match=r"the mask of images/val/scene-\d+\.png has the value \d: the 2 classes"):
-        segmented(by_colour, data, data.held_out, (32, 32), LabelMap((0, 1)), CPU)
+        segmented(data, data.held_out, label_map=LabelMap((0, 1)))
 
 
 def test_unreadable_masks_are_left_out(data: ImageData, tmp_path: Path) -> None:
     where = scenes.write_masks(tmp_path / "d", 4, size=16, holdout=0.5)
     (where / "masks" / "val" / "scene-000002.png").write_bytes(b"nothing")
     opened = open_data(str(where), ImagesConfig(masks=True, memory=0.0), (16, 16), Quiet())
-    found = segmented(by_colour, opened, opened.held_out, (16, 16), LABEL_MAP, CPU)
+    found = segmented(opened, opened.held_out, size=(16, 16))
     assert found.indices.tolist() == [3]
     assert [name for name, _ in found.skipped] == ["images/val/scene-000002.png"]
-    with pytest.raises(ValueError, match="none of the 1 images can be read with its mask"):
-        segmented(by_colour, opened, opened.held_out[:1], (16, 16), LABEL_MAP, CPU)
+    with pytest.raises(ValueError, match="none of the 1 images can be read"):
+        segmented(opened, opened.held_out[:1], size=(16, 16))

@@ -127,7 +127,7 @@ def test_a_classifier_that_answers_otherwise_is_not_there(tmp_path: Path, kind: 
 
 @pytest.mark.parametrize(
     ("settings", "words"),
-    [({"pooling": "attentive"}, "an attentive probe asks all tokens"), ({"blocks": 2}, "a probe of 2 blocks")],
+    [({"pooling": "attentive"}, "an attentive probe pools all tokens"), ({"blocks": 2}, "a probe of 2 blocks")],
 )
 def test_probes_that_are_no_linear_classifier_of_one_vector(
     settings: dict[str, Any], words: str, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -15,7 +15,7 @@ def test_candidates_are_columns() -> None:
     assert table.title == "Linear probe"
     assert table.heads == ("", RANDOM, END, f"above {RANDOM}")
     assert table.rows == (("top1", "21.0 ± 1.0", "51.0 ± 1.0", "+30.0 ± 0.0"),)
-    assert table.conclusions[0].startswith("Pretraining paid off")
+    assert table.reading[0].startswith("Pretraining paid off")
 
 
 def test_other_data_is_another_table_and_the_newest_counts() -> None:

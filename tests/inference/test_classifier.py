@@ -13,8 +13,10 @@ from safetensors.torch import load_file, save_file
 
 import maskery
 from maskery.config import ImagesConfig
+from maskery.data.crops import CenterCrop
 from maskery.data.dataset import open_data
-from maskery.evals.classify import answers
+from maskery.evals.classify import center_crops, image_logits
+from maskery.evals.inference_options import DEFAULTS
 from maskery.evals.results import read_result
 from maskery.inference.classifier import Classifier, Prediction, load_classifier
 from maskery.runs.directory import CHOSEN_HEAD
@@ -44,7 +46,8 @@ def tuned(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_it_answers_as_its_evaluation_did(tuned: Path, photos: Path) -> None:
     like = load_classifier(tuned)
     data = open_data(str(photos), like.images, like.size, Quiet())
-    found = answers(like.classify, data, data.held_out, like.size, torch.device("cpu"), share=like.crop_fraction)
+    crops = center_crops(data.images, data.held_out, CenterCrop(like.size, like.crop_fraction), DEFAULTS)
+    found = image_logits(like.classify, crops)
     wanted = found.logits.softmax(1)
     files = [photos / str(data.images.source.names[i]) for i in found.indices]
     predictor = maskery.classifier(tuned)

@@ -1,12 +1,14 @@
-"""Small runs of tasks, without weights to start from."""
+"""Small runs of tasks, without weights to start from, and data as an objective gets them."""
 
 from pathlib import Path
 from typing import Any
 
 from maskery.config import ImagesConfig, OptimConfig, Run, SaveConfig, WatchConfig
+from maskery.data.dataset import ImageData, open_data
 from maskery.distributed import ALONE
 from maskery.tasks import TASKS
 from maskery.tasks.labels import LabelsConfig
+from maskery.terminal import Quiet
 from maskery.train import Result, train
 
 
@@ -28,3 +30,7 @@ def task(kind: str, data: Path, **leaves: Any) -> Run:
 
 def done(kind: str, data: Path, out: Path, **leaves: Any) -> Result:
     return train(task(kind, data, **leaves), out, ALONE)
+
+
+def opened(where: Path, size: tuple[int, int] = (32, 32), **images: Any) -> ImageData:
+    return open_data(str(where), ImagesConfig(memory=0.0, **images), size, Quiet())

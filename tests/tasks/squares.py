@@ -6,11 +6,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from maskery.config import ImagesConfig
-from maskery.data.dataset import open_data
 from maskery.demo.vqa import write_files
 from maskery.tasks.vqa.objective import Vqa, VqaConfig
-from maskery.terminal import Quiet
+
+from .runs import opened
 
 
 def write_squares(root: Path, train: int, val: int) -> Path:
@@ -33,5 +32,5 @@ def write_squares(root: Path, train: int, val: int) -> Path:
 
 
 def prepared(root: Path, **settings: Any) -> tuple[VqaConfig, Any]:
-    data = open_data(str(root), ImagesConfig(questions=True, memory=0.0), (32, 32), Quiet())
+    data = opened(root, questions=True)
     return Vqa.prepare(VqaConfig(**settings), data)

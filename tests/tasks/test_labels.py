@@ -8,18 +8,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from maskery.config import ImagesConfig
-from maskery.data.dataset import ImageData, open_data
+from maskery.data.dataset import ImageData
 from maskery.tasks.classification import targets
 from maskery.tasks.classification.targets import prepare
 from maskery.tasks.labels import LabelsConfig, stratified_split
-from maskery.terminal import Quiet
 
 from .images import noise, several, two_colours
-
-
-def opened(where: Path, **images: Any) -> ImageData:
-    return open_data(str(where), ImagesConfig(memory=0, **images), (32, 32), Quiet())
+from .runs import opened
 
 
 def names(data: ImageData, which: np.ndarray) -> list[str]:

@@ -22,7 +22,7 @@ import numpy as np
 from ..sources.labels import label_lists, multi_hot_of
 from ..sources.names import StringArray, all_bytes
 from ..sources.source import Source
-from .shards import Places, Shard, digest_of
+from .shards import OpenFile, Shard, ShardIndex, digest_of
 
 MANIFEST, INDEX, UNFINISHED = "pack.json", "index.npz", "packing.json"
 VERSION = 1
@@ -55,11 +55,11 @@ class Manifest:
         raise ValueError(f"{where}: a pack of version {tree['version']}; this program reads version {VERSION}")
 
 
-def write_index(
+def index_bytes(
     names: Sequence[str],
     labels: np.ndarray | None,
     splits: np.ndarray,
-    parts: Sequence[Places],
+    parts: Sequence[ShardIndex],
     multi_hot: np.ndarray | None = None,
 ) -> bytes:
     """The bytes of index.npz. `splits`: codes, [n], [0] without splits."""
@@ -83,7 +83,7 @@ def write_index(
 
 
 class PackedSource(Source):
-    """A pack in a folder, or with `remote` at a URL. A pickled one opens its pack again where it is unpickled.
+    """A pack in a folder or at a URL. A pickled one opens its pack again where it is unpickled.
 
     Every image is read with one `pread` and compared with its checksum. About 50 bytes an image besides the names; what
     a reader holds open does not grow with the data.
@@ -109,21 +109,19 @@ class PackedSource(Source):
         self._open = lru_cache(maxsize=64)(self._opened)
         self._remote = None
         if remote_cache is None:
-            self._sizes_fit()
+            self._check_sizes()
         else:
-            from .remote import Blocks
+            from .remote import Blocks, Locations
 
             files = [shard.file for shard in self.manifest.shards]
-            self._remote = Blocks(
-                where, files, self._shard_of(np.arange(len(self))), self._start, self._length, remote_cache
-            )
+            locations = Locations(self._shard_of(np.arange(len(self))), self._start, self._length)
+            self._remote = Blocks(where, files, locations, remote_cache)
             self.blocks = self._remote.block
-        bad = self.manifest.unreadable
-        how = self.manifest.encoding
-        size = f"short side {how['short_side']} at most" if how["short_side"] else "full size"
+        encoding, unreadable = self.manifest.encoding, self.manifest.unreadable
+        size = f"short side {encoding['short_side']} at most" if encoding["short_side"] else "full size"
         self.notes = (
-            f"packed as {how['format']}, {size}, in {len(self.manifest.shards)} shards"
-            + (f"; {bad} images could not be read when it was packed" if bad else ""),
+            f"packed as {encoding['format']}, {size}, in {len(self.manifest.shards)} shards"
+            + (f"; {unreadable} images could not be read when it was packed" if unreadable else ""),
         )
 
     def _load(self, blob: bytes, labels: bool) -> None:
@@ -165,21 +163,21 @@ class PackedSource(Source):
             self._remote.expect(indices)
 
     def damaged(self, progress: Callable[[int, int], None] | None = None) -> list[str]:
-        found = []
+        damaged = []
         for k, shard in enumerate(self.manifest.shards if self._remote is None else (), 1):
             if digest_of(Path(self.where, shard.file)) != shard.blake2b:
-                found.append(f"{shard.file}: damaged: its checksum does not fit")
+                damaged.append(f"{shard.file}: damaged: its checksum does not fit")
             if progress:
                 progress(k, len(self.manifest.shards))
-        return found
+        return damaged
 
     def _shard_of(self, i: Any) -> np.ndarray:
         return np.searchsorted(self._firsts, i, side="right") - 1
 
-    def _opened(self, shard: int) -> "_File":
-        return _File(os.path.join(self.where, self.manifest.shards[shard].file))
+    def _opened(self, shard: int) -> OpenFile:
+        return OpenFile(os.path.join(self.where, self.manifest.shards[shard].file))
 
-    def _sizes_fit(self) -> None:
+    def _check_sizes(self) -> None:
         for shard in self.manifest.shards:
             file = Path(self.where, shard.file)
             if not file.exists():
@@ -193,17 +191,3 @@ class PackedSource(Source):
 
 def _reopen(where: str, labels: bool, remote_cache: float | None) -> PackedSource:
     return PackedSource(where, labels=labels, remote_cache=remote_cache)
-
-
-class _File:
-    """An open file that threads and forked processes may share, closed when nobody holds it any more."""
-
-    def __init__(self, path: str):
-        self._handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-
-    def read(self, start: int, length: int) -> bytes:
-        return os.pread(self._handle, length, start)
-
-    def __del__(self) -> None:
-        if hasattr(self, "_handle"):
-            os.close(self._handle)

@@ -1,4 +1,4 @@
-"""Shards of a packed data set: Arrow files that other tools read, whose images lie at known bytes.
+"""Shards of a packed data set: Arrow files that other tools read, with images at known bytes.
 
 A shard is an Arrow IPC file (Feather V2) without compression. Its columns: `image`, a struct {bytes, path} as Hugging
 Face has it (null where the image could not be read), `name`, `label` (null = none; lists where images may have
@@ -11,15 +11,17 @@ import io
 import json
 import os
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.ipc
+
+from ...outputs import partial_path
 
 BATCH_BYTES, BATCH_ROWS = 4 << 20, 256  # where a record batch ends: what other tools read at a time
 
@@ -48,76 +50,86 @@ class Shard:
     blake2b: str  # of the file, 32 bytes, as `b2sum -l 256` prints it
 
 
-def schema(
-    classes: Sequence[str], *, labelled: bool, split: bool, text: bool, decodable: bool, tagged: bool = False
+def shard_schema(
+    classes: Sequence[str], *, labelled: bool, split: bool, text: bool, decodable: bool, multilabel: bool = False
 ) -> pa.Schema:
-    """`text`: all names are UTF-8, otherwise their column holds bytes. `decodable`: other tools know the encoding.
+    """Return the columns of a shard.
 
-    `tagged`: labels are lists.
+    `text`: all names are UTF-8, otherwise their column holds bytes. `decodable`: other tools know the encoding.
+    `multilabel`: labels are lists.
     """
     image = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     fields: list[tuple[str, pa.DataType]] = [("image", image), ("name", pa.string() if text else pa.binary())]
-    if labelled or tagged:
-        fields.append(("label", pa.list_(pa.int64()) if tagged else pa.int64()))
+    if labelled or multilabel:
+        fields.append(("label", pa.list_(pa.int64()) if multilabel else pa.int64()))
     if split:
         fields.append(("split", pa.string()))
     numbers = ("height", "width", "full_height", "full_width")
     fields += [(n, pa.int32()) for n in numbers] + [("encoding", pa.string()), ("crc32", pa.uint32())]
     fields.append(("unreadable", pa.string()))
     features: dict[str, Any] = {"image": {"_type": "Image"}} if decodable else {}
-    if labelled or tagged:
+    if labelled or multilabel:
         one = {"names": [printable(c) for c in classes], "_type": "ClassLabel"}
-        features["label"] = {"feature": one, "length": -1, "_type": "Sequence"} if tagged else one
+        features["label"] = {"feature": one, "length": -1, "_type": "Sequence"} if multilabel else one
     return pa.schema(fields, {"huggingface": json.dumps({"info": {"features": features}})})
 
 
-class Writer:
-    """One shard under another name; `finish` gives it its own when all of it is on the disk."""
+class ShardWriter:
+    """The rows of one shard, written in batches."""
 
-    def __init__(self, folder: Path, number: int, first: int, of: pa.Schema):
-        self.file, self.first, self.rows, self.schema = f"shard-{number:05d}.arrow", first, 0, of
-        self._final, self._half = folder / self.file, folder / f".writing-{self.file}"
-        self._sink = _Hashed(self._half)
-        self._stream = pa.PythonFile(self._sink, "w")
-        self._writer = pa.ipc.new_file(self._stream, of)
+    def __init__(self, path: Path, partial: Path, first: int, schema: pa.Schema):
+        self.shard = Shard(path.name, first, 0, 0, "")  # complete when the shard is
+        self._schema, self._file = schema, _HashedFile(partial)
+        self._stream = pa.PythonFile(self._file, "w")
+        self._writer = pa.ipc.new_file(self._stream, schema)
+        self._rows = 0
         self._waiting: list[Row] = []
         self._waiting_bytes = 0
 
     @property
     def bytes(self) -> int:
-        return self._sink.written + self._waiting_bytes
+        return self._file.written + self._waiting_bytes
 
     def add(self, row: Row) -> None:
         self._waiting.append(row)
         self._waiting_bytes += len(row.data or b"")
-        self.rows += 1
+        self._rows += 1
         if self._waiting_bytes >= BATCH_BYTES or len(self._waiting) >= BATCH_ROWS:
-            self._flush()
+            self._write_batch()
 
-    def finish(self) -> Shard:
-        self._flush()
+    def finish(self) -> None:
+        self._write_batch()
         self._writer.close()
-        self._sink.sync()
+        self._file.sync()
         self._stream.close()
-        os.replace(self._half, self._final)
-        sync_folder(self._final.parent)
-        return Shard(self.file, self.first, self.rows, self._sink.written, self._sink.digest.hexdigest())
+        digest = self._file.digest.hexdigest()
+        self.shard = replace(self.shard, rows=self._rows, bytes=self._file.written, blake2b=digest)
 
-    def __enter__(self) -> "Writer":
-        return self
+    def give_up(self) -> None:
+        if not self._file.closed:
+            self._file.close()
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        if not self._sink.closed:  # given up
-            self._sink.close()
-            self._half.unlink(missing_ok=True)
-
-    def _flush(self) -> None:
+    def _write_batch(self) -> None:
         if self._waiting:
-            self._writer.write_batch(_batch(self._waiting, self.schema))
+            self._writer.write_batch(_batch(self._waiting, self._schema))
         self._waiting, self._waiting_bytes = [], 0
 
 
-class _Hashed(io.RawIOBase):
+@contextmanager
+def shard_writer(folder: Path, number: int, first: int, schema: pa.Schema) -> Iterator[ShardWriter]:
+    """Write a shard; it takes its name when the block ends and all of it is on the disk."""
+    path = folder / f"shard-{number:05d}.arrow"
+    with partial_path(path) as partial:
+        writer = ShardWriter(path, partial, first, schema)
+        try:
+            yield writer
+            writer.finish()
+        finally:
+            writer.give_up()
+    sync_folder(folder)
+
+
+class _HashedFile(io.RawIOBase):
     """A file that knows the digest and the number of the bytes written to it."""
 
     def __init__(self, path: Path):
@@ -145,13 +157,15 @@ class _Hashed(io.RawIOBase):
         super().close()
 
 
-def _batch(rows: list[Row], of: pa.Schema) -> pa.RecordBatch:
+def _batch(rows: list[Row], schema: pa.Schema) -> pa.RecordBatch:
     missing = pa.array([row.data is None for row in rows])
     cells = pa.array([row.data for row in rows], pa.binary())
     paths = pa.array([printable(row.name) for row in rows], pa.string())
-    named = of.field("name").type == pa.string()
+    named = schema.field("name").type == pa.string()
     columns: dict[str, Any] = {
-        "image": pa.StructArray.from_arrays([cells, paths], fields=list(of.field("image").type.fields), mask=missing),
+        "image": pa.StructArray.from_arrays(
+            [cells, paths], fields=list(schema.field("image").type.fields), mask=missing
+        ),
         "name": [row.name.decode() if named else row.name for row in rows],
         "label": [None if row.label == -1 else row.label for row in rows],
         "split": [printable(row.split) for row in rows],
@@ -163,13 +177,13 @@ def _batch(rows: list[Row], of: pa.Schema) -> pa.RecordBatch:
         "crc32": [row.crc32 for row in rows],
         "unreadable": [row.reason for row in rows],
     }
-    arrays = [c if isinstance(c := columns[f.name], pa.Array) else pa.array(c, f.type) for f in of]
-    return pa.record_batch(arrays, schema=of)
+    arrays = [c if isinstance(c := columns[f.name], pa.Array) else pa.array(c, f.type) for f in schema]
+    return pa.record_batch(arrays, schema=schema)
 
 
 @dataclass(frozen=True)
-class Places:
-    """Where the images of one shard lie in its file, and what the shard says of them; [rows] each."""
+class ShardIndex:
+    """Where the images of one shard lie in its file, and facts about them; [rows] each."""
 
     start: np.ndarray  # int64, byte; ascending
     length: np.ndarray  # uint32, 0 = unreadable
@@ -179,8 +193,8 @@ class Places:
     encodings: Counter[str]  # how many images are encoded how
 
 
-def places(file: Path) -> Places:
-    """Read a shard without its images. Raises ValueError naming the file when it cannot be read."""
+def read_shard_index(file: Path) -> ShardIndex:
+    """Read a shard without its images. ValueError naming the file when it cannot be read."""
     starts, lengths, crcs, fulls = [], [], [], []
     skipped: list[tuple[str, str]] = []
     encodings: Counter[str] = Counter()
@@ -206,7 +220,7 @@ def places(file: Path) -> Places:
     except (pa.ArrowException, OSError) as error:
         raise ValueError(f"{file}: damaged: {str(error).splitlines()[0]}") from error
     start, length, crc32, full = map(np.concatenate, (starts, lengths, crcs, fulls))
-    return Places(np.maximum.accumulate(start), length, crc32, full, skipped, encodings)
+    return ShardIndex(np.maximum.accumulate(start), length, crc32, full, skipped, encodings)
 
 
 def digest_of(file: Path) -> str:
@@ -215,8 +229,22 @@ def digest_of(file: Path) -> str:
         return hashlib.file_digest(opened, lambda: hashlib.blake2b(digest_size=32)).hexdigest()
 
 
+class OpenFile:
+    """An open file that threads and forked processes may share; closed when no reference is left."""
+
+    def __init__(self, path: str | Path):
+        self._handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+
+    def read(self, start: int, length: int) -> bytes:
+        return os.pread(self._handle, length, start)
+
+    def __del__(self) -> None:
+        if hasattr(self, "_handle"):
+            os.close(self._handle)
+
+
 def sync_folder(folder: Path) -> None:
-    """What was renamed in `folder` stays renamed, whatever happens."""
+    """Make renames in `folder` permanent."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -225,6 +253,6 @@ def sync_folder(folder: Path) -> None:
 
 
 def printable(name: bytes | str) -> str:
-    """Valid UTF-8 whatever it was: other tools need it."""
+    """Make a name valid UTF-8, which other tools need."""
     encoded = name if isinstance(name, bytes) else name.encode("utf-8", "surrogateescape")
     return encoded.decode("utf-8", "backslashreplace")

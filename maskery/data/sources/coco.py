@@ -77,7 +77,7 @@ class CocoSource(Source):
         self._classes = np.array([row.label for row in flat], np.int64)
         self._crowd = np.array([row.crowd for row in flat], bool)
         self._areas = np.array([row.area for row in flat], np.float64)
-        # arrays, as many Python objects would be copied by every forked worker
+        # StringArray: as Python objects they would be copied into every forked worker
         self._shapes = StringArray.of([b"" if row.shape is None else json.dumps(row.shape).encode() for row in flat])
         self.counts = np.array([sum(not row.crowd for row in objects) for objects in index.objects])  # [n], no crowds
         self.notes = tuple(self._notes(index.dropped))

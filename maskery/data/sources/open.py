@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from ...config import ImagesConfig
+from ...config import DEFAULT_IMAGES, ImagesConfig
 from ...terminal import Quiet, Reporter
 from ..pack.reader import PackedSource
 from .coco import CocoSource
@@ -16,7 +16,6 @@ from .source import LISTS, TABLES, Source
 from .table import TableSource
 from .vqa_v2 import VqaSource
 
-DEFAULT_IMAGES = ImagesConfig()
 QUIET = Quiet()
 
 

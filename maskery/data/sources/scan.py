@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ...terminal import Tick
+from ...terminal import Tick, no_progress
 from ...text import to_text
 from .names import StringArray, hashes
 from .source import TABLES
@@ -38,7 +38,7 @@ class Scan:
     problems: tuple[str, ...]  # folders that could not be listed
 
 
-def scan(root: str, *, cache: bool = True, progress: Tick | None = None) -> Scan:
+def scan(root: str, *, cache: bool = True, progress: Tick = no_progress) -> Scan:
     """All images below `root`, an absolute path. Symlinked folders are followed once; hidden ones are left out.
 
     With `cache` an unchanged folder is not listed again. `progress` hears the number of images, total unknown (0).
@@ -58,7 +58,7 @@ def scan(root: str, *, cache: bool = True, progress: Tick | None = None) -> Scan
 class _Walk:
     """A walk through a folder and all below it."""
 
-    def __init__(self, root: bytes, progress: Tick | None):
+    def __init__(self, root: bytes, progress: Tick):
         self.root, self.progress = root, progress
         self.paths: list[bytes] = []
         self.tables: list[bytes] = []
@@ -79,8 +79,7 @@ class _Walk:
                 self._list(path, prefix)
             except OSError as error:
                 self.problems.append(f"{to_text(path)}: {error.strerror}")
-        if self.progress:
-            self.progress(len(self.paths), 0)
+        self.progress(len(self.paths), 0)
         self.paths.sort()
         numbers: dict[bytes, int] = {}
         each = (numbers.setdefault(path.rpartition(b"/")[0], len(numbers)) for path in self.paths)
@@ -112,7 +111,7 @@ class _Walk:
                     self.tables.append(prefix + name)
                 else:
                     self.others[extension] += 1
-                if self.progress and len(self.paths) >= self._reported + 10_000:
+                if len(self.paths) >= self._reported + 10_000:
                     self._reported = len(self.paths)
                     self.progress(self._reported, 0)
         self.stamps[prefix] = status.st_mtime_ns

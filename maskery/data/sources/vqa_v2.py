@@ -76,7 +76,7 @@ class VqaSource(Source):
         flat = [row for rows in index.questions.values() for row in rows]
         # [n + 1]: the questions of image i begin there
         self.first = np.cumsum([0, *map(len, index.questions.values())])
-        # arrays, as many Python objects would be copied by every forked worker
+        # StringArray: as Python objects they would be copied into every forked worker
         self._texts = StringArray.of([row.text.encode("utf-8", "surrogatepass") for row in flat])
         self._rest = StringArray.of([json.dumps(astuple(row)[1:]).encode() for row in flat])
         self.notes = tuple(self._notes(flat, index.dropped))

@@ -11,8 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...data.crops import CenterCrop
 from ...data.dataset import ImageData, spread
-from ...evals.classify import answers, headline, numbers, truth
+from ...evals.classify import center_crops, headline, image_logits, numbers, truth
+from ...evals.eval_pass import eval_mode
+from ...evals.inference_options import InferenceOptions
 from ...nn.linear_classifier import LinearClassifier
 from ..supervised import SupervisedObjective
 from . import targets
@@ -54,12 +57,11 @@ class ClassificationObjective(SupervisedObjective, abc.ABC):
 
     @torch.no_grad()
     def predict(self, data: ImageData, indices: np.ndarray, **options: Any) -> "Predictions":
-        """The logits of every head for these images, as `evals.classify.answers` computes them, and their labels."""
-        size, was_training = self.encoder.config.image_size, self.training
-        self.eval()
-        options = {"share": self.config.eval_share} | options
-        result = answers(self.classify, data, indices, size, self.device, **options)
-        self.train(was_training)
+        """The logits of every head for these images, and their labels; `options` are those of `InferenceOptions`."""
+        crop = CenterCrop(self.encoder.config.image_size, self.config.eval_share)
+        with eval_mode(self):
+            crops = center_crops(data.images, indices, crop, InferenceOptions(self.device, **options))
+            result = image_logits(self.classify, crops)
         labels = truth(data, result.indices)
         return Predictions(result.logits.unbind(1), labels, result.indices, len(result.skipped))
 

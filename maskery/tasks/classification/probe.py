@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...nn.linear_classifier import LinearClassifier, Pool
+from ...nn.linear_classifier import LinearClassifier, Pool, pooled
 from ...nn.vit import ViT, ViTConfig
 from ...objective import Batch, Losses
 from ...pictures.attention import overlay
@@ -31,14 +31,14 @@ from ..supervised import EPS, in_chunks
 from . import targets
 from .objective import ClassificationObjective
 
-Pooling = Literal["class_token", "mean_patch", "both", "attentive"]
+ProbePooling = Literal["class_token", "mean_patch", "both", "attentive"]
 
 
 @dataclass(frozen=True)
 class ProbeConfig:
-    pooling: Pooling = "class_token"  # what is probed; attentive: a learned query looks at all tokens
+    pooling: ProbePooling = "class_token"  # what is probed; attentive: a learned query attends to all tokens
     layer: int | None = None  # tokens after this block, the first is 1; None: the last
-    blocks: int = 1  # tokens of so many blocks up to that one, side by side
+    blocks: int = 1  # tokens of so many blocks up to that one, concatenated
     lrs: tuple[float, ...] = (1.0,)  # a head for each: what the learning rate is multiplied by
     heads: int = 8  # of the attentive probe
     eval_share: float = 0.875  # of the resized image the evaluation's centre crop keeps: 256 -> 224
@@ -83,7 +83,7 @@ class Probe(ClassificationObjective):
 
         def chunk(x: Tensor) -> Tensor:
             tokens = torch.cat(self.encoder.layers(self.encoder.normalise(x), self.layers), dim=-1)  # [b, 1 + N, D]
-            return pooled(tokens.float(), self.config.pooling)
+            return tokens.float() if self.config.pooling == "attentive" else pooled(tokens.float(), self.config.pooling)
 
         return in_chunks(chunk, image)
 
@@ -111,11 +111,9 @@ class Probe(ClassificationObjective):
         """W h_n + b = (W s) h + (b - (W s) mean) with s = 1 / sqrt(var + eps); blocks after `layer` are left out."""
         linear, pooling, last = self.heads[head], self.config.pooling, self.layers[-1]
         if pooling == "attentive" or not isinstance(linear, nn.Linear):
-            raise ValueError("an attentive probe asks all tokens, which no other library's classifier does")
+            raise ValueError("an attentive probe pools all tokens, which no other library's classifier does")
         if len(self.layers) > 1:
-            raise ValueError(
-                f"a probe of {len(self.layers)} blocks side by side, and other libraries' classifiers look at one"
-            )
+            raise ValueError(f"a probe of {len(self.layers)} blocks, and other libraries' classifiers take one")
         encoder = deepcopy(self.encoder)
         encoder.blocks, encoder.config = encoder.blocks[:last], replace(encoder.config, depth=last)
         folded = nn.Linear(self.width, linear.out_features)
@@ -132,12 +130,12 @@ class Probe(ClassificationObjective):
 
 
 class AttentivePool(nn.Module):
-    """One learned query per image looks at all tokens: [B, S, D] -> [B, D] (as in CAE, Chen et al. 2022; no MLP)."""
+    """One learned query attends to all tokens: [B, S, D] -> [B, D] (as in CAE, Chen et al. 2022; no MLP)."""
 
     def __init__(self, dim: int, heads: int):
         super().__init__()
         if dim % heads:
-            raise ValueError(f"--settings.heads {heads}: a width of {dim} cannot be shared equally by them")
+            raise ValueError(f"--settings.heads {heads}: a width of {dim} cannot be divided by them")
         self.norm = nn.LayerNorm(dim, eps=1e-6)
         self.heads = heads
         self.query = nn.Parameter(torch.empty(1, 1, dim))
@@ -150,11 +148,3 @@ class AttentivePool(nn.Module):
         k, v = self.kv(self.norm(tokens)).unflatten(-1, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)  # [B, heads, S, d]
         q = self.query.unflatten(-1, (self.heads, -1)).transpose(1, 2).expand(len(k), -1, -1, -1)  # [B, heads, 1, d]
         return F.scaled_dot_product_attention(q, k, v).flatten(1)  # [B, D]
-
-
-def pooled(tokens: Tensor, pooling: Pooling) -> Tensor:
-    """Tokens [B, 1 + N, D] -> h [B, D], [B, 2 D] for both, all of them for the attentive probe."""
-    if pooling == "attentive":
-        return tokens
-    parts = {"class_token": tokens[:, 0], "mean_patch": tokens[:, 1:].mean(1)}
-    return torch.cat(list(parts.values()), dim=1) if pooling == "both" else parts[pooling]

@@ -8,7 +8,7 @@ objects of an image: boxes [T, 4] in pixels, classes [T], masks [T, H, W]
 
 Stated (ViTDet): the pyramid, its heads (`nn/mask_rcnn.py`), windows of 14 with four global blocks, large-scale jitter
 0.1 to 2, layer decay and drop path by model. Not done: relative positions, the cascade, soft-NMS.
-Ours: without windows the class token stays and every block looks everywhere; everything frozen; small data.
+Ours: without windows the class token stays and every block attends to all patches; everything frozen; small data.
 """
 
 from collections.abc import Sequence
@@ -33,7 +33,8 @@ from ...data.object_targets import (
 )
 from ...data.sources.coco import CocoSource
 from ...data.train_dataset import SamplingPlan, TrainDataset
-from ...evals.detect import SCORE, Seen, average_precision, detected, pasted
+from ...evals.detect import SCORE, Detections, Show, average_precision, detect_images, fitting_images, paste_mask
+from ...evals.inference_options import InferenceOptions
 from ...nn.vit import ViTConfig
 from ...nn.windows import global_blocks, windowed
 from ...objective import Batch, Losses
@@ -51,15 +52,15 @@ PARTS = {
     "loss_box_reg": "boxes",
     "loss_mask": "masks",
 }
-KEYS = 2**48  # for the draws of an image
+KEYS = 2**48  # seeds of the samples of an image's proposals
 
 
 @dataclass(frozen=True)
 class DetectConfig:
     freeze: bool = False  # the encoder stays as it is: only pyramid and heads are trained
     masks: Masks = "auto"  # learn and measure masks; auto: where every object has one
-    window: int | None = None  # patches along a side of the windows that most blocks look at; None: all look everywhere
-    global_blocks: int = 4  # blocks that look everywhere nonetheless
+    window: int | None = None  # patches along a side of the windows of attention; None: attention to all patches
+    global_blocks: int = 4  # blocks that attend to all patches nonetheless
     width: int = 256  # of the pyramid and the heads
     rois: int = 512  # proposals an image that the heads learn from
     layer_decay: float = 0.7  # of the learning rate, from each block to the one before it (B: 0.7, L: 0.8, H: 0.9)
@@ -85,9 +86,8 @@ class Detect(SupervisedObjective):
             self.encoder.cls_token.requires_grad_(False)  # nor is this
         self.everywhere = global_blocks(vit.depth, config.global_blocks)
         self.with_masks = config.masks != "off"
-        self.detector = mask_rcnn(
-            vit.dim, config.width, config.labels.count, vit.patch_size, self.with_masks, config.rois
-        )
+        M = config.labels.count
+        self.detector = mask_rcnn(vit.dim, config.width, M, vit.patch_size, self.with_masks, config.rois)
 
     # ------------------------------------------------------------------------------------------------ data
     @classmethod
@@ -110,11 +110,11 @@ class Detect(SupervisedObjective):
                 found.append(visible_objects(source, i, view, size, self.with_masks))
             except Unreadable:
                 found.append(targets.no_objects(size))
-        return {"label": ObjectTargets.stack(found, size, self.with_masks).to(next(self.parameters()).device)}
+        return {"label": ObjectTargets.stack(found, size, self.with_masks).to(self.device)}
 
     # ------------------------------------------------------------------------------------------------ training
     def tokens(self, image: Tensor, paths: Tensor | None = None) -> Tensor:
-        """Of the patches, [B, N, D]."""
+        """Patch tokens before the last norm, [B, N, D]."""
         f, x = self.encoder, self.encoder.normalise(image)
         if self.config.window:
             return windowed(f, x, self.config.window, self.everywhere, paths)
@@ -135,9 +135,8 @@ class Detect(SupervisedObjective):
         extent = [tuple(size) for size in batch["y"].extent.tolist()]
         objects = targets.torchvision_targets(batch["y"], batch["image"].shape[2:], self.with_masks)
         parts = losses(self.detector, self.maps(batch), extent, objects, batch["keys"])
-        return {"loss": sum(parts.values(), start=torch.zeros(()).to(batch["image"]))} | {
-            PARTS[name]: value.detach() for name, value in parts.items()
-        }
+        total = sum(parts.values(), start=torch.zeros(()).to(batch["image"]))
+        return {"loss": total} | {PARTS[name]: value.detach() for name, value in parts.items()}
 
     def maps(self, batch: Batch) -> Tensor:
         """f as a map [B, D, h, w]."""
@@ -147,10 +146,10 @@ class Detect(SupervisedObjective):
 
     # ------------------------------------------------------------------------------------------------ measuring
     def detect(self, image: Tensor, extent: Tensor | None = None) -> list[dict[str, Tensor]]:
-        """Images [B, C, H, W] in [0, 1], filled up to `extent` [B, 2] -> for each its K objects, the surest first.
+        """Images [B, C, H, W] in [0, 1], filled up to `extent` [B, 2] -> the K objects of each, highest score first.
 
-        boxes [K, 4] in pixels, classes [K], scores [K], and with masks the probability of each place of the box,
-        masks [K, 28, 28]. In eval mode.
+        boxes [K, 4] in pixels, classes [K], scores [K], and perhaps masks [K, 28, 28]: probabilities over the box.
+        In eval mode.
         """
         from ...nn.mask_rcnn import detections
 
@@ -162,11 +161,11 @@ class Detect(SupervisedObjective):
             answers.append(answer | ({"masks": objects["masks"][:, 0]} if self.with_masks else {}))
         return answers
 
-    def detected(self, data: ImageData, indices: np.ndarray, **options: Any) -> Seen:
-        """Detect in these images, as `evals.detect.detected` takes it."""
-        vit = self.encoder.config
-        options = {"masks": self.with_masks} | options
-        return detected(self.detect, data, indices, vit.image_size, vit.mean, self.device, **options)
+    def detected(self, data: ImageData, indices: np.ndarray, show: Show | None = None, **options: Any) -> Detections:
+        """Detect in these images; `options` are those of `InferenceOptions`."""
+        vit, inference = self.encoder.config, InferenceOptions(self.device, **options)
+        images = fitting_images(data.images, indices, vit.image_size, vit.mean, inference)
+        return detect_images(self.detect, images, self.with_masks, show)
 
     def metrics(self, data: ImageData, indices: np.ndarray, precision: torch.dtype, workers: int) -> dict[str, float]:
         result = self.detected(data, indices, precision=precision, workers=workers)
@@ -175,17 +174,21 @@ class Detect(SupervisedObjective):
 
     def picture(self, batch: Batch) -> dict[str, Tensor]:
         image, y, M = batch["image"], batch["y"], self.config.labels.count
-        size, truth, prediction = (image.shape[2], image.shape[3]), [], []
+        truth, prediction = [], []
         for i, answer in enumerate(self.detect(image)):
-            kept = y.classes[i] != NO_OBJECT
-            masks = y.masks(i, size) if self.with_masks else None
-            truth.append(outlined(image[i], y.boxes[i, kept], y.classes[i, kept], M, masks))
-            sure = answer["scores"] >= SCORE
-            if masks is not None:
-                each = zip(answer["masks"][sure].cpu(), answer["boxes"][sure].cpu(), strict=True)
-                masks = torch.from_numpy(np.array([pasted(*one, size) for one in each]).reshape(-1, *size)).to(image)
-            prediction.append(outlined(image[i], answer["boxes"][sure], answer["classes"][sure], M, masks))
+            real = y.classes[i] != NO_OBJECT
+            masks = y.masks(i, (image.shape[2], image.shape[3])) if self.with_masks else None
+            truth.append(outlined(image[i], y.boxes[i, real], y.classes[i, real], M, masks))
+            prediction.append(self.predicted(image[i], answer))
         return {"image": image, "truth": torch.stack(truth), f"found (surer than {SCORE})": torch.stack(prediction)}
+
+    def predicted(self, image: Tensor, answer: dict[str, Tensor]) -> Tensor:
+        """An image [C, H, W] under the objects that were detected in it with some confidence, [3, H, W]."""
+        sure, size, masks = answer["scores"] >= SCORE, (image.shape[1], image.shape[2]), None
+        if self.with_masks:
+            objects = zip(answer["masks"][sure].cpu(), answer["boxes"][sure].cpu(), strict=True)
+            masks = torch.from_numpy(np.array([paste_mask(*one, size) for one in objects]).reshape(-1, *size)).to(image)
+        return outlined(image, answer["boxes"][sure], answer["classes"][sure], self.config.labels.count, masks)
 
 
 def check_settings(config: DetectConfig, vit: ViTConfig) -> None:

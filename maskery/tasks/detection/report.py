@@ -10,7 +10,7 @@ from ...config import Run
 from ...data.dataset import ImageData
 from ...data.sources.coco import CocoSource
 from ...data.sources.rle import shape_mask
-from ...evals.detect import SCORE, average_precision, pasted
+from ...evals.detect import SCORE, average_precision
 from ...pictures.examples import ExampleStrip, whole_image
 from ...pictures.objects import outlined
 from ...terminal import Terminal
@@ -35,10 +35,10 @@ def measure_detector(context: MeasureContext) -> Outcome:
 
     def show(i: int, answer: dict[str, Tensor]) -> None:
         if i in strip:
-            strip.add(*pictures(data, i, answer, len(names), task.with_masks))
+            strip.add(*pictures(data, i, answer, task))
 
     with Terminal().bar("held-out images") as tick:
-        result = task.detected(data, data.held_out, progress=tick, each=show, **context.how)
+        result = task.detected(data, data.held_out, show, progress=tick, **context.how)
     strip.write(context.directory / "detections.png", "held-out images, a colour a class", names)
     scores = average_precision(result, task.with_masks)
     annotations = result.truth["annotations"]
@@ -54,30 +54,19 @@ def measure_detector(context: MeasureContext) -> Outcome:
     return Outcome(scores.numbers, result.indices, len(result.skipped), {"classes": rows}, notes, truth)
 
 
-def pictures(
-    data: ImageData, i: int, answer: dict[str, Tensor], count: int, masks: bool
-) -> tuple[tuple[Tensor, Tensor, Tensor], list[int]]:
-    """An image, its objects, the detected ones [3 or C, H, W] in [0, 1], of `count` classes; the classes in them."""
+def pictures(data: ImageData, i: int, answer: dict[str, Tensor], task: Any) -> tuple[list[Tensor], list[int]]:
+    """An image, its objects, the detected ones [3 or C, H, W] in [0, 1], and the classes in them."""
     source = data.images.source
     assert isinstance(source, CocoSource)
     size = tuple(source.sizes[i].tolist())
-    image, objects = whole_image(data, i, size), source.objects(i)
+    image, objects, masks = whole_image(data, i, size), source.objects(i), None
     single = np.flatnonzero(~objects.crowd)
-    sure = answer["scores"] >= SCORE
-    boxes, classes = answer["boxes"][sure], answer["classes"][sure]
-    true_masks = predicted_masks = None
-    if masks:
-        true_masks = stacked([shape_mask(objects.shapes[k], size) for k in single], size)
-        predicted_masks = stacked([pasted(m, b, size) for m, b in zip(answer["masks"][sure], boxes, strict=True)], size)
-    true_boxes, true_classes = (torch.from_numpy(x[single]) for x in (objects.boxes, objects.classes))
-    truth = outlined(image, true_boxes, true_classes, count, true_masks)
-    prediction = outlined(image, boxes, classes, count, predicted_masks)
-    return (image, truth, prediction), [*true_classes.tolist(), *classes.tolist()]
-
-
-def stacked(masks: list[np.ndarray], size: tuple[int, ...]) -> Tensor:
-    """K masks [H, W], perhaps none, as [K, H, W]."""
-    return torch.from_numpy(np.array(masks).reshape(-1, *size))
+    if task.with_masks:
+        masks = torch.from_numpy(np.array([shape_mask(objects.shapes[k], size) for k in single]).reshape(-1, *size))
+    boxes, classes = (torch.from_numpy(x[single]) for x in (objects.boxes, objects.classes))
+    truth = outlined(image, boxes, classes, task.config.labels.count, masks)
+    seen = [*classes.tolist(), *answer["classes"][answer["scores"] >= SCORE].tolist()]
+    return [image, truth, task.predicted(image, answer)], seen
 
 
 def detection_protocol(run: Run) -> str:

@@ -32,7 +32,8 @@ from ...data.distortion import distorted
 from ...data.mask_targets import MaskSampler, MaskTargets, RandomScaleCrop
 from ...data.masks import VOID, LabelMap, mask_of, nearest
 from ...data.train_dataset import SamplingPlan, TrainDataset
-from ...evals.segment import Inference, numbers, segmented
+from ...evals.inference_options import InferenceOptions
+from ...evals.segment import Inference, PixelConfusion, Show, images_with_masks, numbers, segment_images
 from ...nn.all_mlp import AllMLP
 from ...nn.upernet import Pyramid, UPerNet, conv_norm
 from ...nn.vit import ViTConfig
@@ -52,13 +53,13 @@ class SegmentConfig:
     head: Literal["upernet", "mlp", "linear"] = "upernet"
     freeze: bool = False  # the encoder stays as it is: only the head is trained
     width: int | None = None  # of the decoder; None: the encoder's for UPerNet, 256 for mlp
-    depths: tuple[int, int, int, int] | None = None  # blocks that are looked at; None: 4, 6, 8 and 12 of 12, and so on
+    depths: tuple[int, int, int, int] | None = None  # blocks of the decoder; None: 4, 6, 8 and 12 of 12, and so on
     layer_decay: float = 0.65  # of the learning rate, from each block to the one before it
     drop_path: float = 0.1  # in the last block, linearly less before it
     dropout: float = 0.1  # of whole channels, before the classifier
     auxiliary: float = 0.4  # weight of UPerNet's second loss; 0: without
-    scale: tuple[float, float] = (0.5, 2.0)  # images are scaled by before they are cut, 1: the short side is the crop's
-    cat_max_ratio: float = 0.75  # share of a crop that one class may cover
+    scale: tuple[float, float] = (0.5, 2.0)  # of an image before it is cropped, 1: the short side is the crop's
+    cat_max_ratio: float = 0.75  # fraction of a crop that one class may cover
     distortion: bool = True  # brightness, contrast, saturation and hue are changed at random
     ignore_index: int | None = 255  # value of void in masks
     reduce_zero_label: Literal["auto", "on", "off"] = "auto"  # 0 is void too, classes count from 1; auto: of ADE20K
@@ -107,7 +108,7 @@ class Segment(SupervisedObjective):
         return targets.prepare(settings, data)
 
     def label_map(self, data: ImageData) -> LabelMap:
-        """What the values of its masks stand for."""
+        """Which class each value of a mask is."""
         config = self.config
         void = targets.void_values(data.images.source, config.ignore_index, config.reduce_zero_label)
         return LabelMap(config.ids or tuple(range(config.labels.count)), void)
@@ -126,7 +127,7 @@ class Segment(SupervisedObjective):
                 found.append(torch.from_numpy(nearest(mask, center_box(image.height, image.width, size), size)))
             except Unreadable:
                 found.append(torch.full(size, VOID, dtype=torch.int16))
-        return {"label": torch.stack(found).to(next(self.parameters()).device)}
+        return {"label": torch.stack(found).to(self.device)}
 
     # ------------------------------------------------------------------------------------------------ training
     def features(self, image: Tensor, paths: Tensor | None = None) -> Tensor:
@@ -184,11 +185,14 @@ class Segment(SupervisedObjective):
         logits, _ = self.logits({"image": image})
         return F.interpolate(logits.float(), image.shape[2:], mode="bilinear", align_corners=False)
 
-    def segmented(self, data: ImageData, indices: np.ndarray, **options: Any) -> Any:
-        """Predict these images, as `evals.segment.segmented` takes it."""
-        size, config = self.encoder.config.image_size, self.config
-        options = {"inference": config.inference} | options
-        return segmented(self.segment, data, indices, size, self.label_map(data), self.device, **options)
+    def segmented(
+        self, data: ImageData, indices: np.ndarray, show: Show | None = None, **options: Any
+    ) -> PixelConfusion:
+        """Predict these images; `options` are those of `InferenceOptions`."""
+        size, label_map, inference = self.encoder.config.image_size, self.label_map(data), self.config.inference
+        how = InferenceOptions(self.device, **options)
+        images = images_with_masks(data.images, indices, size, label_map, inference, how)
+        return segment_images(self.segment, images, len(label_map.ids), show)
 
     def metrics(self, data: ImageData, indices: np.ndarray, precision: torch.dtype, workers: int) -> dict[str, float]:
         return numbers(self.segmented(data, indices, precision=precision, workers=workers).matrix)

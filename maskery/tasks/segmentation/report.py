@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from ...config import Run
-from ...evals.segment import iou, numbers, rows
+from ...evals.segment import class_rows, iou, numbers
 from ...pictures.examples import ExampleStrip, whole_image
 from ...pictures.segments import legend, painted
 from ...terminal import Terminal
@@ -39,12 +39,12 @@ def measure_segmenter(context: MeasureContext) -> Outcome:
             strip.add([image, *masks], torch.cat([truth.unique(), predicted.unique()]).tolist())
 
     with Terminal().bar("held-out images") as tick:
-        result = task.segmented(data, data.held_out, progress=tick, each=show, **context.how)
+        result = task.segmented(data, data.held_out, show, progress=tick, **context.how)
     strip.write(context.directory / "segments.png", "held-out images, dark where no class is labelled", names)
     matrix = result.matrix
     absent = [name for name, value in zip(names, iou(matrix).tolist(), strict=True) if value != value]
     colours = legend(names, range(M))
-    classes = [row | {"colour": colours[str(row["class"])]} for row in rows(matrix, names)]
+    classes = [row | {"colour": colours[str(row["class"])]} for row in class_rows(matrix, names)]
     return Outcome(
         numbers(matrix),
         result.indices,

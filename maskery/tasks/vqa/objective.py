@@ -1,16 +1,16 @@
-"""Visual question answering: questions that look at an image, as classification over the usual answers.
+"""Visual question answering: questions attend to an image; classification over the most frequent answers.
 
 f     tokens of the image before the encoder's last norm; the encoder is trained with layer decay, or frozen  [B, S, D]
 q     tokens of Q questions about each: a small transformer from scratch, or a pretrained encoder of text  [B, Q, L, W]
 z     the first token of each question after layers of self-attention, cross-attention to f, MLP              [B, Q, W]
-s     what each of M answers is worth: its soft accuracy (`evals/vqa.py`)                                     [B, Q, M]
+s     the score of each of M answers: its soft accuracy (`evals/vqa.py`)                                      [B, Q, M]
 
     L = sum over questions and answers of binary cross entropy(g(z), s) / (B x the mean number of questions an image)
 
 Stated: the soft scores as targets of independent sigmoids (Teney et al. 2018, "Tips and tricks for VQA"), 3,129 answers
 (likewise), the head g: two linear layers with GELU and LayerNorm between (LXMERT, Tan and Bansal 2019), cross-attention
-from words to an encoder's patches (as in METER, Dou et al. 2022; theirs looks both ways).
-Ours: all sizes, a shared look at an image for its questions, the head's first bias (each answer as likely as 1 of M).
+from words to an encoder's patches (as in METER, Dou et al. 2022; theirs goes both ways).
+Ours: all sizes, one encoding of an image for its questions, the head's first bias (each answer as likely as 1 of M).
 """
 
 import math
@@ -28,7 +28,8 @@ from ...data.dataset import ImageData
 from ...data.question_targets import NO_ANSWER, PartialCrop, QuestionTarget, QuestionTargets
 from ...data.sources.vqa_v2 import VqaSource
 from ...data.train_dataset import RandomCrops, SamplingPlan, TrainDataset
-from ...evals.answers import Answers, answers
+from ...evals.answers import Answers, answer_questions, whole_images
+from ...evals.inference_options import InferenceOptions
 from ...evals.vqa import Truth, accuracies
 from ...nn.fusion import Fusion
 from ...nn.text import PretrainedText, WordEncoder
@@ -48,14 +49,14 @@ class VqaConfig:
     text: str | None = None  # encoder of text: a name or directory of transformers; None: a small one from scratch
     text_layers: int = 2  # of the one from scratch
     text_rate: float = 0.1  # what the learning rate of a pretrained one is multiplied by
-    layers: int = 2  # in which questions look at the image
+    layers: int = 2  # in which questions attend to the image
     width: int | None = None  # of the questions; None: the image encoder's
     length: int | None = None  # tokens of a question; None: as many as the longest in training has, at most 20
     questions: int | None = None  # of an image in one step; None: as many as 95 % of the images have, at most 8
     vocabulary: int = 3129  # answers that are learned: the most frequent ones of training
-    blind: bool = False  # the image is not looked at: what questions alone say
-    freeze: bool = False  # the image's encoder stays as it is
-    keep: float = 1.0  # least share of each side of an image that a training crop shows; questions are about all of it
+    blind: bool = False  # without the image: what can be answered from questions alone
+    freeze: bool = False  # the image's encoder is not trained
+    keep: float = 1.0  # least fraction of each side of an image in a training crop; questions are about all of it
     layer_decay: float = 0.75  # of the learning rate, from each block to the one before it
     drop_path: float = 0.1  # in the last block, linearly less before it
     labels: LabelsConfig = field(default_factory=LabelsConfig)
@@ -115,7 +116,7 @@ class Vqa(SupervisedObjective):
     def picture_targets(self, data: ImageData, indices: np.ndarray) -> Batch:
         table = self.table(data, indices)
         questions = table.targets([table.questions(i, 0, 0) for i in indices.tolist()])
-        return {"label": questions.to(next(self.parameters()).device)}
+        return {"label": questions.to(self.device)}
 
     # ------------------------------------------------------------------------------------------------ training
     def lr_multiplier(self, name: str) -> float:
@@ -128,7 +129,7 @@ class Vqa(SupervisedObjective):
         y = batch["label"] if "label" in batch else self.blank(len(image)).to(image.device)
         if self.config.blind or not self.training:
             return {"image": image, "y": y}
-        return {"image": image, "y": y} | self.sample_encoder(image, self.look)
+        return {"image": image, "y": y} | self.sample_encoder(image, self.image_features)
 
     def blank(self, images: int) -> QuestionTargets:
         """As many questions as there can be, for a trial on noise."""
@@ -140,21 +141,22 @@ class Vqa(SupervisedObjective):
     def forward(self, batch: Batch, t: float) -> Losses:
         batch = batch if "y" in batch else self.sample(batch, t)
         y, f = batch["y"], batch.get("features")
-        f = self.look(batch["image"], batch.get("paths")) if f is None else f
+        f = self.image_features(batch["image"], batch.get("paths")) if f is None else f
         s = y.dense_scores(self.count)
-        each = F.binary_cross_entropy_with_logits(self.ask(f, y.tokens), s, reduction="none").sum(-1)  # [B, Q]
+        logits = self.answer_logits(f, y.tokens)
+        each = F.binary_cross_entropy_with_logits(logits, s, reduction="none").sum(-1)  # [B, Q]
         return {"loss": (each * y.real).sum() / (len(each) * self.config.asked)}
 
-    def look(self, image: Tensor, paths: Tensor | None = None) -> Tensor:
-        """f, [B, S, D]; the image as it is where nobody looks at it."""
+    def image_features(self, image: Tensor, paths: Tensor | None = None) -> Tensor:
+        """f, [B, S, D]; the image itself where it is not used."""
         return image if self.config.blind else self.encoder.trunk(self.encoder.normalise(image), paths)
 
-    def ask(self, f: Tensor, tokens: Tensor) -> Tensor:
-        """Of what was seen of B images, and Q questions about each [B, Q, L]: logits [B, Q, M] in float32."""
-        q, real = self.read(tokens.to(f.device))
+    def answer_logits(self, f: Tensor, tokens: Tensor) -> Tensor:
+        """f of B images, tokens of Q questions about each [B, Q, L] -> logits [B, Q, M] in float32."""
+        q, real = self.question_features(tokens.to(f.device))
         return self.head(self.fusion(q, real, None if self.config.blind else f)).float()
 
-    def read(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+    def question_features(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """q [B, Q, L, W], and which tokens are no padding [B, Q, L]: always the first, so that there is one."""
         real = (tokens != self.vocabulary.pad) | (torch.arange(tokens.shape[-1], device=tokens.device) == 0)
         return self.text(tokens.flatten(0, 1), real.flatten(0, 1)).unflatten(0, tokens.shape[:2]), real
@@ -164,16 +166,17 @@ class Vqa(SupervisedObjective):
         return self.vocabulary(questions, self.config.length or targets.MAX_LENGTH)
 
     def answer(self, image: Tensor, questions: Sequence[Sequence[str]]) -> list[list[tuple[str, float]]]:
-        """Images [B, C, H, W] in [0, 1], as many questions about each -> the surest answer to each, and how sure."""
+        """Images [B, C, H, W] in [0, 1], the same number of questions about each -> answers and their probabilities."""
         tokens = torch.from_numpy(np.stack([self.tokens(each) for each in questions]))
-        best = self.ask(self.look(image), tokens).sigmoid().max(-1)
+        best = self.answer_logits(self.image_features(image), tokens).sigmoid().max(-1)
         pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
-        return [[(self.names[m], sure) for m, sure in zip(*each, strict=True)] for each in pairs]
+        return [[(self.names[m], probability) for m, probability in zip(*pair, strict=True)] for pair in pairs]
 
     def answers(self, data: ImageData, indices: np.ndarray, **options: Any) -> Answers:
-        """Answer all questions about these images. In eval mode."""
-        size, at_once = self.encoder.config.image_size, self.config.questions or 1
-        return answers(self, data, indices, size, self.device, at_once=at_once, **options)
+        """Answer all questions about these images, in eval mode; `options` are those of `InferenceOptions`."""
+        inference = InferenceOptions(self.device, **options)
+        images = whole_images(data.images, indices, self.encoder.config.image_size, inference)
+        return answer_questions(self, images, self.config.questions or 1)
 
     def metrics(self, data: ImageData, indices: np.ndarray, precision: torch.dtype, workers: int) -> dict[str, float]:
         source = data.images.source
@@ -186,9 +189,9 @@ class Vqa(SupervisedObjective):
     def picture(self, batch: Batch) -> dict[str, Tensor]:
         image, y = batch["image"], batch["y"]
         if self.config.blind:
-            return {"image": image, "nobody looks": torch.full_like(image, 0.5)}
-        looks = self.fusion.attention(*self.read(y.tokens), self.look(image))
-        return {"image": image, "where the first question looks": overlay(image, looks, self.encoder.grid(image))}
+            return {"image": image, "not used": torch.full_like(image, 0.5)}
+        attention = self.fusion.attention(*self.question_features(y.tokens), self.image_features(image))
+        return {"image": image, "attention of the first question": overlay(image, attention, self.encoder.grid(image))}
 
 
 def check_settings(config: VqaConfig) -> None:

@@ -10,7 +10,7 @@ from ...config import Run
 from ...data.dataset import ImageData, spread
 from ...data.sources.vqa_v2 import UNANSWERED, VqaSource
 from ...evals.answers import Answers
-from ...evals.vqa import Priors, Truth, accuracies, mean, rows
+from ...evals.vqa import Priors, Truth, accuracies, accuracy_rows, mean
 from ...html.answers import Answer, Entry, write_page, write_sheet
 from ...outputs import write_file
 from ...pictures.examples import whole_image
@@ -41,8 +41,8 @@ def measure_vqa(context: MeasureContext) -> Outcome:
     write_page(shown, evals / "examples.html", "Held-out questions", ["; ".join(lines), *notes])
     write_sheet(shown[:: max(1, len(shown) // SHEET)][:SHEET], evals / "examples.png", "held-out questions")
     tables = {
-        "answer_types": rows([q.answer_type for q in questions], scores, "answer_type"),
-        "question_types": rows([q.question_type for q in questions], scores, "question_type"),
+        "answer_types": accuracy_rows([q.answer_type for q in questions], scores, "answer_type"),
+        "question_types": accuracy_rows([q.question_type for q in questions], scores, "question_type"),
     }
     truth = "\n".join(f"{q.number} {q.text} {sorted(q.answers)}" for q in questions)
     return Outcome(numbers | limits, answers.indices, len(answers.skipped), tables, notes, truth)
@@ -59,7 +59,7 @@ def without_looking(
     scores = priors.scores(questions)
     notes = [
         f"{len(questions):,} held-out questions; without looking at an image: {scores['prior']:.1%} by always "
-        f"answering {priors.usual!r}, {scores['prior_by_type']:.1%} by the usual answer to the type of question, "
+        f"answering {priors.overall!r}, {scores['prior_by_type']:.1%} by the usual answer to the type of question, "
         f"{scores['prior_by_question']:.1%} by the usual answer to the same question"
     ]
     if reachable < 1:

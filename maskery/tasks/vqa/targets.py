@@ -13,7 +13,7 @@ import numpy as np
 from ...data.dataset import ImageData
 from ...data.question_targets import NO_ANSWER, QuestionTable
 from ...data.sources.vqa_v2 import VqaSource
-from ...evals.vqa import Truth, normalised, plain
+from ...evals.vqa import Truth, normalise, one_line
 from ...nn.text import Pieces, Words, words_of
 from ..labels import reported_split, split_validation, subset_of_images
 
@@ -45,7 +45,7 @@ def questions_and_answers(source: VqaSource, images: np.ndarray) -> tuple[list[s
     for k in source.numbers(images):
         question = source.question(k)
         texts.append(question.text)
-        if answer := Truth.of(question.answers).usual:
+        if answer := Truth.of(question.answers).most_common:
             counts[answer] += 1
     return texts, counts
 
@@ -69,10 +69,10 @@ class Forms:
 
     def __init__(self, answers: tuple[str, ...]):
         self.answers = answers
-        self.exact: dict[str, int] = {plain(answer): m for m, answer in enumerate(answers)}
+        self.exact: dict[str, int] = {one_line(answer): m for m, answer in enumerate(answers)}
         self.alike: dict[str, list[int]] = {}
         for m, answer in enumerate(answers):
-            self.alike.setdefault(normalised(answer), []).append(m)
+            self.alike.setdefault(normalise(answer), []).append(m)
 
     def worth(self, answers: tuple[str, ...]) -> dict[int, float]:
         """Position -> soft accuracy, where it is more than 0."""

@@ -12,9 +12,9 @@ from maskery.config import ImagesConfig
 from maskery.data.decode.unreadable import Unreadable
 from maskery.data.images import Images
 from maskery.data.pack.encode import Encoding
-from maskery.data.pack.reader import PackedSource, write_index
-from maskery.data.pack.shards import Places
-from maskery.data.pack.writer import pack_source
+from maskery.data.pack.reader import PackedSource, index_bytes
+from maskery.data.pack.shards import ShardIndex
+from maskery.data.pack.writer import PackOptions, pack_source
 from maskery.data.sources.names import StringArray
 from maskery.data.sources.open import open_source
 from maskery.terminal import Quiet
@@ -28,7 +28,9 @@ def packed(tmp_path: Path) -> Path:
     for i in range(40):
         noise = np.random.default_rng(i).integers(0, 256, (100, 100, 3), np.uint8)
         Image.fromarray(noise).save(tmp_path / "in" / f"{i:02d}.png", compress_level=0)
-    pack_source(open_source(tmp_path / "in"), tmp_path / "out", Encoding(0, "raw"), Quiet(), shard_mb=1, workers=0)
+    pack_source(
+        open_source(tmp_path / "in"), tmp_path / "out", PackOptions(Encoding(0, "raw"), shard_mb=1, workers=0), Quiet()
+    )
     return tmp_path / "out"
 
 
@@ -96,7 +98,7 @@ def test_tags_that_do_not_fit_the_classes_are_damage(tmp_path):
     (tmp_path / "list.csv").write_text("path,label\na.png,x|y\nb.png,y\n")
     for name in "ab":
         Image.new("RGB", (8, 8)).save(tmp_path / f"{name}.png")
-    pack_source(open_source(tmp_path / "list.csv"), tmp_path / "out", Encoding(), Quiet(), workers=0)
+    pack_source(open_source(tmp_path / "list.csv"), tmp_path / "out", PackOptions(workers=0), Quiet())
     manifest = tmp_path / "out" / "pack.json"
     manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "classes": ["x"]}))
     with pytest.raises(ValueError, match=r"index\.npz: damaged"):
@@ -119,7 +121,7 @@ def test_digests_are_those_of_b2sum(packed):
 def test_the_index_of_a_million_images_is_small(tmp_path):
     n = 1_000_000
     names = StringArray.of([b"train/n%08d/n%08d_%06d.JPEG" % (k // 1000, k // 1000, k % 1000) for k in range(n)])
-    part = Places(
+    part = ShardIndex(
         np.arange(n, dtype=np.int64) * 20_000,
         np.full(n, 20_000, np.uint32),
         np.zeros(n, np.uint32),
@@ -127,7 +129,7 @@ def test_the_index_of_a_million_images_is_small(tmp_path):
         [],
         {},
     )
-    index = write_index(names, np.arange(n) // 1000, np.zeros(n, np.int32), [part])
+    index = index_bytes(names, np.arange(n) // 1000, np.zeros(n, np.int32), [part])
     assert len(index) < 100 * n
     about = {
         "version": 1,

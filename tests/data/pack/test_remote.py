@@ -20,8 +20,8 @@ from maskery.data.images import Images
 from maskery.data.order import positions
 from maskery.data.pack.encode import Encoding
 from maskery.data.pack.reader import PackedSource
-from maskery.data.pack.remote import Blocks, blocks_of, fetch, window_order
-from maskery.data.pack.writer import pack_source
+from maskery.data.pack.remote import Blocks, Locations, fetch
+from maskery.data.pack.writer import PackOptions, pack_source
 from maskery.data.sources.open import open_source
 from maskery.data.sources.source import Source
 from maskery.data.train_dataset import RandomCrops, SamplingPlan, TrainDataset
@@ -37,7 +37,9 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> Path:
         noise = np.random.default_rng(i).integers(0, 256, (100, 100, 3), np.uint8)
         Image.fromarray(noise).save(folder / "in" / f"{i:03d}.png", compress_level=0)
     (folder / "in" / "broken.png").write_bytes(b"\x89PNG")
-    pack_source(open_source(folder / "in"), folder / "out", Encoding(0, "raw"), Quiet(), shard_mb=1, workers=0)
+    pack_source(
+        open_source(folder / "in"), folder / "out", PackOptions(Encoding(0, "raw"), shard_mb=1, workers=0), Quiet()
+    )
     return folder / "out"
 
 
@@ -54,34 +56,13 @@ def crops_of(source: Source, seed: int = 0) -> TrainDataset:
     return TrainDataset(images, np.arange(5, 121), SamplingPlan((24, 24), seed, 8), RandomCrops([Crop()]))
 
 
-# ------------------------------------------------------------------------------------------------------- the order
-@given(st.lists(st.integers(1, 9), min_size=1, max_size=40), st.integers(1, 50), st.integers(0, 5))
-def test_every_image_once_an_epoch(lengths, window, epoch):
-    blocks = np.repeat(np.arange(len(lengths), dtype=np.int32), lengths)
-    order = window_order(blocks, 3, epoch, window)
-    assert sorted(order.tolist()) == list(range(len(blocks)))
-    np.testing.assert_array_equal(order, window_order(blocks.copy(), 3, epoch, window))
-
-
-def test_every_stretch_draws_from_a_window_of_blocks():
-    blocks = np.repeat(np.arange(500, dtype=np.int32), 100)
-    order = window_order(blocks, 0, 0, window=50)
-    seen = [len(set(blocks[order[start : start + 5000]].tolist())) for start in range(0, 50_000, 5000)]
-    assert min(seen) > 80, "a stretch as long as the window sees the blocks that come, and those that go"
-    assert max(seen) < 120
-    assert (np.diff(order) == 1).mean() < 0.01
-    orders = [window_order(blocks, seed, epoch).tolist() for seed, epoch in ((0, 0), (0, 1), (1, 0))]
-    assert orders[0] != orders[1] != orders[2] != orders[0]
-    all_of_it = window_order(blocks, 0, 0, window=500)  # as good as a permutation: places are not correlated
-    assert abs(np.corrcoef(blocks[all_of_it], np.arange(50_000))[0, 1]) < 0.02
-
-
+# ------------------------------------------------------------------------------------------------------- blocks
 @given(st.lists(st.lists(st.integers(0, 30), min_size=1, max_size=20), min_size=1, max_size=4))
 def test_blocks_are_consecutive_bytes_of_one_shard(shards):
     shard = np.repeat(np.arange(len(shards)), list(map(len, shards)))
     start = np.concatenate([100 + np.cumsum([0, *lengths[:-1]]) for lengths in shards])
     length = np.concatenate(shards).astype(np.uint32)
-    block = blocks_of(shard, start, length, 50)
+    block = Locations(shard, start, length).blocks(50)
     assert block[0] == 0
     assert set(np.diff(block)) <= {0, 1}
     for b in range(block[-1] + 1):
@@ -159,11 +140,11 @@ def test_the_disk_is_not_filled(url, local, scan_cache):
     source = open_source(local)
     assert isinstance(source, PackedSource)
     files = [shard.file for shard in source.manifest.shards]
-    places = source._shard_of(np.arange(121)), source._start, source._length
+    locations = Locations(source._shard_of(np.arange(121)), source._start, source._length)
     limit = 2e6 / 1e9
     with pytest.raises(ValueError, match=r"images\.cache is 0\.002 GB: .* needs 0\.0036 at least"):
-        Blocks(url, files, *places, limit)
-    blocks = Blocks(url, files, *places, limit, size=5000)
+        Blocks(url, files, locations, limit)
+    blocks = Blocks(url, files, locations, limit, size=5000)
     assert blocks.block[-1] > 100
     want = [source.read(i) for i in range(120)]
     for i in range(120):

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from maskery.data.pack.shards import Row, Writer, digest_of, places, printable, schema
+from maskery.data.pack.shards import Row, digest_of, printable, read_shard_index, shard_schema, shard_writer
 
 ROWS = st.tuples(st.binary(min_size=1, max_size=9), st.none() | st.binary(min_size=1, max_size=99), st.integers(-1, 2))
 
@@ -21,11 +21,11 @@ def row(name: bytes, data: bytes | None, label: int = -1) -> Row:
 
 
 def write(folder: Path, rows: list[Row], *, text: bool = False):
-    of = schema(("a", "b", "\udcff"), labelled=True, split=True, text=text, decodable=True)
-    with Writer(folder, 3, 7, of) as writer:
+    schema = shard_schema(("a", "b", "\udcff"), labelled=True, split=True, text=text, decodable=True)
+    with shard_writer(folder, 3, 7, schema) as writer:
         for r in rows:
             writer.add(r)
-        return writer.finish()
+    return writer.shard
 
 
 @given(st.lists(ROWS, min_size=1, max_size=30))
@@ -36,13 +36,13 @@ def test_every_image_lies_where_it_is_said_to_lie(tmp_path_factory, rows):
     data = (folder / shard.file).read_bytes()
     assert (len(data), hashlib.blake2b(data, digest_size=32).hexdigest()) == (shard.bytes, shard.blake2b)
     assert digest_of(folder / shard.file) == shard.blake2b
-    found = places(folder / shard.file)
-    cut = [data[s : s + n] or None for s, n in zip(found.start.tolist(), found.length.tolist(), strict=True)]
+    index = read_shard_index(folder / shard.file)
+    cut = [data[s : s + n] or None for s, n in zip(index.start.tolist(), index.length.tolist(), strict=True)]
     assert cut == [image for _, image, _ in rows]
-    assert [zlib.crc32(image or b"") for image in cut] == found.crc32.tolist()
-    assert (np.diff(found.start) >= 0).all()
-    assert found.skipped == [(printable(name), "it is broken") for name, image, _ in rows if image is None]
-    assert found.encodings["jpeg"] == sum(image is not None for _, image, _ in rows)
+    assert [zlib.crc32(image or b"") for image in cut] == index.crc32.tolist()
+    assert (np.diff(index.start) >= 0).all()
+    assert index.skipped == [(printable(name), "it is broken") for name, image, _ in rows if image is None]
+    assert index.encodings["jpeg"] == sum(image is not None for _, image, _ in rows)
 
 
 def test_many_images_are_many_batches_and_one_table(tmp_path):
@@ -54,19 +54,19 @@ def test_many_images_are_many_batches_and_one_table(tmp_path):
     assert table["name"].to_pylist() == [f"{i}.jpg" for i in range(300)]
     assert table["image"][299].as_py()["bytes"] == bytes([299 % 255 + 1]) * 40_000
     assert table["label"].to_pylist()[:4] == [0, 1, 2, 0]
-    found = places(tmp_path / shard.file)
+    index = read_shard_index(tmp_path / shard.file)
     with (tmp_path / shard.file).open("rb") as file:
-        file.seek(int(found.start[299]))
-        assert file.read(int(found.length[299])) == bytes([299 % 255 + 1]) * 40_000
+        file.seek(int(index.start[299]))
+        assert file.read(int(index.length[299])) == bytes([299 % 255 + 1]) * 40_000
 
 
 def test_lists_of_labels(tmp_path):
-    of = schema(("a", "\udcff"), labelled=False, split=False, text=True, decodable=False, tagged=True)
+    schema = shard_schema(("a", "\udcff"), labelled=False, split=False, text=True, decodable=False, multilabel=True)
     labels = [[1, 0], [], -1]
-    with Writer(tmp_path, 0, 0, of) as writer:
+    with shard_writer(tmp_path, 0, 0, schema) as writer:
         for k, label in enumerate(labels):
             writer.add(Row(b"%d" % k, label, "", b"data", (1, 1), (1, 1), "raw", 0, None))
-        shard = writer.finish()
+    shard = writer.shard
     with pa.memory_map(str(tmp_path / shard.file)) as mapped:
         table = pa.ipc.open_file(mapped).read_all()
     assert table["label"].to_pylist() == [[1, 0], [], None]
@@ -76,10 +76,10 @@ def test_lists_of_labels(tmp_path):
 
 
 def test_what_is_given_up_leaves_nothing(tmp_path):
-    of = schema((), labelled=False, split=False, text=True, decodable=True)
+    schema = shard_schema((), labelled=False, split=False, text=True, decodable=True)
 
     def give_up() -> None:
-        with Writer(tmp_path, 0, 0, of) as writer:
+        with shard_writer(tmp_path, 0, 0, schema) as writer:
             writer.add(row(b"x", b"data"))
             raise RuntimeError
 
@@ -91,4 +91,4 @@ def test_what_is_given_up_leaves_nothing(tmp_path):
 def test_a_damaged_shard_is_named(tmp_path):
     (tmp_path / "s.arrow").write_bytes(b"rubbish" * 9)
     with pytest.raises(ValueError, match=r"s\.arrow: damaged"):
-        places(tmp_path / "s.arrow")
+        read_shard_index(tmp_path / "s.arrow")

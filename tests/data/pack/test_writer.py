@@ -30,7 +30,7 @@ from maskery.data.dataset import ImageData
 from maskery.data.images import Images
 from maskery.data.pack.encode import Encoding
 from maskery.data.pack.reader import PackedSource
-from maskery.data.pack.writer import pack_source
+from maskery.data.pack.writer import PackOptions, pack_source
 from maskery.data.sources.open import open_source
 from maskery.data.sources.source import Source, split_indices
 from maskery.data.train_dataset import RandomCrops, SamplingPlan, TrainDataset
@@ -41,7 +41,7 @@ RAW = Encoding(0, "raw")
 
 def pack(source: Source | Path, out: Path, how: Encoding = RAW, **options) -> PackedSource:
     source = source if isinstance(source, Source) else open_source(source)
-    return pack_source(source, out, how, Quiet(), **{"workers": 0, **options})[0]
+    return pack_source(source, out, PackOptions(how, **{"workers": 0, **options}), Quiet())[0]
 
 
 def draws(source: Source, size: int = 24) -> list:
@@ -158,7 +158,7 @@ def tagged(tmp_path: Path) -> Path:
 
 def test_several_labels_an_image(tagged, tmp_path):
     original = open_source(tagged)
-    pack(original, tmp_path / "out", shard_mb=1, unreadable=0.2)
+    pack(original, tmp_path / "out", shard_mb=1, max_unreadable=0.2)
     copy = open_source(tmp_path / "out")
     assert len(copy.manifest.shards) > 1
     assert copy.labels is None
@@ -175,13 +175,13 @@ def test_several_labels_an_image(tagged, tmp_path):
 
 
 def test_shards_with_lists_are_tables_and_can_be_packed_again(tagged, tmp_path):
-    pack(tagged, tmp_path / "out", Encoding(45), unreadable=0.2)
+    pack(tagged, tmp_path / "out", Encoding(45), max_unreadable=0.2)
     table = open_source(tmp_path / "out" / "shard-00000.arrow")
     assert (table.classes, table.multi_hot.tolist()) == (
         open_source(tagged).classes,
         open_source(tagged).multi_hot.tolist(),
     )
-    pack(tmp_path / "out", tmp_path / "twice", unreadable=0.2)
+    pack(tmp_path / "out", tmp_path / "twice", max_unreadable=0.2)
     assert open_source(tmp_path / "twice").multi_hot.tolist() == table.multi_hot.tolist()
 
 
@@ -353,12 +353,12 @@ def test_another_source_does_not_go_on(photos, unfinished, tmp_path):
 
 def test_other_lists_of_labels_do_not_go_on(tagged, tmp_path):
     with pytest.raises(RuntimeError, match="the machine stops"):
-        pack(Stops(open_source(tagged), 7), tmp_path / "out", shard_mb=1, unreadable=0.2)
+        pack(Stops(open_source(tagged), 7), tmp_path / "out", shard_mb=1, max_unreadable=0.2)
     source = open_source(tagged)
     source.multi_hot[0, 0] = 0
     with pytest.raises(ValueError, match="other names, labels or splits"):
-        pack(source, tmp_path / "out", shard_mb=1, unreadable=0.2)
-    pack(tagged, tmp_path / "out", shard_mb=1, unreadable=0.2)
+        pack(source, tmp_path / "out", shard_mb=1, max_unreadable=0.2)
+    pack(tagged, tmp_path / "out", shard_mb=1, max_unreadable=0.2)
     assert open_source(tmp_path / "out").multi_hot.tolist() == open_source(tagged).multi_hot.tolist()
 
 

@@ -334,24 +334,6 @@ def test_images_of_five_channels_are_learned_from(tmp_path: Path) -> None:
         train(Run(**vars(run) | {"settings": FinetuneConfig(), "images": ImagesConfig()}), tmp_path / "no", ALONE)
 
 
-@pytest.mark.parametrize(
-    ("settings", "said"),
-    [
-        ({"layer_decay": 0.0}, "nothing but the head would learn"),
-        ({"layer_decay": 1.5}, "--settings.layer-decay is 1.5: between 0 and 1"),
-        ({"drop_path": 1.0}, "--settings.drop-path is 1.0"),
-        ({"erasing": -0.1}, "--settings.erasing is -0.1"),
-        ({"smoothing": 1.0}, "--settings.smoothing is 1.0"),
-        ({"average": 1.0}, "--settings.average is 1.0"),
-        ({"mixup": -1.0}, "--settings.mixup is -1.0: at least 0"),
-        ({"cutmix": -1.0}, "--settings.cutmix is -1.0"),
-    ],
-)
-def test_settings_that_make_no_sense(settings: dict[str, Any], said: str) -> None:
-    with pytest.raises(ValueError, match=said):
-        finetune(**settings)
-
-
 def test_a_classifier_that_was_trained_before_lends_its_encoder_and_not_its_head(tmp_path: Path) -> None:
     before, vit = FinetuneConfig(labels=LabelsConfig(classes='["a", "b"]')), ViTConfig(48, 2, 3, 8, (32, 32))
     torch.manual_seed(0)

@@ -10,18 +10,17 @@ import torch
 from PIL import Image
 
 import maskery
-from maskery.config import ImagesConfig
-from maskery.data.dataset import open_data
-from maskery.evals.classify import answers
+from maskery.data.crops import CenterCrop
+from maskery.evals.classify import center_crops, image_logits
+from maskery.evals.inference_options import DEFAULTS
 from maskery.nn.vit import ViTConfig
 from maskery.tasks import TASKS
 from maskery.tasks.classification.objective import ClassificationObjective
 from maskery.tasks.labels import LabelsConfig
-from maskery.terminal import Quiet
 from tests.test_train import assert_same_run, metrics, weights
 
 from ..images import several, two_colours
-from ..runs import done
+from ..runs import done, opened
 
 VIT = ViTConfig(48, 2, 3, 8, (32, 32))
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -66,9 +65,9 @@ def test_the_probe_of_a_run_leaves_the_encoder_as_it_was(colours: Path, tmp_path
 def test_answers_of_every_head_and_what_could_not_be_read(tmp_path: Path) -> None:
     folder = two_colours(tmp_path / "images", {"train": 6, "val": 20})
     (folder / "val" / "red" / "003.png").write_bytes(b"no image")
-    opened = open_data(str(folder), ImagesConfig(memory=0), (32, 32), Quiet())
+    data = opened(folder)
     task = built("probe", labels=LabelsConfig(classes='["blue", "red"]'), lrs=(1.0, 2.0))
-    found = task.predict(opened, opened.held_out)
+    found = task.predict(data, data.held_out)
     assert (len(found.logits), len(found.indices), found.skipped) == (2, 39, 1)
     assert found.truth.tolist() == [0] * 20 + [1] * 19
     assert task.training
@@ -78,18 +77,19 @@ def test_answers_of_every_head_and_what_could_not_be_read(tmp_path: Path) -> Non
 
 
 def test_what_the_cut_keeps_is_as_the_settings_say(colours: Path) -> None:
-    opened = open_data(str(colours), ImagesConfig(memory=0), (32, 32), Quiet())
+    data = opened(colours)
     task = built("finetune", labels=LabelsConfig(classes='["blue", "red"]'), eval_share=0.75)
     torch.nn.init.normal_(task.head.weight)
-    found = task.predict(opened, opened.held_out)
-    expected = answers(task.eval().classify, opened, opened.held_out, (32, 32), torch.device("cpu"), share=0.75)
+    found = task.predict(data, data.held_out)
+    crops = center_crops(data.images, data.held_out, CenterCrop((32, 32), 0.75), DEFAULTS)
+    expected = image_logits(task.eval().classify, crops)
     torch.testing.assert_close(found.logits[0], expected.logits[:, 0])
 
 
 @pytest.mark.parametrize("kind", ["probe", "finetune"])
 def test_without_a_part_to_choose_by_a_look_has_two_numbers(colours: Path, kind: str) -> None:
-    opened = open_data(str(colours), ImagesConfig(memory=0), (32, 32), Quiet())
-    settings, data = TASKS[kind].prepare(TASKS[kind].Config(labels=LabelsConfig(balanced=True)), opened)
+    data = opened(colours)
+    settings, data = TASKS[kind].prepare(TASKS[kind].Config(labels=LabelsConfig(balanced=True)), data)
     torch.manual_seed(0)
     numbers = TASKS[kind](settings, VIT).validate(data, 100, torch.float32, 0)
     assert numbers.keys() == {"top1", "held_out_loss"}

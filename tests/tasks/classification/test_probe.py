@@ -7,18 +7,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from maskery.config import ImagesConfig, OptimConfig
-from maskery.data.dataset import open_data
+from maskery.config import OptimConfig
 from maskery.nn.vit import ViTConfig
 from maskery.objective import Batch
 from maskery.optim import optimizer_of
 from maskery.tasks.classification.probe import Probe, ProbeConfig
 from maskery.tasks.labels import LabelsConfig
 from maskery.tasks.supervised import CHUNK
-from maskery.terminal import Quiet
 from tests.test_microbatch import gradients
 
 from ..images import BLUE, RED
+from ..runs import opened
 
 VIT = ViTConfig(48, 4, 3, 8, (32, 32))
 THREE = LabelsConfig(classes='["moon", "ring", "star"]')
@@ -177,27 +176,9 @@ def test_heads_begin_as_maes_code_begins_them() -> None:
     assert float(head.bias.detach().abs().max()) == 0
 
 
-@pytest.mark.parametrize(
-    ("settings", "said"),
-    [
-        ({"layer": 5}, "--settings.layer 5 and --settings.blocks 1: this encoder has 4 blocks"),
-        ({"layer": -1}, "this encoder has 4 blocks"),
-        ({"layer": 2, "blocks": 3}, "this encoder has 4 blocks"),
-        ({"blocks": 0}, "this encoder has 4 blocks"),
-        ({"lrs": ()}, "at least one factor, all above 0, none twice"),
-        ({"lrs": (1.0, 0.0)}, "all above 0"),
-        ({"lrs": (1.0, 1.0)}, "none twice"),
-        ({"pooling": "attentive", "heads": 7}, "--settings.heads 7: a width of 48"),
-    ],
-)
-def test_settings_that_make_no_sense(settings: dict[str, Any], said: str) -> None:
-    with pytest.raises(ValueError, match=said):
-        probe(**settings)
-
-
 def test_a_look_measures_the_head_that_is_best_on_what_was_kept_out(colours: Path) -> None:
     """One head answers right, the other one wrong; which is reported is not asked of the held-out images."""
-    data = open_data(str(colours), ImagesConfig(memory=0), (32, 32), Quiet())
+    data = opened(colours)
     settings, data = Probe.prepare(ProbeConfig(lrs=(1.0, 2.0), labels=LabelsConfig(tune=0.2)), data)
     torch.manual_seed(0)
     task = Probe(settings, VIT)

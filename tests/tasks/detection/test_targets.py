@@ -10,16 +10,14 @@ from typing import Any
 import pytest
 import torch
 
-from maskery.config import ImagesConfig
-from maskery.data.dataset import open_data
 from maskery.demo.coco import write_coco
 from maskery.nn.vit import ViTConfig
 from maskery.tasks.detection.objective import Detect, DetectConfig
 from maskery.tasks.labels import LabelsConfig
-from maskery.terminal import Quiet
 from tests.bad_input import BadInput, assert_refused, misused
 
 from ..evaluation import Evaluation
+from ..runs import opened
 
 VIT = ViTConfig(48, 2, 3, 8, (32, 32))
 
@@ -67,7 +65,7 @@ def test_data_that_cannot_be_learned_from(
 
 def test_boxes_alone_are_enough(few: Path) -> None:
     without_shapes(few)
-    data = open_data(str(few), ImagesConfig(objects=True, memory=0.0), (32, 32), Quiet())
+    data = opened(few, objects=True)
     settings, data = Detect.prepare(DetectConfig(width=16, rois=16), data)
     assert settings.masks == "off"
     assert len(data.train) == 4
@@ -79,7 +77,7 @@ def test_boxes_alone_are_enough(few: Path) -> None:
 
 
 def test_truth_is_cut_as_pictures_are(few: Path) -> None:
-    data = open_data(str(few), ImagesConfig(objects=True, memory=0.0), (32, 32), Quiet())
+    data = opened(few, objects=True)
     settings, data = Detect.prepare(DetectConfig(width=16, rois=16), data)
     label = Detect(settings, VIT).picture_targets(data, data.held_out)["label"]
     boxes = data.images.source.objects(int(data.held_out[0])).boxes  # type: ignore[attr-defined]

@@ -90,19 +90,3 @@ def test_depths() -> None:
     for wrong in ((1, 2, 3, 4), (0, 1, 1, 2), (2, 1, 1, 1)):
         with pytest.raises(ValueError, match="this encoder has 2 blocks"):
             depths_of(SegmentConfig(depths=wrong), 2)
-
-
-@pytest.mark.parametrize(
-    ("settings", "said"),
-    [
-        ({"dropout": 1.0}, "--settings.dropout is 1.0: between 0 and 1"),
-        ({"layer_decay": 0.0}, "--settings.freeze does that"),
-        ({"head": "mlp", "width": 18}, "--settings.width is 18: a multiple of 4"),
-        ({"scale": (2.0, 0.5)}, "--settings.scale is"),
-        ({"cat_max_ratio": 0.0}, "--settings.cat-max-ratio is 0.0"),
-        ({"ignore_index": -1}, "--settings.ignore-index is -1"),
-    ],
-)
-def test_settings_that_make_no_sense(settings: dict[str, Any], said: str) -> None:
-    with pytest.raises(ValueError, match=said):
-        built(**settings)

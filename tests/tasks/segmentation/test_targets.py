@@ -13,18 +13,16 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from maskery.config import ImagesConfig
-from maskery.data.dataset import open_data
 from maskery.data.masks import VOID
 from maskery.demo import scenes
 from maskery.nn.vit import ViTConfig
 from maskery.tasks.labels import LabelsConfig, balanced_weights
 from maskery.tasks.segmentation import targets
 from maskery.tasks.segmentation.objective import Segment, SegmentConfig
-from maskery.terminal import Quiet
 from tests.bad_input import BadInput, assert_refused, misused
 
 from ..evaluation import Evaluation
+from ..runs import opened
 
 VIT = ViTConfig(48, 2, 3, 8, (32, 32))
 NAMES = LabelsConfig(classes='["ground", "moon", "star"]')
@@ -37,7 +35,7 @@ def few(tmp_path: Path) -> Path:
 
 
 def prepared(where: Path, size: tuple[int, int] = (16, 16), **settings: Any) -> tuple[Any, Any]:
-    data = open_data(str(where), ImagesConfig(masks=True, memory=0.0), size, Quiet())
+    data = opened(where, size, masks=True)
     return targets.prepare(SegmentConfig(**settings), data)
 
 

@@ -6,16 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from maskery.config import ImagesConfig
-from maskery.data.dataset import open_data
 from maskery.demo.vqa import write_files, write_vqa
 from maskery.tasks.labels import LabelsConfig
 from maskery.tasks.vqa.objective import Vqa, VqaConfig
 from maskery.tasks.vqa.targets import Forms
-from maskery.terminal import Quiet
 from tests.bad_input import BadInput, assert_refused, misused
 
 from ..evaluation import Evaluation
+from ..runs import opened
 from ..squares import prepared
 
 
@@ -56,7 +54,7 @@ def test_what_is_taken_from_the_data(few: Path) -> None:
     assert held_out_says_more.labels.names == again.labels.names  # what is held out is not looked at
     assert held_out_says_more.words == again.words
     with pytest.raises(ValueError, match=r"opened without questions: --images\.questions"):
-        Vqa.prepare(VqaConfig(), open_data(str(few), ImagesConfig(memory=0.0), (32, 32), Quiet()))
+        Vqa.prepare(VqaConfig(), opened(few))
 
 
 def test_built_in_scenes(tmp_path: Path) -> None:
