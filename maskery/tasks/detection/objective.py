@@ -110,7 +110,7 @@ class Detect(SupervisedObjective):
                 found.append(visible_objects(source, i, view, size, self.with_masks))
             except Unreadable:
                 found.append(targets.no_objects(size))
-        return {"label": ObjectTargets.stack(found, size, self.with_masks).to(next(self.parameters()).device)}
+        return {"label": ObjectTargets.stack(found, size, self.with_masks).to(self.device)}
 
     # ------------------------------------------------------------------------------------------------ training
     def tokens(self, image: Tensor, paths: Tensor | None = None) -> Tensor:

@@ -127,7 +127,7 @@ class Segment(SupervisedObjective):
                 found.append(torch.from_numpy(nearest(mask, center_box(image.height, image.width, size), size)))
             except Unreadable:
                 found.append(torch.full(size, VOID, dtype=torch.int16))
-        return {"label": torch.stack(found).to(next(self.parameters()).device)}
+        return {"label": torch.stack(found).to(self.device)}
 
     # ------------------------------------------------------------------------------------------------ training
     def features(self, image: Tensor, paths: Tensor | None = None) -> Tensor:
