@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from ...data.crops import Crop
 from ...data.dataset import ImageData
-from ...data.question_targets import NO_ANSWER, PartialCrop, QuestionTarget, QuestionTargets
+from ...data.question_targets import NO_ANSWER, PartialCrop, QuestionTargets, question_targets
 from ...data.sources.vqa_v2 import VqaSource
 from ...data.train_dataset import RandomCrops, SamplingPlan, TrainDataset
 from ...evals.answers import Answers, answer_questions, whole_images
@@ -105,7 +105,7 @@ class Vqa(SupervisedObjective):
         return targets.prepare(settings, data)
 
     def train_dataset(self, data: ImageData, crops: Sequence[Crop], plan: SamplingPlan) -> TrainDataset:
-        target = QuestionTarget(self.table(data, data.train), plan.seed)
+        target = question_targets(self.table(data, data.train), plan.seed)
         return TrainDataset(data.images, data.train, plan, RandomCrops([PartialCrop(self.config.keep)]), target)
 
     def table(self, data: ImageData, images: np.ndarray) -> Any:
@@ -116,7 +116,7 @@ class Vqa(SupervisedObjective):
     def picture_targets(self, data: ImageData, indices: np.ndarray) -> Batch:
         table = self.table(data, indices)
         questions = table.targets([table.questions(i, 0, 0) for i in indices.tolist()])
-        return {"label": questions.to(next(self.parameters()).device)}
+        return {"label": questions.to(self.device)}
 
     # ------------------------------------------------------------------------------------------------ training
     def lr_multiplier(self, name: str) -> float:
@@ -143,9 +143,8 @@ class Vqa(SupervisedObjective):
         y, f = batch["y"], batch.get("features")
         f = self.image_features(batch["image"], batch.get("paths")) if f is None else f
         s = y.dense_scores(self.count)
-        each = F.binary_cross_entropy_with_logits(self.answer_logits(f, y.tokens), s, reduction="none").sum(
-            -1
-        )  # [B, Q]
+        logits = self.answer_logits(f, y.tokens)
+        each = F.binary_cross_entropy_with_logits(logits, s, reduction="none").sum(-1)  # [B, Q]
         return {"loss": (each * y.real).sum() / (len(each) * self.config.asked)}
 
     def image_features(self, image: Tensor, paths: Tensor | None = None) -> Tensor:

@@ -102,9 +102,8 @@ def test_the_blind_do_not_see() -> None:
     task = built(blind=True).eval()
     tokens = torch.randint(1, 6, (2, 3, 5))
     with torch.no_grad():
-        seen = [
-            task.answer_logits(task.image_features(torch.full((2, 3, 32, 32), shade)), tokens) for shade in (0.0, 1.0)
-        ]
+        images = [torch.full((2, 3, 32, 32), shade) for shade in (0.0, 1.0)]
+        seen = [task.answer_logits(task.image_features(image), tokens) for image in images]
     assert torch.equal(*seen)
     assert not any(p.requires_grad for p in task.encoder.parameters())
     assert not any("cross" in name for name, _ in task.named_parameters())
