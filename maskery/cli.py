@@ -1,8 +1,9 @@
-"""The command line: verbs, one function each."""
+"""The command line: a table of verbs."""
 
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
+from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
 from .options import UsageError, call, unknown
@@ -33,100 +34,78 @@ maskery demo                            all of it on built-in images, in two and
 Exit codes: 0 done, 1 failed with one line, 2 wrong usage, 75 stopped by a signal with a checkpoint written."""
 
 DONE, FAILED, MISUSED, STOPPED = 0, 1, 2, 75
-EVALUATIONS = ("knn", "probe", "finetune", "segment", "detect", "vqa", "robustness")
 
 
-def pretrain(args: Sequence[str]) -> int:
-    from .commands.pretrain import pretrain
+@dataclass(frozen=True)
+class Verb:
+    """A function of `commands/`; imported when it is called, so that help needs no torch."""
 
-    return STOPPED if pretrain(args).stopped else DONE
+    module: str
+    function: str
+    positional: str = ""  # the argument that may be given without its name, in first place
+    parses: bool = False  # the function takes its options as a list
+    stopped: Callable[[Any], bool] = lambda result: False  # whether a signal stopped it
 
-
-def resume(args: Sequence[str]) -> int:
-    from .commands.resume import resume
-
-    flags = {"--shard": "--shard=True", "--no-shard": "--shard=False"}  # None, as it was, makes it no plain flag
-    args = _positional(args, "run")
-    args = [
-        arg if after in ("True", "False", "None") else flags.get(arg, arg)
-        for arg, after in zip(args, [*args[1:], ""], strict=True)
-    ]
-    return STOPPED if call(resume, args, "maskery resume").stopped else DONE
-
-
-def evaluate(args: Sequence[str]) -> int:
-    kind = _choose("evaluation", args[:1], EVALUATIONS)
-    rest = _positional(args[1:], "where")
-    if kind in ("probe", "finetune", "segment", "detect", "vqa") and "--quick" not in rest:
-        from .commands import evaluate_trained
-
-        return STOPPED if getattr(evaluate_trained, kind)(rest).stopped else DONE
-    if kind in ("finetune", "segment", "detect", "vqa"):
-        raise UsageError(f"--quick is for `maskery eval probe`: {kind} has no quick form")
-    from .commands import evaluate_frozen, robustness
-
-    functions = {"knn": evaluate_frozen.knn, "probe": evaluate_frozen.quick_probe, "robustness": robustness.robustness}
-    functions[kind]([arg for arg in rest if arg != "--quick"])
-    return DONE
+    def __call__(self, args: Sequence[str], name: str) -> int:
+        function = getattr(import_module(f".commands.{self.module}", __package__), self.function)
+        if self.positional and args and not args[0].startswith("-"):
+            args = [f"--{self.positional}", *args]
+        result = function(args) if self.parses else call(function, args, f"maskery {name}")
+        return STOPPED if self.stopped(result) else DONE
 
 
-def compare(args: Sequence[str]) -> int:
-    from .commands.compare import compare
-
-    return STOPPED if compare(args).stopped else DONE
+def has_stopped(result: Any) -> bool:
+    return result.stopped
 
 
-def profile(args: Sequence[str]) -> int:
-    from .commands.profile import profile
-
-    profile(_positional(args, "run"))
-    return DONE
-
-
-def demo(args: Sequence[str]) -> int:
-    from .commands.demo import demo
-
-    return STOPPED if call(demo, args, "maskery demo") is None else DONE
-
-
-def other(name: str, positional: str, args: Sequence[str]) -> int:
-    """The verbs that need nothing but their function."""
-    from .commands import embed, export, inspect, list, pack, predict, report
-
-    functions: dict[str, Callable[..., Any]] = {
-        "embed": embed.embed,
-        "export": export.export,
-        "inspect": inspect.inspect,
-        "list": list.list_names,
-        "pack": pack.pack,
-        "predict": predict.predict,
-        "report": report.report,
-        "watch": report.watch,
-    }
-    call(functions[name], _positional(args, positional), f"maskery {name}")
-    return DONE
-
-
-VERBS: dict[str, Callable[[Sequence[str]], int]] = {
-    "pretrain": pretrain,
-    "resume": resume,
-    "eval": evaluate,
-    "compare": compare,
-    "embed": partial(other, "embed", "where"),
-    "predict": partial(other, "predict", "where"),
-    "export": partial(other, "export", "where"),
-    "pack": partial(other, "pack", ""),
-    "profile": profile,
-    "report": partial(other, "report", "run"),
-    "watch": partial(other, "watch", "run"),
-    "inspect": partial(other, "inspect", ""),
-    "list": partial(other, "list", "what"),
-    "demo": demo,
+VERBS = {
+    "pretrain": Verb("pretrain", "pretrain", parses=True, stopped=has_stopped),
+    "resume": Verb("resume", "resume", "run", stopped=has_stopped),
+    "compare": Verb("compare", "compare", parses=True, stopped=has_stopped),
+    "embed": Verb("embed", "embed", "where"),
+    "predict": Verb("predict", "predict", "where"),
+    "export": Verb("export", "export", "where"),
+    "pack": Verb("pack", "pack"),
+    "profile": Verb("profile", "profile", "run", parses=True),
+    "report": Verb("report", "report", "run"),
+    "watch": Verb("report", "watch", "run"),
+    "inspect": Verb("inspect", "inspect"),
+    "list": Verb("list", "list_names", "what"),
+    "demo": Verb("demo", "demo", stopped=lambda result: result is None),
+}
+TRAINED = ("probe", "finetune", "segment", "detect", "vqa")
+QUICK_PROBE = Verb("evaluate_frozen", "quick_probe", "where", parses=True)
+EVALUATIONS = {
+    "knn": Verb("evaluate_frozen", "knn", "where", parses=True),
+    **{name: Verb("evaluate_trained", name, "where", parses=True, stopped=has_stopped) for name in TRAINED},
+    "robustness": Verb("robustness", "robustness", "where", parses=True),
 }
 
 
+def run_verb(args: Sequence[str]) -> int:
+    """Run the verb that `args` begin with; returns the exit code."""
+    name = choose("verb", args, [*VERBS, "eval"])
+    rest = list(args[1:])
+    if name == "eval":
+        name = choose("evaluation", rest, EVALUATIONS)
+        verb, rest, quick = EVALUATIONS[name], [arg for arg in rest[1:] if arg != "--quick"], "--quick" in rest
+        if quick and name in TRAINED[1:]:
+            raise UsageError(f"--quick is for `maskery eval probe`: {name} has no quick form")
+        return (QUICK_PROBE if quick and name == "probe" else verb)(rest, f"eval {name}")
+    return VERBS[name](shard_flags(rest) if name == "resume" else rest, name)
+
+
+def shard_flags(args: Sequence[str]) -> list[str]:
+    """--shard and --no-shard of `resume`, whose default is neither, as values that the parser takes."""
+    flags = {"--shard": "--shard=True", "--no-shard": "--shard=False"}
+    return [
+        arg if following in ("True", "False", "None") else flags.get(arg, arg)
+        for arg, following in zip(args, [*args[1:], ""], strict=True)
+    ]
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one verb; returns the exit code."""
+    """Run the command line; returns the exit code."""
     args = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in args
     args = [a for a in args if a != "--debug"]
@@ -134,17 +113,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(USAGE)
         return DONE if args else MISUSED
     try:
-        return VERBS[_choose("verb", args[:1], VERBS)](args[1:])
+        return run_verb(args)
     except UsageError as e:
-        return _fail(e, MISUSED, debug)
+        return report_error(e, MISUSED, debug)
     except Exception as e:
-        return _fail(e, FAILED, debug)
+        return report_error(e, FAILED, debug)
     except KeyboardInterrupt:
         print("maskery: interrupted", file=sys.stderr)
         return FAILED
 
 
-def _fail(error: Exception, code: int, debug: bool) -> int:
+def report_error(error: Exception, code: int, debug: bool) -> int:
+    """Print an error in one line, or raise it with --debug."""
     if debug:
         raise error
     message = " ".join(str(error).split())
@@ -154,16 +134,10 @@ def _fail(error: Exception, code: int, debug: bool) -> int:
     return code
 
 
-def _choose(what: str, given: Sequence[str], among: Iterable[str]) -> str:
-    if not given:
-        raise UsageError(f"no {what} given; there are: {', '.join(among)}")
-    if given[0] not in among:
-        raise unknown(what, given[0], among)
-    return given[0]
-
-
-def _positional(args: Sequence[str], name: str) -> list[str]:
-    """A first argument without a name gets the one it has in the function."""
-    if name and args and not args[0].startswith("-"):
-        return [f"--{name}", *args]
-    return list(args)
+def choose(what: str, args: Sequence[str], names: Iterable[str]) -> str:
+    """The first of `args`, which has to be one of `names`."""
+    if not args:
+        raise UsageError(f"no {what} given; there are: {', '.join(names)}")
+    if args[0] not in names:
+        raise unknown(what, args[0], names)
+    return args[0]

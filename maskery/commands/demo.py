@@ -8,6 +8,7 @@ from typing import Any
 from ..data.sources.open import open_source
 from ..demo import scenes
 from ..pictures.learning_curves import learning_curves
+from ..runs.metrics import read_rows
 from ..terminal import Terminal
 from .embed import embed
 from .export import export
@@ -57,7 +58,7 @@ def demo(
 
     export(out / "run", out / "timm")
     embed(out / "run", settings["data"], out / "embeddings.parquet")
-    curves = learning_curves(out / "run")
+    curves = learning_curves(read_rows(out / "run" / "metrics.jsonl"), out / "run" / "curves.png")
     page = report(out / "run")
     before, after = result.looks[0], result.looks[-1]
     for name, words in (

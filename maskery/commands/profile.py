@@ -25,7 +25,6 @@ from ..data.dataset import ImageData, open_data
 from ..data.loader import train_batches
 from ..data.train_dataset import RandomCrops, SamplingPlan, TrainDataset
 from ..distributed import World, world
-from ..html_report.profile import findings, table
 from ..log import environment, memory
 from ..objectives import OBJECTIVES
 from ..options import UsageError, options, parse
@@ -34,6 +33,7 @@ from ..runs.directory import read_config
 from ..terminal import Quiet, Terminal
 from ..train import resolve, train
 from ..weights.teacher import build_objective
+from .profile_findings import findings, table
 from .run_options import PretrainOptions, apply_options, base_run, parse_options
 
 PARTS = ("data wait", "crop", "draw", "forward", "backward", "optimiser", "after_step")

@@ -1,4 +1,4 @@
-"""`maskery report` and `maskery watch`: what a run says about itself, as one page."""
+"""`maskery report` and `maskery watch`: one page about a run, as a file or served live."""
 
 from pathlib import Path
 
@@ -18,6 +18,9 @@ from ..terminal import Terminal
 from ..weights.load import load_encoder
 
 PAGE = "report.html"
+PARTS = "Map, neighbours and attention"
+Shown = tuple[Gallery | None, list[str]]  # or the reasons why there is none
+NOT_REQUESTED: Shown = None, [f"{PARTS}: not asked for."]
 
 
 def report(
@@ -28,7 +31,7 @@ def report(
     Args:
         run: directory of the run, finished or not
         out: file to write; default: report.html in the run
-        data: where the images are now, when they are no longer where the run found them
+        data: where the images are now, when they are no longer where the run directory them
         images: of the map and the neighbours, at most; held-out ones where there are enough
         pictures: also what needs the images and a checkpoint: map, neighbours, attention
         overwrite: replace the page when it exists
@@ -36,14 +39,16 @@ def report(
     if images < 2:
         raise ValueError(f"--images is {images}: a map needs at least 2")
     run = Path(run)
-    found, target = open_tolerantly(run), Path(out or run / PAGE)
+    directory, target = open_tolerantly(run), Path(out or run / PAGE)
     if target.exists() and not overwrite:
         raise ValueError(f"{target}: exists already")
-    seen, missing = (
-        see(found, data, images, Terminal()) if pictures else (None, ["Map, neighbours and attention: not asked for."])
+    shown, missing = (
+        open_gallery(directory, data, images, Terminal())
+        if pictures
+        else (None, ["Map, neighbours and attention: not asked for."])
     )
     target.parent.mkdir(parents=True, exist_ok=True)
-    write_file(target, run_page(found, seen, missing).encode())
+    write_file(target, run_page(directory, shown, missing).encode())
     print(f"{target}: {target.stat().st_size / 1e6:.1f} MB, open it in a browser; it needs nothing beside it")
     return target
 
@@ -54,43 +59,44 @@ def watch(run: Path, port: int = 8765, data: str = "", images: int = 200) -> Non
     Args:
         run: directory of the run; it need not have begun
         port: of http://127.0.0.1, which only this machine can reach; 0: any that is free
-        data: where the images are now, when they are no longer where the run found them
+        data: where the images are now, when they are no longer where the run directory them
         images: of the map and the neighbours, at most; made anew with every checkpoint; 0: none
     """
     open_tolerantly(run)
-    cached: dict[str | None, tuple[Gallery | None, list[str]]] = {}
+    cached: dict[str | None, Shown] = {}
 
     def page(version: str) -> str:
-        found = open_tolerantly(run)
+        directory = open_tolerantly(run)
         if not images:
-            cached[found.last] = None, ["Map, neighbours and attention: not asked for."]
-        if found.last not in cached:
-            made = see(found, data, images, Terminal())
+            cached[directory.last] = NOT_REQUESTED
+        if directory.last not in cached:
+            made = open_gallery(directory, data, images, Terminal())
             cached.clear()
-            cached[found.last] = made
-        seen, missing = cached[found.last]
-        return run_page(found, seen, missing, version)
+            cached[directory.last] = made
+        shown, missing = cached[directory.last]
+        return run_page(directory, shown, missing, version)
 
     serve(page, lambda: RunDirectory(run).version(), port, Terminal().say)
 
 
-def see(found: RunDirectory, data: str, images: int, terminal: Terminal) -> tuple[Gallery | None, list[str]]:
-    """What the newest checkpoint makes of the images, and what it began with; or why that cannot be shown."""
-    what = "Map, neighbours and attention: "
+def open_gallery(
+    directory: RunDirectory, data: str, images: int, terminal: Terminal
+) -> tuple[Gallery | None, list[str]]:
+    """The gallery of the newest checkpoint and of what it began with, or the reasons why there is none."""
     try:
-        run = found.run
+        run = directory.run
     except (ValueError, OSError):
         return None, []
     if run.method not in METHODS:
         return None, []
-    if not found.last:
-        return None, [f"{what}they need a checkpoint."]
+    if not directory.last:
+        return None, [f"{PARTS}: they need a checkpoint."]
     missing: list[str] = []
     device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        encoder = load_encoder(found.path, missing.append).to(device)
+        encoder = load_encoder(directory.path, missing.append).to(device)
     except (ValueError, OSError) as e:
-        return None, [f"{what}the checkpoint cannot be used: {e}"]
+        return None, [f"{PARTS}: the checkpoint cannot be used: {e}"]
     try:
         candidate = Candidate(START, Path(run.init)) if run.init else Candidate(RANDOM, None)
         start = candidate.load(run.vit(), run.seed)
@@ -99,16 +105,16 @@ def see(found: RunDirectory, data: str, images: int, terminal: Terminal) -> tupl
         start, missing = None, [*missing, f"What it was before the first step: {e}"]
     try:
         config = ImagesConfig(**{**vars(run.images), "memory": 0.0})
-        opened = open_data(data or run.data, config, run.size, Quietly(terminal))
+        opened = open_data(data or run.data, config, run.size, BarsOnly(terminal))
         with terminal.bar("looking at images") as tick:
             return gallery(opened, encoder, start, images, tick), missing
     except (ValueError, OSError, ImportError) as e:
         hint = "" if data else " (--data says where they are now)"
-        return None, [*missing, f"{what}the images cannot be read: {e}{hint}"]
+        return None, [*missing, f"{PARTS}: the images cannot be read: {e}{hint}"]
 
 
-class Quietly:
-    """Bars, and no sentences: the run has said them already."""
+class BarsOnly:
+    """Reports progress, and no messages: the run has printed them already."""
 
     def __init__(self, terminal: Terminal):
         self.bar = terminal.bar

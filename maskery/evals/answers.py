@@ -21,11 +21,11 @@ from .inference_options import InferenceOptions
 
 
 class Answering(Protocol):
-    def look(self, image: Tensor) -> Tensor:
+    def image_features(self, image: Tensor) -> Tensor:
         """Images [b, C, h, w] in [0, 1] -> their features."""
         ...
 
-    def ask(self, f: Tensor, tokens: Tensor) -> Tensor:
+    def answer_logits(self, f: Tensor, tokens: Tensor) -> Tensor:
         """Features of b images, questions [b, Q, L] -> logits [b, Q, M]."""
         ...
 
@@ -64,10 +64,10 @@ def answer_questions(network: Answering, images: EvalPass, at_once: int) -> Answ
     for part in images:
         by_image = [source.numbers(np.array([i])) for i in part["indices"].tolist()]
         with options.autocast():
-            features = network.look(to_float(part["images"], options.device))
+            features = network.image_features(to_float(part["images"], options.device))
             for rows, questions in _groups(by_image, at_once):
                 tokens = _tokens(network, source, questions, at_once)
-                logits = network.ask(features[torch.tensor(rows, device=options.device)], tokens)
+                logits = network.answer_logits(features[torch.tensor(rows, device=options.device)], tokens)
                 for row, asked in zip(logits.float().cpu(), questions, strict=True):
                     if not bool(row.isfinite().all()):
                         raise ValueError(f"{source.names[int(part['indices'][0])]}: the answer is not finite")

@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -48,69 +48,95 @@ class Chart:
     unit: str  # of x, as people write it below
 
 
+@dataclass(frozen=True)
+class Scale:
+    """How values are drawn and written."""
+
+    percent: bool = False
+    zero: bool = False  # the axis begins at 0
+    log: bool = False
+    settle: float = 0.0  # fraction of x whose values may leave the picture: a first fall
+
+
+LINEAR = Scale()
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Maps data to the square: x from `left` to `right`, y from `low` to `high` (their logarithms on a log scale)."""
+
+    left: float
+    right: float
+    low: float
+    high: float
+    log: bool
+
+    def across(self, x: np.ndarray) -> np.ndarray:
+        return EDGE + (1000 - 2 * EDGE) * (x - self.left) / (self.right - self.left)
+
+    def down(self, y: np.ndarray) -> np.ndarray:
+        y = np.log10(np.maximum(y, 1e-30)) if self.log else y
+        return np.clip(1000 * (self.high - y) / (self.high - self.low), -4000, 5000)
+
+    def height(self, y: float) -> float:
+        return float(self.down(np.array([y]))[0])
+
+    def contains(self, y: float) -> bool:
+        return self.low <= (math.log10(max(y, 1e-30)) if self.log else y) <= self.high
+
+
 def chart(
     title: str,
     curves: Sequence[Curve],
+    scale: Scale = LINEAR,
     *,
     unit: str = "step",
     note: str = "",
     guides: Sequence[tuple[str, float]] = (),
-    percent: bool = False,
-    zero: bool = False,
-    log: bool = False,
-    settle: float = 0.0,
 ) -> Chart | None:
-    """None when no curve has two points. `settle`: share of x whose values may leave the picture (a first fall)."""
-    curves = [thinned(known(c)) for c in curves]
+    """Draw curves over `unit`; None when no curve has two points. `guides` are (words, y) of dotted lines."""
+    curves = [thinned(finite(c)) for c in curves]
     curves = [c for c in curves if len(c.x) > 1]
     if not curves:
         return None
-    log = log and any((c.y > 0).any() for c in curves)
+    scale = replace(scale, log=scale.log and any((c.y > 0).any() for c in curves))
     left, right = min(c.x[0] for c in curves), max(c.x[-1] for c in curves)
     right = right if right > left else left + 1
-    bounds = _bounds(curves, [y for _, y in guides], left + settle * (right - left), zero, log)
-    low, high = bounds
-
-    def across(x: np.ndarray) -> np.ndarray:
-        return EDGE + (1000 - 2 * EDGE) * (x - left) / (right - left)
-
-    def down(y: np.ndarray) -> np.ndarray:
-        y = np.log10(np.maximum(y, 1e-30)) if log else y
-        return np.clip(1000 * (high - y) / (high - low), -4000, 5000)
-
-    lines = []
-    for i, c in enumerate(curves):
-        xs, ys, band, dots = across(c.x), down(c.y), "", ""
-        if c.low is not None and c.high is not None:
-            up, under = down(c.high), down(c.low)
-            band = "M" + _points(np.concatenate([xs, xs[::-1]]), np.concatenate([up, under[::-1]])) + "Z"
-        if c.dots:
-            dots = "".join(f"M{x:.1f} {y:.1f}h0" for x, y in zip(xs, ys, strict=True))
-        lines.append(Line(c.label, (i if c.colour is None else c.colour) % 10, "M" + _points(xs, ys), band, dots))
-    y_ticks = tuple((float(down(np.array([v]))[0]), _words(v, percent)) for v in _ticks(low, high, log))
-    x_ticks = tuple((float(across(np.array([v]))[0]), f"{v:,.5g}") for v in _ticks(left, right))
+    frame = Frame(
+        left, right, *_bounds(curves, [y for _, y in guides], left + scale.settle * (right - left), scale), scale.log
+    )
     return Chart(
         title,
         note,
-        _alt(title, curves, unit, percent),
-        tuple(lines),
-        tuple((words, float(down(np.array([y]))[0])) for words, y in guides if _inside(y, low, high, log)),
-        x_ticks,
-        y_ticks,
-        _values(curves, left, right, unit, percent),
+        _alt(title, curves, unit, scale.percent),
+        tuple(_line(c, i if c.colour is None else c.colour, frame) for i, c in enumerate(curves)),
+        tuple((words, frame.height(y)) for words, y in guides if frame.contains(y)),
+        tuple((float(frame.across(np.array(v))), f"{v:,.5g}") for v in _ticks(left, right)),
+        tuple((frame.height(v), _words(v, scale.percent)) for v in _ticks(frame.low, frame.high, scale.log)),
+        _values(curves, frame, unit, scale.percent),
         unit if unit.endswith("s") or " " in unit else f"{unit}s",
     )
 
 
-def known(c: Curve) -> Curve:
-    """Without the places where there is no number."""
+def _line(c: Curve, colour: int, frame: Frame) -> Line:
+    xs, ys, band, dots = frame.across(c.x), frame.down(c.y), "", ""
+    if c.low is not None and c.high is not None:
+        above, below = frame.down(c.high), frame.down(c.low)
+        band = "M" + _points(np.concatenate([xs, xs[::-1]]), np.concatenate([above, below[::-1]])) + "Z"
+    if c.dots:
+        dots = "".join(f"M{x:.1f} {y:.1f}h0" for x, y in zip(xs, ys, strict=True))
+    return Line(c.label, colour % 10, "M" + _points(xs, ys), band, dots)
+
+
+def finite(c: Curve) -> Curve:
+    """Leave out points that are not finite."""
     at = np.isfinite(c.x) & np.isfinite(c.y)
     part = {n: None if v is None else v[at] for n, v in (("low", c.low), ("high", c.high))}
     return Curve(c.label, c.x[at], c.y[at], part["low"], part["high"], c.dots, c.colour)
 
 
 def thinned(c: Curve, most: int = POINTS) -> Curve:
-    """At most so many points: means of neighbours, and the lowest and highest of them as the band."""
+    """Average neighbours to at most so many points, with their lowest and highest values as the band."""
     if len(c.x) <= most:
         return c
     starts = np.linspace(0, len(c.x), most, endpoint=False).astype(int)
@@ -121,37 +147,32 @@ def thinned(c: Curve, most: int = POINTS) -> Curve:
     return Curve(c.label, x, np.add.reduceat(c.y, starts) / n, low, high, False, c.colour)
 
 
-def _bounds(
-    curves: Sequence[Curve], guides: Sequence[float], after: float, zero: bool, log: bool
-) -> tuple[float, float]:
+def _bounds(curves: Sequence[Curve], guides: Sequence[float], after: float, scale: Scale) -> tuple[float, float]:
+    """The lowest and highest y with a margin, of values from x = `after` on."""
     values = [guides] if guides else []
     for c in curves:
         at = c.x >= min(after, c.x[-1])
         values += [y[at] for y in (c.y, c.low, c.high) if y is not None]
     every = np.concatenate([np.asarray(v, float) for v in values])
     every = every[np.isfinite(every)]
-    if log:
+    if scale.log:
         every = np.log10(every[every > 0]) if (every > 0).any() else np.zeros(1)
     low, high = float(every.min()), float(every.max())
-    if zero and not log:
+    if scale.zero and not scale.log:
         low = min(low, 0.0)
     margin = 0.06 * (high - low) or abs(high) * 0.1 or 1.0
-    return (low if zero and low == 0 else low - margin), high + margin
+    return (low if scale.zero and low == 0 else low - margin), high + margin
 
 
 def _ticks(low: float, high: float, log: bool = False) -> list[float]:
-    """Round numbers between, about five."""
+    """About five round numbers between."""
     if log:
-        found = [10.0**k for k in range(math.ceil(low), math.floor(high) + 1)]
-        return found[:: max(1, len(found) // 5)] or [10**low, 10**high]
+        powers = [10.0**k for k in range(math.ceil(low), math.floor(high) + 1)]
+        return powers[:: max(1, len(powers) // 5)] or [10**low, 10**high]
     rough = (high - low) / 5
     base = 10 ** math.floor(math.log10(rough))
     step = next(base * m for m in (1, 2, 5, 10) if base * m >= rough)
     return [round(k * step, 12) for k in range(math.ceil(low / step), math.floor(high / step) + 1)]
-
-
-def _inside(y: float, low: float, high: float, log: bool) -> bool:
-    return low <= (math.log10(max(y, 1e-30)) if log else y) <= high
 
 
 def _points(xs: np.ndarray, ys: np.ndarray) -> str:
@@ -163,16 +184,16 @@ def _words(value: float, percent: bool) -> str:
 
 
 def _alt(title: str, curves: Sequence[Curve], unit: str, percent: bool) -> str:
-    said = [f"{c.label} from {_words(float(c.y[0]), percent)} to {_words(float(c.y[-1]), percent)}" for c in curves]
-    return f"{title} by {unit}: {'; '.join(said)}. Arrow keys read single values."
+    ranges = [f"{c.label} from {_words(float(c.y[0]), percent)} to {_words(float(c.y[-1]), percent)}" for c in curves]
+    return f"{title} by {unit}: {'; '.join(ranges)}. Arrow keys read single values."
 
 
-def _values(curves: Sequence[Curve], left: float, right: float, unit: str, percent: bool) -> str:
-    """What stands under the pointer: the places of the longest curve, and each curve's nearest value not after them."""
+def _values(curves: Sequence[Curve], frame: Frame, unit: str, percent: bool) -> str:
+    """What the pointer shows: the x of the longest curve, and each curve's last value up to there."""
     xs = max((c.x for c in curves), key=len)
     lines = []
     for c in curves:
         at = np.searchsorted(c.x, xs, side="right") - 1
         lines.append({"label": c.label, "y": [_words(float(c.y[i]), percent) if i >= 0 else None for i in at]})
-    at = [round(float((EDGE + (1000 - 2 * EDGE) * (x - left) / (right - left)) / 1000), 4) for x in xs]
+    at = [round(float(x / 1000), 4) for x in frame.across(xs)]
     return json.dumps({"unit": unit, "x": [f"{x:,.5g}" for x in xs], "at": at, "lines": lines})

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..evals.leaderboard import COSTS, HEADS, MEASURES, Rows, cell, differences
 from ..evals.paired import points, spread
-from ..html.charts import Chart, Curve, chart
+from ..html.charts import Chart, Curve, Scale, chart
 from ..html.page import picture, render
 from ..outputs import partial_path
 from ..text import needs_extra
@@ -98,7 +98,7 @@ def charts(facts: Mapping[str, Any]) -> list[Chart]:
             mean, std = curve["mean"], curve["std"]
             colour = i % len(COLOURS)
             lines.append(Curve(label, curve[name] / scale, mean, mean - std, mean + std, dots=True, colour=colour))
-        drawn.append(chart(f"Accuracy by {unit}", lines, unit=unit, guides=guides, percent=True, note=note))
+        drawn.append(chart(f"Accuracy by {unit}", lines, Scale(percent=True), unit=unit, guides=guides, note=note))
     return [one for one in drawn if one]
 
 

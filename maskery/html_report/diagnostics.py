@@ -1,11 +1,11 @@
-"""What the numbers of a run mean, in words, and the curves that show them."""
+"""Charts of a run's metrics, with the meaning of each metric in words."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from ..html.charts import Chart, Curve, chart
+from ..html.charts import Chart, Curve, Scale, chart
 from ..runs.metrics import Metrics
 
 LOOP = ("step", "epoch", "t", "loss", "lr", "grad_norm", "images_per_second", "data_wait", "memory", "gpu_use")
@@ -34,86 +34,77 @@ ACCURACIES = {
 }
 
 
-def curve(metrics: Metrics, name: str, label: str) -> list[Curve]:
-    """A number of the log, with its band where buckets hold several lines."""
+ZERO, FRACTION = Scale(zero=True), Scale(percent=True, zero=True)
+
+
+def training_curve(metrics: Metrics, name: str, label: str = "training") -> list[Curve]:
+    """A metric of the log lines, with a band where a bucket holds several lines."""
     if name not in metrics.columns:
         return []
     c = metrics.columns[name]
-    several = metrics.lines > metrics.buckets
-    return [Curve(label, metrics["step"], c.mean, c.low if several else None, c.high if several else None)]
+    has_band = metrics.lines > metrics.buckets
+    return [Curve(label, metrics["step"], c.mean, c.low if has_band else None, c.high if has_band else None)]
 
 
-def looked(metrics: Metrics, name: str, label: str) -> list[Curve]:
-    rows = [(look["step"], look[name]) for look in metrics.looks if isinstance(look.get(name), int | float)]
+def evaluation_curve(metrics: Metrics, name: str, label: str = "held out") -> list[Curve]:
+    """A metric of the periodic evaluations."""
+    rows = [(row["step"], row[name]) for row in metrics.looks if isinstance(row.get(name), int | float)]
     if len(rows) < 2:
         return []
     steps, values = np.array(rows, float).T
     return [Curve(label, steps, values, dots=len(rows) <= 60)]
 
 
-def losses(metrics: Metrics, baselines: Mapping[str, Any]) -> Chart | None:
-    """The loss that guesses can be compared with, in training and held out, with the guesses as lines."""
-    name, by = next(iter(baselines.get("guesses", {}).items()), ("loss", {}))
+def loss_chart(metrics: Metrics, baselines: Mapping[str, Any]) -> Chart | None:
+    """The loss that trivial baselines exist for, in training and held out, with the baselines as dotted lines."""
+    name, values = next(iter(baselines.get("guesses", {}).items()), ("loss", {}))
     name = name if name in metrics.columns else "loss"
     title = {"loss": "Loss"}.get(name) or MEANING.get(name, (name,))[0]
-    note = (
-        "What was trained on (under other crops and masks every time), and held-out images under always the same masks."
-    )
-    note += " Dotted: what simple guesses would give on these very images." if by else ""
-    return chart(
-        title,
-        [*curve(metrics, name, "training"), *looked(metrics, f"held_out_{name}", "held out")],
-        note=note,
-        guides=[(f"guess: {words}, {value:.2f}", value) for words, value in by.items()],
-        settle=0.04,
-    )
+    note = "Training images under new crops and masks every time, and held-out images under always the same masks."
+    note += " Dotted: what simple guesses would give on these very images." if values else ""
+    curves = [*training_curve(metrics, name), *evaluation_curve(metrics, f"held_out_{name}")]
+    guides = [(f"guess: {words}, {value:.2f}", value) for words, value in values.items()]
+    return chart(title, curves, Scale(settle=0.04), note=note, guides=guides)
 
 
-def learning(metrics: Metrics) -> list[Chart]:
-    """Whether features gain: neighbours where there are labels, directions and spread."""
-    votes = [c for name, label in ACCURACIES.items() for c in looked(metrics, name, label)]
-    made = [
-        chart(
-            "Accuracy on held-out images",
-            votes,
-            percent=True,
-            zero=True,
-            note="20 nearest neighbours among training images vote, without any training.",
-        ),
-        chart(
-            "Directions that features use",
-            looked(metrics, "effective_rank", "effective rank"),
-            zero=True,
-            note="Effective rank of held-out features: a fall to 1 is collapse.",
-        ),
-        chart(
-            "How much images differ",
-            looked(metrics, "feature_spread", "spread"),
-            zero=True,
-            note="Spread of held-out features: 0 says that all images look alike to the network.",
-        ),
+def feature_charts(metrics: Metrics) -> list[Chart]:
+    """Whether features become better: kNN accuracy where there are labels, effective rank and spread."""
+    accuracies = [c for name, label in ACCURACIES.items() for c in evaluation_curve(metrics, name, label)]
+    rank = evaluation_curve(metrics, "effective_rank", "effective rank")
+    spread = evaluation_curve(metrics, "feature_spread", "spread")
+    votes = "20 nearest neighbours among training images vote, without any training."
+    collapse = "Effective rank of held-out features: a fall to 1 is collapse."
+    alike = "Spread of held-out features: 0 says that all images look alike to the network."
+    charts = [
+        chart("Accuracy on held-out images", accuracies, FRACTION, note=votes),
+        chart("Directions that features use", rank, ZERO, note=collapse),
+        chart("How much images differ", spread, ZERO, note=alike),
     ]
-    return [c for c in made if c]
+    return [c for c in charts if c]
 
 
-def running(metrics: Metrics) -> list[Chart]:
-    made = [
-        chart("Learning rate", curve(metrics, "lr", "learning rate"), zero=True),
-        chart("Gradient norm", curve(metrics, "grad_norm", "norm"), log=True, note="On a logarithmic scale."),
-        chart("Images per second", curve(metrics, "images_per_second", "images/s"), zero=True),
-        chart("Waiting for images", curve(metrics, "data_wait", "share of the time"), percent=True, zero=True),
-        chart("GPU in use", curve(metrics, "gpu_use", "share of the time"), percent=True, zero=True),
-        chart("Memory", curve(metrics, "memory", "GB"), zero=True, note="The most this process has used, in GB."),
+def training_charts(metrics: Metrics) -> list[Chart]:
+    """Learning rate, gradient norm, speed and memory."""
+    rows = [
+        ("Learning rate", "lr", "learning rate", ZERO, ""),
+        ("Gradient norm", "grad_norm", "norm", Scale(log=True), "On a logarithmic scale."),
+        ("Images per second", "images_per_second", "images/s", ZERO, ""),
+        ("Waiting for images", "data_wait", "fraction of the time", FRACTION, ""),
+        ("GPU in use", "gpu_use", "fraction of the time", FRACTION, ""),
+        ("Memory", "memory", "GB", ZERO, "The most this process has used, in GB."),
     ]
-    return [c for c in made if c]
+    charts = [
+        chart(title, training_curve(metrics, name, label), scale, note=note) for title, name, label, scale, note in rows
+    ]
+    return [c for c in charts if c]
 
 
-def of_method(metrics: Metrics, shown: Sequence[str] = ()) -> list[Chart]:
-    """One chart for every number that the method itself logs, but for those already shown."""
+def method_charts(metrics: Metrics, shown: Sequence[str] = ()) -> list[Chart]:
+    """A chart for every metric that the method itself logs, except for those already shown."""
     names = [name for name in metrics.columns if name not in (*LOOP, *shown)]
-    made = []
+    charts = []
     for name in [*(n for n in MEANING if n in names), *sorted(n for n in names if n not in MEANING)]:
         title, note = MEANING.get(name, (name.replace("_", " "), ""))
-        both = [*curve(metrics, name, "training"), *looked(metrics, f"held_out_{name}", "held out")]
-        made.append(chart(title, both, note=note))
-    return [c for c in made if c]
+        curves = [*training_curve(metrics, name), *evaluation_curve(metrics, f"held_out_{name}")]
+        charts.append(chart(title, curves, note=note))
+    return [c for c in charts if c]

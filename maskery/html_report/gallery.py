@@ -1,4 +1,4 @@
-"""What a network makes of somebody's images: a map, nearest neighbours, attention; beside what it began with.
+"""A run's images as its network sees them: a map, nearest neighbours, attention; now and before the first step.
 
 n images, D width, B a batch of them
 """
@@ -27,16 +27,18 @@ from ..pictures.attention import overlay
 from ..pictures.strip import displayable
 from ..text import plain
 
+Progress = Callable[[int, int], None]  # (done, total)
+
 COLUMNS, TILE = 20, 64  # of the sheet of thumbnails
-ASKED, NEAR = 6, 5  # rows of neighbours, and how many in each
-NEIGHBOURS = 15  # of UMAP, its default: fewer images have no map of that kind
-DIGITS = 1e-6  # relative: features that differ by less are one
-LOOKED, SHOWN = 6, 176  # images with attention, and about how many pixels they are shown with
+QUERIES, NEIGHBOURS = 6, 5  # rows of nearest neighbours, and how many in each
+UMAP_NEIGHBOURS = 15  # its default: fewer images have no map of that kind
+TOLERANCE = 1e-6  # relative: features that differ by less are equal
+ATTENTION_IMAGES, ATTENTION_PIXELS = 6, 176  # images with attention, and about how large they are shown
 
 
 @dataclass(frozen=True)
 class Dot:
-    """An image: its place on the sheet of thumbnails and on the map, before and after, from 0 to 1."""
+    """An image: its place on the sheet of thumbnails, and on the map (0 to 1) now and before the first step."""
 
     name: str
     label: str  # "" where there is none
@@ -51,7 +53,7 @@ class Dot:
 class Row:
     """An image and the most similar ones among the others, by both networks."""
 
-    asked: Dot
+    query: Dot
     now: tuple[Dot, ...]
     before: tuple[Dot, ...]
 
@@ -61,106 +63,120 @@ class Gallery:
     sheet: str  # all thumbnails as one data URI
     dots: tuple[Dot, ...]
     labels: tuple[tuple[str, int], ...]  # (class, colour) of those on the map
-    how: str  # what the map is, in words
+    projection: str  # what the map is, in words
     rows: tuple[Row, ...]
-    same: tuple[float, float | None] | None  # share of neighbours of the same class, now and before
+    same_class: tuple[float, float | None] | None  # fraction of neighbours of the same class, now and before
     attention: tuple[tuple[str, tuple[tuple[str, str], ...]], ...]  # name, (caption, data URI)
     held_out: bool
 
 
-def gallery(
-    data: ImageData, encoder: ViT, start: ViT | None, most: int, progress: Callable[[int, int], None] | None = None
-) -> Gallery:
-    """Of at most `most` held-out images, or training images where too few are held out.
+@dataclass(frozen=True)
+class Readings:
+    """What the networks, "now" and perhaps "before", compute for the images that can be read."""
+
+    indices: np.ndarray  # [n] of the images in the data
+    features: dict[str, Tensor]  # by network, [n, D]
+    tiles: list[Image.Image]
+    attention: list[list[tuple[str, str]]]  # of the first images: (caption, data URI)
+
+
+def gallery(data: ImageData, encoder: ViT, start: ViT | None, most: int, progress: Progress | None = None) -> Gallery:
+    """Show at most `most` held-out images, or training images where too few are held out.
 
     ValueError when none of them can be read.
     """
-    held_out = len(data.held_out) >= 2 * NEAR
-    which = spread(data.held_out if held_out else data.train, most)
-    device = encoder.mean.device
-    nets = {"now": encoder} | ({"before": start.to(device)} if start else {})
-    tiles, read, found, looked = [], [], {name: [] for name in nets}, []
-    done = 0
-    for part in eval_batches(EvalDataset(data.images, which, CenterCrop(encoder.config.image_size), 32, device)):
-        done += len(part["indices"]) + len(part["skipped"])
-        if part["images"] is not None:
-            images = to_float(part["images"], device)
-            for name, net in nets.items():
-                with torch.no_grad():
-                    found[name].append(net(images)[1].float().mean(1).cpu())
-            if not looked:
-                looked = [*attention(images[:LOOKED], nets)]
-            tiles += thumbnails(images)
-            read.append(part["indices"])
-        if progress:
-            progress(done, len(which))
-    if not tiles:
-        raise ValueError("none of the images can be read")
-    indices, features = np.concatenate(read), {name: torch.cat(x) for name, x in found.items()}
-
-    labels = None if data.labels is None else data.labels[indices]
-    names = [plain(str(data.images.source.names[i])) for i in indices.tolist()]
-    classes = [
-        "" if labels is None or y < 0 else plain(data.classes[y])
-        for y in (labels if labels is not None else [-1] * len(indices))
-    ]
+    held_out = len(data.held_out) >= 2 * NEIGHBOURS
+    nets = {"now": encoder} | ({"before": start.to(encoder.mean.device)} if start else {})
+    readings = read(data, spread(data.held_out if held_out else data.train, most), nets, progress)
+    classes = class_names(data, readings.indices)
     colours = {name: i % 10 for i, name in enumerate(sorted({c for c in classes if c}))}
-    maps = {name: flat(x) for name, x in features.items()}
-    places, how = {name: at for name, (at, _) in maps.items()}, maps["now"][1]
+    names = [plain(str(data.images.source.names[i])) for i in readings.indices.tolist()]
+    maps = {name: flat(x) for name, x in readings.features.items()}
+    before = maps["before"][0] if start else [None] * len(names)
     dots = tuple(
-        Dot(
-            names[k],
-            classes[k],
-            colours.get(classes[k], 0),
-            k % COLUMNS,
-            k // COLUMNS,
-            places["now"][k],
-            places["before"][k] if start else None,
-        )
+        Dot(names[k], classes[k], colours.get(classes[k], 0), k % COLUMNS, k // COLUMNS, maps["now"][0][k], before[k])
         for k in range(len(names))
     )
-    near = {name: nearest(x) for name, x in features.items()}
-    asked = np.linspace(0, len(dots) - 1, min(ASKED, len(dots))).astype(int)
-    rows = tuple(
-        Row(dots[k], *(tuple(dots[i] for i in near[n][k].tolist()) if n in near else () for n in ("now", "before")))
-        for k in asked.tolist()
-    )
-    alike = {
-        n: float(np.mean([[classes[i] == classes[k] for i in row] for k, row in enumerate(x.tolist()) if classes[k]]))
-        for n, x in near.items()
-        if colours and x.shape[1]
-    }
-    shown = tuple((names[k], tuple(looked[k])) for k in range(len(looked)))
+    near = {name: nearest(x).tolist() for name, x in readings.features.items()}
+
+    def chosen(rows: list[list[int]] | None, k: int) -> tuple[Dot, ...]:
+        return tuple(dots[i] for i in rows[k]) if rows else ()
+
+    queries = np.linspace(0, len(dots) - 1, min(QUERIES, len(dots))).astype(int).tolist()
     return Gallery(
-        sheet(tiles),
+        sheet(readings.tiles),
         dots,
         tuple(colours.items()) if len(colours) <= 10 else (),
-        how,
-        rows,
-        (alike["now"], alike.get("before")) if alike else None,
-        shown,
+        maps["now"][1],
+        tuple(Row(dots[k], chosen(near["now"], k), chosen(near.get("before"), k)) for k in queries),
+        same_class(near, classes),
+        tuple((names[k], tuple(columns)) for k, columns in enumerate(readings.attention)),
         held_out,
     )
 
 
+def read(data: ImageData, indices: np.ndarray, nets: dict[str, ViT], progress: Progress | None) -> Readings:
+    """Compute features, thumbnails and attention, batch by batch. ValueError when no image can be read."""
+    net = nets["now"]
+    device, done = net.mean.device, 0
+    tiles: list[Image.Image] = []
+    readable, attended = [], list[list[tuple[str, str]]]()
+    features: dict[str, list[Tensor]] = {name: [] for name in nets}
+    for part in eval_batches(EvalDataset(data.images, indices, CenterCrop(net.config.image_size), 32, device)):
+        done += len(part["indices"]) + len(part["skipped"])
+        if part["images"] is not None:
+            images = to_float(part["images"], device)
+            for name, n in nets.items():
+                with torch.no_grad():
+                    features[name].append(n(images)[1].float().mean(1).cpu())
+            attended = attended or attention(images[:ATTENTION_IMAGES], nets)
+            tiles += thumbnails(images)
+            readable.append(part["indices"])
+        if progress:
+            progress(done, len(indices))
+    if not tiles:
+        raise ValueError("none of the images can be read")
+    return Readings(np.concatenate(readable), {name: torch.cat(x) for name, x in features.items()}, tiles, attended)
+
+
+def class_names(data: ImageData, indices: np.ndarray) -> list[str]:
+    """The class of each image; "" where there is none."""
+    if data.labels is None:
+        return [""] * len(indices)
+    return [plain(data.classes[y]) if y >= 0 else "" for y in data.labels[indices].tolist()]
+
+
+def same_class(near: dict[str, list[list[int]]], classes: list[str]) -> tuple[float, float | None] | None:
+    """Fraction of nearest neighbours of the same class, now and before; None without classes or neighbours."""
+    if not any(classes) or not near["now"][0]:
+        return None
+    fractions = {
+        name: float(np.mean([[classes[i] == classes[k] for i in row] for k, row in enumerate(rows) if classes[k]]))
+        for name, rows in near.items()
+    }
+    return fractions["now"], fractions.get("before")
+
+
 def flat(features: Tensor) -> tuple[list[tuple[float, float]], str]:
-    """Features [n, D] as places in the unit square, near each other when the images are alike to the network."""
+    """Project features [n, D] into the unit square: UMAP where it is installed, else PCA. Also says which, in words."""
     x = (features - features.mean(0)).double()
-    alike = bool(x.abs().max() <= DIGITS * features.abs().max())  # UMAP would make islands of that, too
+    alike = bool(x.abs().max() <= TOLERANCE * features.abs().max())  # UMAP would make islands of that, too
     x = torch.zeros_like(x) if alike else F.normalize(x, dim=1)
-    umap = None if alike or len(x) <= NEIGHBOURS else _umap()
+    umap = None if alike or len(x) <= UMAP_NEIGHBOURS else _umap()
     if umap:
-        at = torch.from_numpy(umap(n_neighbors=NEIGHBOURS, random_state=0, n_jobs=1).fit_transform(x.numpy())).double()
-        how = "UMAP of their features, where distances between groups say little"
+        at = torch.from_numpy(
+            umap(n_neighbors=UMAP_NEIGHBOURS, random_state=0, n_jobs=1).fit_transform(x.numpy())
+        ).double()
+        projection = "UMAP of their features, where distances between groups say little"
     else:
         u, s, _ = torch.linalg.svd(x - x.mean(0), full_matrices=False)
         at = F.pad(u[:, :2] * s[:2], (0, max(0, 2 - u.shape[1])))
         at = at * torch.where(at.abs().amax(0) == at.amax(0), 1.0, -1.0)  # a sign that does not depend on the solver
-        share = float(s[:2].square().sum() / s.square().sum().clamp_min(1e-30))
-        how = f"the two directions in which their features differ most (PCA, {share:.0%} of the variance)"
+        variance = float(s[:2].square().sum() / s.square().sum().clamp_min(1e-30))
+        projection = f"the two directions in which their features differ most (PCA, {variance:.0%} of the variance)"
     low, high = torch.quantile(at, 0.01, dim=0), torch.quantile(at, 0.99, dim=0)
     at = ((at - low) / (high - low).clamp_min(1e-12)).clamp(0, 1)
-    return [(round(a, 4), round(1 - b, 4)) for a, b in at.tolist()], how
+    return [(round(a, 4), round(1 - b, 4)) for a, b in at.tolist()], projection
 
 
 def _umap() -> Any:
@@ -173,24 +189,27 @@ def _umap() -> Any:
         return None
 
 
-def nearest(features: Tensor, k: int = NEAR) -> Tensor:
+def nearest(features: Tensor, k: int = NEIGHBOURS) -> Tensor:
     """The k most similar other images of each, by cosine: [n, k], the most similar first."""
     x = F.normalize(features.double(), dim=1)
-    alike = x @ x.T
-    alike.fill_diagonal_(-2)
-    return alike.topk(min(k, len(x) - 1), dim=1).indices
+    similarity = x @ x.T
+    similarity.fill_diagonal_(-2)
+    return similarity.topk(min(k, len(x) - 1), dim=1).indices
 
 
 @torch.no_grad()
 def attention(images: Tensor, nets: dict[str, ViT]) -> list[list[tuple[str, str]]]:
-    """For each image [B, C, H, W]: (caption, data URI) of the image and of where each network's class token looks."""
+    """For each image [B, C, H, W]: (caption, data URI) of the image and of each network's class-token attention."""
     columns = {"image": images}
     for name, caption in (("before", "before"), ("now", "now")):
         if name in nets:
             net = nets[name]
             columns[caption] = overlay(images, net.attend(net.normalise(images))[1], net.grid(images))
-    shown = displayable(columns)
-    return [[(caption, _uri(_picture(x[b]), SHOWN)) for caption, x in shown.items()] for b in range(len(images))]
+    pictures = displayable(columns)
+    return [
+        [(caption, _uri(_picture(x[b]), ATTENTION_PIXELS)) for caption, x in pictures.items()]
+        for b in range(len(images))
+    ]
 
 
 def thumbnails(images: Tensor) -> list[Image.Image]:

@@ -95,7 +95,7 @@ def without_weights(name: str) -> Any:
 
 def heads(name: str) -> int | None:
     """The number of attention heads; None for what is no plain vision transformer of timm."""
-    model = without_weights(name) if name in names() else None
+    model: Any = without_weights(name) if name in names() else None
     return model.blocks[0].attn.num_heads if _has_plain_blocks(model) else None
 
 

@@ -182,7 +182,7 @@ def test_changed_images_are_noticed(scene_folder: Path, tmp_path: Path, capsys: 
     (data / "99.png").write_bytes(files[50].read_bytes())
     capsys.readouterr()
     assert main(["resume", str(out)]) == 0
-    assert "the training images are not the ones this run began with" in capsys.readouterr().err
+    assert "the training images have changed since this run began" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("verb", ["pretrain", "profile"])

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch.nn.functional import interpolate
 
 import maskery
-from maskery.cli import MISUSED, VERBS, main
+from maskery.cli import EVALUATIONS, MISUSED, VERBS, main
 from maskery.weights.load import load_encoder
 from tests.test_train import TINY
 
@@ -114,7 +114,7 @@ def test_list(what: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert expected in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("verb", [[v] if v != "eval" else ["eval", "knn"] for v in VERBS])
+@pytest.mark.parametrize("verb", [*([v] for v in VERBS), ["eval", "knn"]])
 def test_every_verb_has_help(verb: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as e:
         main([*verb, "--help"])
@@ -131,7 +131,7 @@ def test_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == MISUSED
     assert main(["--help"]) == 0
     usage = capsys.readouterr().out
-    assert all(f"maskery {verb}" in usage for verb in VERBS)
+    assert all(f"maskery {verb}" in usage for verb in [*VERBS, *(f"eval {name}" for name in EVALUATIONS)])
 
 
 def test_debug_shows_where(tmp_path: Path) -> None:

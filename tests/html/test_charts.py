@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pytest
 
-from maskery.html.charts import EDGE, POINTS, Curve, chart, thinned
+from maskery.html.charts import EDGE, POINTS, Curve, Scale, chart, thinned
 
 
 def points(path: str) -> np.ndarray:
@@ -34,7 +34,7 @@ def test_no_curve_no_chart() -> None:
 @pytest.mark.parametrize("log", [False, True])
 @pytest.mark.parametrize("value", [0.0, 1.0, -3.0, 1e-20, 1e12])
 def test_a_constant_is_a_line(value: float, log: bool) -> None:
-    made = chart("c", [Curve("a", np.array([1.0, 2.0]), np.full(2, value))], log=log, zero=True)
+    made = chart("c", [Curve("a", np.array([1.0, 2.0]), np.full(2, value))], Scale(log=log, zero=True))
     assert made
     assert 0 <= points(made.lines[0].path)[:, 1].min() <= 1000
     assert made.y_ticks
@@ -57,7 +57,7 @@ def test_a_spike_among_many_is_in_the_band() -> None:
 def test_what_stands_under_the_pointer() -> None:
     training = Curve("training", np.arange(1.0, 9), np.arange(8) / 10)
     looks = Curve("looks", np.array([4.0, 8.0]), np.array([0.5, 0.25]), dots=True)
-    made = chart("c", [training, looks], percent=True)
+    made = chart("c", [training, looks], Scale(percent=True))
     assert made
     values = json.loads(made.values)
     assert values["x"] == [str(i) for i in range(1, 9)]

@@ -110,9 +110,9 @@ def test_the_map_is_named_by_the_run_and_not_by_its_start(data: ImageData) -> No
     flat_one = network(1)
     flat_one.norm.weight.data[2:] = 0  # two directions are all that its features have
     start, run = gallery(data, network(0), flat_one, 15), gallery(data, flat_one, network(0), 15)
-    assert "PCA, 100% of the variance" in run.how
-    assert "PCA" in start.how
-    assert run.how != start.how
+    assert "PCA, 100% of the variance" in run.projection
+    assert "PCA" in start.projection
+    assert run.projection != start.projection
 
 
 def test_names_labels_and_thumbnails_belong_together(data: ImageData, scene_folder: Path) -> None:
@@ -134,5 +134,5 @@ def test_few_images_and_other_channels(data: ImageData, tmp_path: Path) -> None:
     encoder = ViT(ViTConfig(48, 2, 3, 8, (32, 32), (0.5,), (0.2,))).eval()
     seen = gallery(grey, encoder, None, 20)
     assert not seen.held_out
-    assert seen.same is None
+    assert seen.same_class is None
     assert all(len(row.now) == len(seen.dots) - 1 for row in seen.rows)

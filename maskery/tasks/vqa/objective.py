@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from ...data.crops import Crop
 from ...data.dataset import ImageData
-from ...data.question_targets import NO_ANSWER, PartialCrop, QuestionTarget, QuestionTargets
+from ...data.question_targets import NO_ANSWER, PartialCrop, QuestionTargets, question_targets
 from ...data.sources.vqa_v2 import VqaSource
 from ...data.train_dataset import RandomCrops, SamplingPlan, TrainDataset
 from ...evals.answers import Answers, answer_questions, whole_images
@@ -105,7 +105,7 @@ class Vqa(SupervisedObjective):
         return targets.prepare(settings, data)
 
     def train_dataset(self, data: ImageData, crops: Sequence[Crop], plan: SamplingPlan) -> TrainDataset:
-        target = QuestionTarget(self.table(data, data.train), plan.seed)
+        target = question_targets(self.table(data, data.train), plan.seed)
         return TrainDataset(data.images, data.train, plan, RandomCrops([PartialCrop(self.config.keep)]), target)
 
     def table(self, data: ImageData, images: np.ndarray) -> Any:
@@ -116,7 +116,7 @@ class Vqa(SupervisedObjective):
     def picture_targets(self, data: ImageData, indices: np.ndarray) -> Batch:
         table = self.table(data, indices)
         questions = table.targets([table.questions(i, 0, 0) for i in indices.tolist()])
-        return {"label": questions.to(next(self.parameters()).device)}
+        return {"label": questions.to(self.device)}
 
     # ------------------------------------------------------------------------------------------------ training
     def lr_multiplier(self, name: str) -> float:
@@ -129,7 +129,7 @@ class Vqa(SupervisedObjective):
         y = batch["label"] if "label" in batch else self.blank(len(image)).to(image.device)
         if self.config.blind or not self.training:
             return {"image": image, "y": y}
-        return {"image": image, "y": y} | self.sample_encoder(image, self.look)
+        return {"image": image, "y": y} | self.sample_encoder(image, self.image_features)
 
     def blank(self, images: int) -> QuestionTargets:
         """As many questions as there can be, for a trial on noise."""
@@ -141,21 +141,22 @@ class Vqa(SupervisedObjective):
     def forward(self, batch: Batch, t: float) -> Losses:
         batch = batch if "y" in batch else self.sample(batch, t)
         y, f = batch["y"], batch.get("features")
-        f = self.look(batch["image"], batch.get("paths")) if f is None else f
+        f = self.image_features(batch["image"], batch.get("paths")) if f is None else f
         s = y.dense_scores(self.count)
-        each = F.binary_cross_entropy_with_logits(self.ask(f, y.tokens), s, reduction="none").sum(-1)  # [B, Q]
+        logits = self.answer_logits(f, y.tokens)
+        each = F.binary_cross_entropy_with_logits(logits, s, reduction="none").sum(-1)  # [B, Q]
         return {"loss": (each * y.real).sum() / (len(each) * self.config.asked)}
 
-    def look(self, image: Tensor, paths: Tensor | None = None) -> Tensor:
+    def image_features(self, image: Tensor, paths: Tensor | None = None) -> Tensor:
         """f, [B, S, D]; the image itself where it is not used."""
         return image if self.config.blind else self.encoder.trunk(self.encoder.normalise(image), paths)
 
-    def ask(self, f: Tensor, tokens: Tensor) -> Tensor:
+    def answer_logits(self, f: Tensor, tokens: Tensor) -> Tensor:
         """f of B images, tokens of Q questions about each [B, Q, L] -> logits [B, Q, M] in float32."""
-        q, real = self.read(tokens.to(f.device))
+        q, real = self.question_features(tokens.to(f.device))
         return self.head(self.fusion(q, real, None if self.config.blind else f)).float()
 
-    def read(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+    def question_features(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """q [B, Q, L, W], and which tokens are no padding [B, Q, L]: always the first, so that there is one."""
         real = (tokens != self.vocabulary.pad) | (torch.arange(tokens.shape[-1], device=tokens.device) == 0)
         return self.text(tokens.flatten(0, 1), real.flatten(0, 1)).unflatten(0, tokens.shape[:2]), real
@@ -167,7 +168,7 @@ class Vqa(SupervisedObjective):
     def answer(self, image: Tensor, questions: Sequence[Sequence[str]]) -> list[list[tuple[str, float]]]:
         """Images [B, C, H, W] in [0, 1], the same number of questions about each -> answers and their probabilities."""
         tokens = torch.from_numpy(np.stack([self.tokens(each) for each in questions]))
-        best = self.ask(self.look(image), tokens).sigmoid().max(-1)
+        best = self.answer_logits(self.image_features(image), tokens).sigmoid().max(-1)
         pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
         return [[(self.names[m], probability) for m, probability in zip(*pair, strict=True)] for pair in pairs]
 
@@ -189,7 +190,7 @@ class Vqa(SupervisedObjective):
         image, y = batch["image"], batch["y"]
         if self.config.blind:
             return {"image": image, "not used": torch.full_like(image, 0.5)}
-        attention = self.fusion.attention(*self.read(y.tokens), self.look(image))
+        attention = self.fusion.attention(*self.question_features(y.tokens), self.image_features(image))
         return {"image": image, "attention of the first question": overlay(image, attention, self.encoder.grid(image))}
 
 

@@ -55,7 +55,7 @@ def test_the_loss_by_hand() -> None:
     task = built(drop_path=0.0, blind=True)
     batch = batch_of(task)
     y, total = batch["label"], 0.0
-    p = task.ask(batch["image"], y.tokens).sigmoid().double()
+    p = task.answer_logits(batch["image"], y.tokens).sigmoid().double()
     for b in range(4):
         for q in range(3):
             for m in range(3):
@@ -79,9 +79,9 @@ def test_every_question_is_answered_by_itself_and_by_its_image() -> None:
     task = built().eval()
     image, tokens = torch.rand(2, 3, 32, 32), torch.randint(1, 6, (2, 3, 5))
     with torch.no_grad():
-        all_of_them = task.ask(task.look(image), tokens)
-        one = task.ask(task.look(image[1:]), tokens[1:, 2:])
-        swapped = task.ask(task.look(image.flip(0)), tokens)
+        all_of_them = task.answer_logits(task.image_features(image), tokens)
+        one = task.answer_logits(task.image_features(image[1:]), tokens[1:, 2:])
+        swapped = task.answer_logits(task.image_features(image.flip(0)), tokens)
     torch.testing.assert_close(all_of_them[1:, 2:], one)
     assert not torch.allclose(all_of_them, swapped, atol=1e-6)
 
@@ -90,19 +90,20 @@ def test_padding_is_not_read() -> None:
     task = built().eval()
     tokens = torch.tensor([[[START, 3, 4, PAD, PAD]]])
     with torch.no_grad():
-        before = task.ask(task.look(torch.ones(1, 3, 32, 32)), tokens)
+        before = task.answer_logits(task.image_features(torch.ones(1, 3, 32, 32)), tokens)
         assert isinstance(task.text.embed, torch.nn.Embedding)
         task.text.embed.weight[PAD] = torch.randn(48)
-        assert torch.allclose(task.ask(task.look(torch.ones(1, 3, 32, 32)), tokens), before)
+        assert torch.allclose(task.answer_logits(task.image_features(torch.ones(1, 3, 32, 32)), tokens), before)
         task.text.embed.weight[3] = torch.randn(48)
-        assert not torch.allclose(task.ask(task.look(torch.ones(1, 3, 32, 32)), tokens), before)
+        assert not torch.allclose(task.answer_logits(task.image_features(torch.ones(1, 3, 32, 32)), tokens), before)
 
 
 def test_the_blind_do_not_see() -> None:
     task = built(blind=True).eval()
     tokens = torch.randint(1, 6, (2, 3, 5))
     with torch.no_grad():
-        seen = [task.ask(task.look(torch.full((2, 3, 32, 32), shade)), tokens) for shade in (0.0, 1.0)]
+        images = [torch.full((2, 3, 32, 32), shade) for shade in (0.0, 1.0)]
+        seen = [task.answer_logits(task.image_features(image), tokens) for image in images]
     assert torch.equal(*seen)
     assert not any(p.requires_grad for p in task.encoder.parameters())
     assert not any("cross" in name for name, _ in task.named_parameters())
@@ -179,7 +180,7 @@ def test_a_pretrained_encoder_is_read_as_it_is() -> None:
     assert task.lr_multiplier("text.proj.weight") == 1
     with torch.no_grad():
         tokens = torch.from_numpy(task.tokens(["what is it?", "is it red?"]))
-        q, real = task.read(tokens[None])
+        q, real = task.question_features(tokens[None])
         alone = task.text.net(input_ids=tokens[1:, :6], attention_mask=torch.ones(1, 6)).last_hidden_state
     torch.testing.assert_close(q[0, 1, :6], task.text.proj(alone)[0], rtol=1e-4, atol=1e-5)
     assert real[0].sum(1).tolist() == [6, 6]

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from maskery.commands.profile import PARTS
-from maskery.html_report.profile import findings, table
+from maskery.commands.profile_findings import findings, table
 
 
 def facts(wait: float = 0.0, **others: Any) -> dict[str, Any]:
@@ -45,7 +45,7 @@ def test_nothing_to_change() -> None:
 @pytest.mark.parametrize(
     ("changed", "words", "not_there"),
     [
-        ({"workers": 0}, ["nobody makes any during a step", "--images.workers 4", "maskery pack"], []),
+        ({"workers": 0}, ["none runs during a step", "--images.workers 4", "maskery pack"], []),
         ({"workers": 2}, ["2 of them are not enough for the 2,000", "--images.workers 4", "maskery pack"], []),
         ({"workers": 2, "packed": True}, ["--images.workers 4"], ["maskery pack"]),
         ({"workers": 2, "cores": 2, "packed": True}, ["more cores would help"], ["--images.workers"]),
