@@ -1,7 +1,8 @@
-"""How long it takes to open a million files, and how much memory their index holds.
+"""Seconds to open a million files, and bytes of memory that their index takes.
 
-python -m benchmarks.start [--images 1000000] [--json FILE]: a folder whose scan is cached, and a pack. The files do not
-exist: neither looks at them.
+    python -m benchmarks.start [--images 1000000] [--json FILE]
+
+A folder whose scan is cached, and a pack. The files do not exist: neither is read.
 """
 
 import argparse
@@ -29,7 +30,7 @@ PER_FOLDER = 1000
 
 
 def folder(root: Path, n: int) -> Path:
-    """`root` with the cache of a scan that found n images in it."""
+    """Make `root` with the cache of a scan of n images."""
     folders = tuple(b"train/n%08d" % k for k in range(-(-n // PER_FOLDER)))
     for name in folders:
         (root / name.decode()).mkdir(parents=True)
@@ -41,7 +42,7 @@ def folder(root: Path, n: int) -> Path:
 
 
 def pack(root: Path, n: int) -> Path:
-    """A pack of n images whose only shard is empty."""
+    """Make a pack of n images whose only shard is empty."""
     root.mkdir()
     names = StringArray.of([b"train/n%08d/n%08d_%06d.JPEG" % (k // PER_FOLDER, k // PER_FOLDER, k) for k in range(n)])
     numbers = np.arange(n)
@@ -56,7 +57,7 @@ def pack(root: Path, n: int) -> Path:
 
 
 def timed(work: Callable[[], Any], rounds: int = 5) -> float:
-    """Seconds of one core, the median of the rounds: the clock on the wall counts what else the machine does."""
+    """Measure CPU seconds, the median of the rounds: wall time includes other processes of the machine."""
     taken = []
     for _ in range(rounds):
         began = time.process_time()
@@ -66,7 +67,7 @@ def timed(work: Callable[[], Any], rounds: int = 5) -> float:
 
 
 def held(where: Path) -> tuple[float, float]:
-    """(bytes an image that the index holds, bytes an image that a spawned process is sent)."""
+    """Measure bytes an image: of the index in memory, and sent to a spawned process."""
     tracemalloc.start()
     source = open_source(where)
     memory = tracemalloc.get_traced_memory()[0]
@@ -84,23 +85,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=int, default=1_000_000)
     parser.add_argument("--json", type=Path)
-    asked = parser.parse_args()
+    args = parser.parse_args()
     rows = []
     with tempfile.TemporaryDirectory() as home:
         os.environ["MASKERY_CACHE"] = str(Path(home, "cache"))
         for what, make in (("folder, scan cached", folder), ("pack", pack)):
-            where = make(Path(home, what.split(",")[0]), asked.images)
+            where = make(Path(home, what.split(",")[0]), args.images)
             memory, sent = held(where)
             seconds = {"open": timed(lambda w=where: open_source(w)), "and_split": timed(lambda w=where: opened(w))}
             rows.append({"what": what, **seconds, "bytes_held": memory, "bytes_sent": sent})
-    print(f"{asked.images:,} images, one core of {platform.machine()}")
+    print(f"{args.images:,} images, one core of {platform.machine()}")
     for row in rows:
         print(
             f"{row['what']:20} open {row['open']:.2f} s, with the split {row['and_split']:.2f} s, "
             f"{row['bytes_held']:.0f} bytes an image held, {row['bytes_sent']:.1f} sent to a spawned worker"
         )
-    if asked.json:
-        asked.json.write_text(json.dumps({"images": asked.images, "python": platform.python_version(), "rows": rows}))
+    if args.json:
+        args.json.write_text(json.dumps({"images": args.images, "python": platform.python_version(), "rows": rows}))
 
 
 if __name__ == "__main__":

@@ -23,7 +23,8 @@ from torch.utils.tensorboard import SummaryWriter
 
 from .distributed import World
 from .objective import Losses
-from .runs.metrics import complete_lines
+from .outputs import partial_path
+from .runs.metrics import read_rows
 from .terminal import Terminal
 from .text import duration
 from .trackers.tracker import Tracker
@@ -103,7 +104,7 @@ class RunLog:
 
     def evaluations(self) -> tuple[dict[str, Any], ...]:
         """The metrics of all periodic evaluations since the run began."""
-        return tuple(row for row in map(json.loads, complete_lines(self.metrics_path)) if "loss" not in row)
+        return tuple(row for row in read_rows(self.metrics_path) if "loss" not in row)
 
     def before_and_after(self, folder: Path) -> None:
         """Print the first and the last evaluation together, and write them to evals/before-after.json."""
@@ -137,7 +138,7 @@ class Skipped:
 
     def __init__(self, path: Path):
         self.path = path
-        self.reasons: dict[str, str] = {f["name"]: f["reason"] for f in map(json.loads, complete_lines(path))}
+        self.reasons: dict[str, str] = {row["name"]: row["reason"] for row in read_rows(path)}
 
     def add(self, skipped: Iterable[tuple[str, str]]) -> int:
         """How many of them are new."""
@@ -257,8 +258,6 @@ def _cut_after(path: Path, step: int) -> None:
     """Keep the lines before checkpoint `step`, which lies between the step's log line and its evaluation."""
     if not path.exists():
         return
-    facts = [(line, json.loads(line)) for line in complete_lines(path)]
-    kept = [line for line, f in facts if f["step"] < step or (f["step"] == step and "loss" in f)]
-    whole = path.with_suffix(".writing")
-    whole.write_text("".join(kept))
-    whole.replace(path)
+    earlier = [row for row in read_rows(path) if row["step"] < step or (row["step"] == step and "loss" in row)]
+    with partial_path(path) as partial:
+        partial.write_text("".join(json.dumps(row) + "\n" for row in earlier))

@@ -15,7 +15,7 @@ from . import optim
 from .data.augment import Augment
 from .data.crops import Crop
 from .data.dataset import ImageData
-from .data.train_dataset import ClassLabels, RandomCrops, SamplingPlan, TrainDataset
+from .data.train_dataset import RandomCrops, SamplingPlan, TrainDataset, class_labels
 from .nn.baselines import Baselines
 from .nn.vit import ViT
 
@@ -65,7 +65,7 @@ class Objective(nn.Module, abc.ABC):
 
     def train_dataset(self, data: ImageData, crops: Sequence[Crop], plan: SamplingPlan) -> TrainDataset:
         """The training batches: a view for each crop, and labels where the objective is `labelled`."""
-        target = ClassLabels.of(data.images.source) if self.labelled else None
+        target = class_labels(data.images.source) if self.labelled else None
         augment = Augment(self.augment, self.encoder.config.mean, plan.size) if self.augment else None
         return TrainDataset(data.images, data.train, plan, RandomCrops(crops), target, augment)
 

@@ -11,6 +11,7 @@ from .recipes import DECODERS
 
 Size = int | tuple[int, int]  # a square, or (height, width)
 IMAGENET = 1_281_167  # training images
+FEW = "note: {:,} images are few; compare with ImageNet weights before you rely on your own"
 MANY = 1_000_000  # images from which on a run is as long as MAE's of ImageNet
 
 
@@ -44,16 +45,11 @@ def suggest(
     patch_size = choose("patch_size", _patch_size(image_size, cpu))
     model = choose("model", _model(images, cpu))
     batch_size = choose("batch_size", _batch_size(images, cpu))
-    epochs, reason = _epochs(images, batch_size, cpu)
+    epochs, epochs_reason = _epochs(images, batch_size, cpu)
     base_lr, lr_reason = _base_lr(model, batch_size)
-    reasons += [reason, lr_reason]
-    settings = METHODS[method].Config()
-    if "decoder" in {f.name for f in fields(settings)}:  # not every method has one
-        decoder = DECODERS.get(model, DecoderSize())
-        settings = replace(settings, decoder=decoder)
-        reasons.append(f"decoder {decoder.dim} wide, {decoder.depth} blocks: goes with {model}")
-    if images < 10_000:
-        reasons.append(f"note: {images:,} images are few; compare with ImageNet weights before you rely on your own")
+    settings, decoder_reasons = _settings(method, model)
+    reasons += [epochs_reason, lr_reason, *decoder_reasons]
+    reasons += [FEW.format(images)] if images < 10_000 else []
     run = Run(
         settings=settings,
         method=method,
@@ -65,6 +61,15 @@ def suggest(
         optim=OptimConfig(base_lr=float(f"{base_lr:.2g}")),
     )
     return Suggestion(run, tuple(reasons))
+
+
+def _settings(method: str, model: str) -> tuple[Any, list[str]]:
+    """The method's defaults, with the decoder that goes with the model."""
+    settings, decoder = METHODS[method].Config(), DECODERS.get(model, DecoderSize())
+    if "decoder" not in {f.name for f in fields(settings)}:
+        return settings, []
+    reason = f"decoder {decoder.dim} wide, {decoder.depth} blocks: goes with {model}"
+    return replace(settings, decoder=decoder), [reason]
 
 
 def _image_size(typical_size: tuple[int, int], cpu: bool) -> tuple[int, str]:

@@ -92,9 +92,8 @@ def train(
     # ------------------------------------------------------------------------------------------------- data
     surveyed = surveyed or survey_source(run.data, run.images, terminal)
     data = load_data(surveyed, run.images, run.size, terminal, world)
-    run = resolve(run, data, device)
-    settings, data = OBJECTIVES[run.method].prepare(run.settings, data)
-    run = replace(run, settings=settings)
+    settings, prepared = OBJECTIVES[run.method].prepare(run.settings, data)
+    run, data = replace(resolve(run, data, device), settings=settings), prepared
     n, steps = len(data.train), run.total_steps(len(data.train))
     for note in data_notes(run, data):
         terminal.say(note)

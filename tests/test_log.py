@@ -10,7 +10,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from maskery.distributed import World
 from maskery.log import LossSums, RunLog, Skipped
-from maskery.runs.metrics import complete_lines
+from maskery.runs.metrics import read_rows
 from maskery.terminal import Terminal
 
 ALONE = World(0, 1, 1, torch.device("cpu"))
@@ -21,7 +21,7 @@ def test_going_on_takes_away_what_came_after_the_checkpoint(tmp_path: Path) -> N
     lines += [{"step": 6, "loss": 0.8}]
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(f) + "\n" for f in lines) + '{"step": 8, "lo')
     RunLog(tmp_path, Terminal(), step=4, steps=10)
-    kept = [json.loads(line) for line in complete_lines(tmp_path / "metrics.jsonl")]
+    kept = read_rows(tmp_path / "metrics.jsonl")
     assert kept == lines[:3]  # the look of step 4 comes after its checkpoint and is made again
 
 
@@ -49,7 +49,7 @@ def test_each_unreadable_file_is_listed_once(tmp_path: Path) -> None:
     assert skipped.add([("a.jpg", "broken")]) == 0
     again = Skipped(tmp_path / "skipped.jsonl")
     assert again.add([("b.jpg", "0 bytes"), ('c "\n.jpg', "broken")]) == 1
-    assert len(complete_lines(tmp_path / "skipped.jsonl")) == 3
+    assert len(read_rows(tmp_path / "skipped.jsonl")) == 3
 
 
 def test_sums_are_exact_and_go_on() -> None:

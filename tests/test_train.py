@@ -22,7 +22,7 @@ from maskery.config import ImagesConfig, Run
 from maskery.data.dataset import open_data
 from maskery.methods import METHODS
 from maskery.runs.directory import open_run
-from maskery.runs.metrics import complete_lines
+from maskery.runs.metrics import read_rows
 from maskery.schedule import cosine
 from maskery.terminal import Quiet
 from maskery.train import resolve
@@ -41,7 +41,7 @@ CLOCK = ("images_per_second", "data_wait", "memory")  # what cannot be the same 
 
 
 def metrics(run: Path) -> list[dict]:
-    facts = [json.loads(line) for line in complete_lines(run / "metrics.jsonl")]
+    facts = read_rows(run / "metrics.jsonl")
     return [{k: v for k, v in f.items() if k not in CLOCK} for f in facts]
 
 
@@ -82,7 +82,7 @@ def test_the_run_directory(unbroken: Path, scene_folder: Path) -> None:
     }
     assert names == expected
     assert [p.name for p in sorted((unbroken / "samples").iterdir())] == [f"step-{s:08d}.png" for s in (0, 13, 26)]
-    lines = [json.loads(line) for line in complete_lines(unbroken / "metrics.jsonl")]
+    lines = read_rows(unbroken / "metrics.jsonl")
     logged = [f for f in lines if "loss" in f]
     assert [f["step"] for f in logged] == [4, 8, 12, 16, 20, 24, 26]
     wanted = {"step", "epoch", "t", "loss", "lr", "grad_norm", "images_per_second", "data_wait", "memory"}

@@ -8,6 +8,7 @@ from typing import Any
 from ..data.sources.open import open_source
 from ..demo import scenes
 from ..pictures.learning_curves import learning_curves
+from ..runs.metrics import read_rows
 from ..terminal import Terminal
 from .embed import embed
 from .export import export
@@ -40,26 +41,42 @@ def demo(
         raise ValueError(f"--images is {images}: at least 20, so that some can be held out")
     if data:
         open_source(data)  # an error before anything is removed
-    if out.exists() and any(out.iterdir()):
-        if not overwrite or not (out / "run").exists():
-            raise ValueError(f"{out}: exists already" + ("; --overwrite replaces it" if not overwrite else ""))
-        shutil.rmtree(out)
+    clear(out, overwrite)
     settings: dict[str, Any] = {"data": data, "steps": steps, "batch_size": BATCH, "watch": {"looks": 4}}
     if not data:
-        with terminal.bar("painting scenes") as tick:
-            scenes.write_folder(out / "images", images, seed=seed, progress=tick)
-        terminal.say(f"{out / 'images'}: {images:,} built-in scenes, ten classes told apart by texture and shape")
-        settings["data"] = str(out / "images")
+        settings["data"] = str(write_images(out / "images", images, seed, terminal))
 
     result = pretrain(out=str(out / "run"), seed=seed, model="vit-micro", **settings)
     if result.stopped:
         return None
-
     export(out / "run", out / "timm")
     embed(out / "run", settings["data"], out / "embeddings.parquet")
-    curves = learning_curves(out / "run")
+    curves = learning_curves(read_rows(out / "run" / "metrics.jsonl"), out / "run" / "curves.png")
     page = report(out / "run")
     before, after = result.looks[0], result.looks[-1]
+    print_gains(before, after)
+    print_outputs(out, curves, page)
+    print(f"done in {time.monotonic() - began:.0f} s")
+    return {f"{name}_{when}": row[name] for when, row in (("before", before), ("after", after)) for name in row}
+
+
+def write_images(folder: Path, images: int, seed: int, terminal: Terminal) -> Path:
+    with terminal.bar("painting scenes") as tick:
+        scenes.write_folder(folder, images, seed=seed, progress=tick)
+    terminal.say(f"{folder}: {images:,} built-in scenes, ten classes told apart by texture and shape")
+    return folder
+
+
+def clear(out: Path, overwrite: bool) -> None:
+    """Remove an earlier demo in `out`. ValueError when something else is there, or it is not to be replaced."""
+    if out.exists() and any(out.iterdir()):
+        if not overwrite or not (out / "run").exists():
+            raise ValueError(f"{out}: exists already" + ("; --overwrite replaces it" if not overwrite else ""))
+        shutil.rmtree(out)
+
+
+def print_gains(before: dict[str, Any], after: dict[str, Any]) -> None:
+    """Print accuracies and loss of the first and the last evaluation."""
     for name, words in (
         ("knn_mean_patch", "nearest neighbours, mean patch token"),
         ("knn_class_token", "nearest neighbours, class token"),
@@ -68,10 +85,11 @@ def demo(
         if name in after:
             form = ".3f" if "loss" in name else ".1%"
             print(f"{words:38} at random initialisation {before[name]:{form}}   after {after[name]:{form}}")
+
+
+def print_outputs(out: Path, curves: Path | None, page: Path) -> None:
     print(f"reconstructions   {out / 'run' / 'samples'}")
     if curves:
         print(f"learning curves   {curves}")
     print(f"weights for timm  {out / 'timm'}")
     print(f"report            {page}: open it in a browser")
-    print(f"done in {time.monotonic() - began:.0f} s")
-    return {f"{name}_{when}": look[name] for when, look in (("before", before), ("after", after)) for name in look}

@@ -109,7 +109,7 @@ def profile(args: Sequence[str] = (), **leaves: Any) -> dict[str, Any]:
         run = apply_options(chosen, theirs, base.run)
         for reason in base.reasons:
             Terminal().say(reason)
-        facts = measured(run, Path(scratch) / "run", here, asked.timed)
+        facts = measure(run, Path(scratch) / "run", here, asked.timed)
     print(table(facts))
     if asked.json:
         target = Path(asked.json)
@@ -118,44 +118,35 @@ def profile(args: Sequence[str] = (), **leaves: Any) -> dict[str, Any]:
     return facts
 
 
-def measured(run: Run, out: Path, here: World, timed: int) -> dict[str, Any]:
-    """The numbers of `run` from `timed` steps of each kind in the directory `out`, and the findings they lead to."""
+def measure(run: Run, out: Path, here: World, timed: int) -> dict[str, Any]:
+    """Profile `run` by `timed` steps of each kind in the directory `out`: numbers, and the findings they lead to."""
     device = here.device
-    most = min(16, os.cpu_count() or 1) if run.images.workers is None else run.images.workers
+    workers = min(16, os.cpu_count() or 1) if run.images.workers is None else run.images.workers
     unlogged = replace(run, steps=1_000_000, watch=WatchConfig(log_every=10**9, looks=0), save=SaveConfig(minutes=1e9))
-    clock = Clock(device, 3 + 4 * most, timed)  # more than loader processes prepare in advance
+    clock = Clock(device, 3 + 4 * workers, timed)  # more than loader processes prepare in advance
     with contextlib.suppress(Enough):
         train(unlogged, out, here, ["a profile: only some dozen steps of this run are taken"], done=clock)
     used = memory(device)
     data = open_data(run.data, run.images, run.size, Quiet(), here)
-    workers = data.workers()
     run = replace(resolve(run, data, device), micro_batch=read_config(out / "config.yaml").micro_batch)
 
-    bf16 = run.precision == "bf16"
-    ceiling = matrix_product(device, torch.bfloat16 if bf16 else torch.float32)
-    flop = flop_per_image(run, device)
-    rate, alone = run.batch_size / clock.seconds[1], images_per_second(run, data, device, 0.15 * timed)
-    properties = torch.cuda.get_device_properties(device) if device.type == "cuda" else None
-    total = properties.total_memory if properties else os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     facts: dict[str, Any] = {
         "step_seconds": clock.seconds[1],
-        "images_per_second": rate,
+        "images_per_second": run.batch_size / clock.seconds[1],
         "parts": clock.parts,  # seconds of a step when the device is waited for after each of them
         "shares": {name: seconds / max(sum(clock.parts.values()), 1e-12) for name, seconds in clock.parts.items()},
-        "gflop_per_image": flop / 1e9,
-        "matrix_product_tflops": ceiling / 1e12,
-        "utilisation": rate * flop / ceiling,
+        **utilisation(run, device, run.batch_size / clock.seconds[1]),
         "memory_gb": used,
-        "memory_total_gb": total / 1e9,
-        "workers": workers,
-        "images_per_second_per_worker": alone,
+        "memory_total_gb": total_memory(device) / 1e9,
+        "workers": data.workers(),
+        "images_per_second_per_worker": images_per_second(run, data, device, 0.15 * timed),
         "kept_in_memory": bool(data.images.memory),
         "packed": data.images.source.full_sizes is not None,
         "batch_size": run.batch_size,
         "micro_batch": run.micro_batch,
         "precision": run.precision,
         "compile": run.compile,
-        "bf16": properties is not None and torch.cuda.is_bf16_supported(),
+        "bf16": device.type == "cuda" and torch.cuda.is_bf16_supported(),
         "cores": os.cpu_count() or 1,
     }
     facts["findings"] = findings(facts, device.type)
@@ -163,8 +154,26 @@ def measured(run: Run, out: Path, here: World, timed: int) -> dict[str, Any]:
     return facts | {"run": settings, "environment": environment(here), "command": sys.argv}
 
 
+def utilisation(run: Run, device: torch.device, images_per_second: float) -> dict[str, float]:
+    """The model's FLOP per second as a fraction of what a large matrix product reaches."""
+    ceiling = matrix_product(device, torch.bfloat16 if run.precision == "bf16" else torch.float32)
+    flop = flop_per_image(run, device)
+    return {
+        "gflop_per_image": flop / 1e9,
+        "matrix_product_tflops": ceiling / 1e12,
+        "utilisation": images_per_second * flop / ceiling,
+    }
+
+
+def total_memory(device: torch.device) -> int:
+    """Bytes of the GPU, or of the machine."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
 def matrix_product(device: torch.device, dtype: torch.dtype, n: int | None = None) -> float:
-    """FLOP per second of a large product of random numbers: what the device can do and nothing does faster."""
+    """FLOP per second of a large matrix product: the most that the device reaches."""
     n = n or (8192 if device.type == "cuda" else 1024)
     a, b = (torch.randn(n, n, device=device, dtype=dtype) for _ in range(2))
     best = 0.0

@@ -1,4 +1,4 @@
-"""RandAugment on single crops, as timm does it for fine-tuning; what is drawn is a function of a key.
+"""RandAugment on single crops, as timm does it for fine-tuning; random choices are a function of a key.
 
 h x w pixels of a view, C channels
 """
@@ -21,11 +21,11 @@ _POLICY = re.compile(rf"rand(-({_PART}))*")
 class Augment:
     """timm's `rand_augment_transform` with the parameters that timm's `create_transform` gives it.
 
-    On grey images it does what it does on colour, where that is nothing for the saturation ("Color" and "Desaturate").
+    On grey images operations on saturation ("Color", "Desaturate") change nothing.
     """
 
     policy: str = "rand-m9-mstd0.5-inc1"  # magnitude 9 +- 0.5 of 10, stronger with it: MAE's for fine-tuning
-    mean: tuple[float, ...] = (0.485, 0.456, 0.406)  # [C] in [0, 1]: what images that are moved leave uncovered
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)  # [C] in [0, 1]: fill colour of translated and rotated images
     size: tuple[int, int] = (224, 224)  # of a view
 
     def __post_init__(self) -> None:
@@ -46,7 +46,7 @@ class Augment:
         _transform(self)
 
     def __call__(self, view: np.ndarray, key: int) -> np.ndarray:
-        """[h, w, C] uint8 -> the same. The key, at least 0, is all that chance depends on."""
+        """Augment [h, w, C] uint8; random choices depend on the key, at least 0, alone."""
         image = Image.fromarray(np.ascontiguousarray(view[:, :, 0] if view.shape[2] == 1 else view))
         with seeded(key):
             image = _transform(self)(image)
@@ -72,7 +72,7 @@ def _transform(augment: Augment) -> Callable[[Image.Image], Image.Image]:
 
 
 def _posterize(image: Image.Image, bits_to_keep: int, **_: object) -> Image.Image:
-    """timm's, which keeps no bits at magnitude 10: black, as Pillow made it before it refused to."""
+    """Posterize as timm, to black for no bits (magnitude 10), which Pillow refuses now."""
     if bits_to_keep >= 8:
         return image
     return ImageOps.posterize(image, bits_to_keep) if bits_to_keep > 0 else Image.new(image.mode, image.size)
@@ -80,7 +80,7 @@ def _posterize(image: Image.Image, bits_to_keep: int, **_: object) -> Image.Imag
 
 @contextmanager
 def seeded(key: int) -> Iterator[None]:
-    """timm draws from Python's and NumPy's global generators: they are given back as they were."""
+    """Seed Python's and NumPy's global generators, which timm uses, and restore them afterwards."""
     theirs, numpys = random.getstate(), np.random.get_state()
     random.seed(key)
     np.random.seed([key & 0xFFFFFFFF, key >> 32])

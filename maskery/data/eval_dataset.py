@@ -48,7 +48,7 @@ class EvalDataset(Dataset[dict[str, Any]]):
         wanted = self.indices[k * self.batch : (k + 1) * self.batch]
         if len(wanted) and np.ptp(wanted) < 8 * len(wanted):  # a few of many are better read one by one
             self.images.source.expect(wanted)
-        views = self._views(len(wanted))
+        views = self._batch(len(wanted))
         read, sizes, targets = [], [], []
         skipped: Skips = []
         for i, (picture, view, target) in self.images.readable(wanted.tolist(), self._read, skipped):
@@ -64,7 +64,7 @@ class EvalDataset(Dataset[dict[str, Any]]):
             "targets": targets,
         }
 
-    def _views(self, count: int) -> "RegionBuffer | ViewStack | _ViewList":
+    def _batch(self, count: int) -> "RegionBuffer | ViewStack | _ViewList":
         if not self.crop.stacked:
             return _ViewList()
         form = ViewFormat(self.crop.size, self.images.channels, self.images.bits)

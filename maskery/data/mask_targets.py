@@ -6,6 +6,7 @@ b images, C channels, h x w pixels of the network's input, H x W of an image
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import numpy as np
@@ -18,7 +19,7 @@ from .decode.picture import Picture
 from .images import Images
 from .masks import VOID, LabelMap, mask_of, nearest
 from .sources.source import Source
-from .train_dataset import Sample, SampledImage, ViewSampler
+from .train_dataset import Sample, SampledImage, Target, ViewSampler
 
 TRIES = 10  # as mmsegmentation's RandomCrop: so many crops until no class covers too much, then the last
 
@@ -75,19 +76,23 @@ class MaskSampler(ViewSampler):
         return SampledImage(image.at(view.detail), [view], cropped)
 
 
-@dataclass(frozen=True)
-class MaskTargets:
+def mask_targets(size: tuple[int, int]) -> Target:
     """Target: class numbers [b, h, w] int16, VOID where there is none."""
+    return partial(_stack_masks, size)
 
-    size: tuple[int, int]
 
-    def __call__(self, samples: Sequence[Sample]) -> Tensor:
-        label = torch.full((len(samples), *self.size), VOID, dtype=torch.int16)
-        for pixels, sample in zip(label, samples, strict=True):
-            assert sample.mask is not None
-            h, w = sample.mask.shape
-            pixels[:h, :w] = torch.from_numpy(sample.mask[:, ::-1].copy() if sample.views[0].flip else sample.mask)
-        return label
+def _stack_masks(size: tuple[int, int], samples: Sequence[Sample]) -> Tensor:
+    label = torch.full((len(samples), *size), VOID, dtype=torch.int16)
+    for pixels, sample in zip(label, samples, strict=True):
+        assert sample.mask is not None
+        h, w = sample.mask.shape
+        pixels[:h, :w] = torch.from_numpy(sample.mask[:, ::-1].copy() if sample.views[0].flip else sample.mask)
+    return label
+
+
+def full_mask(source: Source, label_map: LabelMap, i: int, image: Encoded | Picture) -> Tensor:
+    """Target of an evaluation: the mask of image i as it is, [H, W] int16."""
+    return torch.from_numpy(mask_of(source, i, (image.height, image.width), label_map))
 
 
 @dataclass(frozen=True)
@@ -98,17 +103,6 @@ class CoveringImage(EvalCrop):
 
     def __call__(self, height: int, width: int) -> ViewBox:
         return ViewBox((0.0, 0.0, width, height), covering_size(height, width, self.size))
-
-
-@dataclass(frozen=True)
-class MaskOf:
-    """Target of an evaluation: the mask of each image as it is, [H, W] int16."""
-
-    source: Source
-    label_map: LabelMap
-
-    def __call__(self, i: int, image: Encoded | Picture) -> Tensor:
-        return torch.from_numpy(mask_of(self.source, i, (image.height, image.width), self.label_map))
 
 
 def covering_size(height: int, width: int, size: tuple[int, int]) -> tuple[int, int]:

@@ -33,7 +33,7 @@ class Decoder:
     decode: Callable[[int], Picture]  # raises `Unreadable`
     count: int
     bits: int
-    expect: Callable[[np.ndarray], None] | None = None  # is told which images come next
+    expect: Callable[[np.ndarray], None] = lambda indices: None  # called with the images that come next
 
     def attempt(self, i: int) -> Picture | str:
         """Decode image i, or return why it cannot be read."""
@@ -182,8 +182,7 @@ class _MemoryFile:
         table, end = np.zeros(len(indices), _ROW), 0
         for start in range(0, len(indices), CHUNK):
             chunk = indices[start : start + CHUNK]
-            if decoder.expect:
-                decoder.expect(np.array(chunk))
+            decoder.expect(np.array(chunk))
             for k, (i, picture) in enumerate(zip(chunk, pool.map(decoder.attempt, chunk), strict=True), start):
                 table[k]["image"] = i
                 if isinstance(picture, str):

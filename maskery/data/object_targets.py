@@ -5,6 +5,7 @@ b images, T the most objects that one of them has, C channels, h x w pixels of t
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from functools import partial
 from typing import Self
 
 import numpy as np
@@ -21,7 +22,7 @@ from .masks import nearest
 from .sources.coco import CocoSource
 from .sources.rle import shape_mask
 from .sources.source import Source
-from .train_dataset import Sample, SampledImage, ViewSampler
+from .train_dataset import Sample, SampledImage, Target, ViewSampler
 
 NO_OBJECT = -1  # the class of a row that is only there because another image has more objects
 MIN_SIDE = 1.0  # pixels of a view that a box has to be wide and high, or its object is left out
@@ -118,19 +119,14 @@ def visible_objects(source: CocoSource, i: int, view: ViewBox, size: tuple[int, 
     )
 
 
-@dataclass(frozen=True)
-class CheckSize:
-    """Raises `Unreadable` where the json gives an image another size: no box would be where its object is."""
-
-    source: Source
-
-    def __call__(self, i: int, image: Encoded | Picture) -> None:
-        assert isinstance(self.source, CocoSource)
-        height, width = self.source.sizes[i].tolist()
-        if (image.height, image.width) != (height, width):
-            raise Unreadable(
-                f"{image.width} x {image.height} pixels (as its EXIF turns it), the json says {width} x {height}"
-            )
+def check_size(source: Source, i: int, image: Encoded | Picture) -> None:
+    """`Unreadable` where the json gives an image another size: no box would be where its object is."""
+    assert isinstance(source, CocoSource)
+    height, width = source.sizes[i].tolist()
+    if (image.height, image.width) != (height, width):
+        raise Unreadable(
+            f"{image.width} x {image.height} pixels (as its EXIF turns it), the json says {width} x {height}"
+        )
 
 
 @dataclass(frozen=True)
@@ -161,23 +157,20 @@ class ObjectSampler(ViewSampler):
 
     def sample(self, images: Images, i: int, size: tuple[int, int], u: np.ndarray) -> SampledImage:
         image = images.open(i)
-        CheckSize(images.source)(i, image)
+        check_size(images.source, i, image)
         view = self.jitter.sample(image.height, image.width, size, u[0])
         return SampledImage(image.at(view.detail), [view])
 
 
-@dataclass(frozen=True)
-class ObjectTarget:
+def object_targets(source: Source, size: tuple[int, int], masks: bool) -> Target:
     """Target: `ObjectTargets` of the views."""
+    assert isinstance(source, CocoSource)
+    return partial(_stack_objects, source, size, masks)
 
-    source: Source
-    size: tuple[int, int]
-    masks: bool
 
-    def __call__(self, samples: Sequence[Sample]) -> ObjectTargets:
-        assert isinstance(self.source, CocoSource)
-        each = [visible_objects(self.source, s.index, s.views[0], self.size, self.masks) for s in samples]
-        return ObjectTargets.stack(each, self.size, self.masks)
+def _stack_objects(source: CocoSource, size: tuple[int, int], masks: bool, samples: Sequence[Sample]) -> ObjectTargets:
+    objects = [visible_objects(source, sample.index, sample.views[0], size, masks) for sample in samples]
+    return ObjectTargets.stack(objects, size, masks)
 
 
 @dataclass(frozen=True)

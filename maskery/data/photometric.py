@@ -1,7 +1,8 @@
 """Strong photometric augmentation of whole batches, on the device they are on: colours and sharpness, no geometry.
 
-B batch, C channels, H x W pixels. What is drawn for a sample is kept, so that the same draw can be repeated.
-What depends on a pixel is `lerp` by 0 or 1, which is exact; `torch.where` is slow on a CPU when neighbours differ.
+B batch, C channels, H x W pixels. Random choices are returned, so that they can be applied again.
+A choice that depends on a pixel is `lerp` by 0 or 1, which is exact; `torch.where` is slow on a CPU when neighbours
+differ.
 """
 
 import math
@@ -14,7 +15,7 @@ from torch import Tensor
 
 
 class Drawn(NamedTuple):
-    """What happens to every sample, each [B]. The neutral value leaves a sample as it is."""
+    """Random choices for every sample, each [B]; the neutral value changes nothing."""
 
     brightness: Tensor  # factor, 1 = as it is
     contrast: Tensor  # likewise
@@ -58,7 +59,7 @@ class Strong:
             raise ValueError(f"strong sigma is {self.sigma}: two sizes in pixels, 0 < smallest <= largest")
 
     def draw(self, b: int, device: torch.device) -> Drawn:
-        """What happens to `b` samples, from the global generator."""
+        """Make the random choices for `b` samples, with the global generator."""
         u = torch.rand(9, b, device=device)
         jitter = u[0] < self.p_jitter
 
@@ -77,7 +78,7 @@ class Strong:
         )
 
     def __call__(self, images: Tensor, drawn: Drawn) -> Tensor:
-        """Images [B, C, H, W] in [0, 1] as drawn; the same images for the same draw."""
+        """Apply the choices to images [B, C, H, W] in [0, 1]."""
         brightness, contrast, saturation, hue, colourless, sigma, solarize = (d.view(-1, 1, 1, 1) for d in drawn)
         colours = images.shape[1] == 3
         x = (images * brightness).clamp_(0, 1)
@@ -99,7 +100,7 @@ def grey(x: Tensor) -> Tensor:
 
 
 def turn_hue(x: Tensor, turn: Tensor) -> Tensor:
-    """Images [B, 3, H, W] with their hue moved by `turn` [B, 1, 1, 1] of the circle; value and saturation stay."""
+    """Move the hue of images [B, 3, H, W] by `turn` [B, 1, 1, 1] of the circle; value and saturation stay."""
     r, g, b = x.split(1, dim=1)
     value = x.amax(1, keepdim=True)
     chroma = value - x.amin(1, keepdim=True)
@@ -112,7 +113,7 @@ def turn_hue(x: Tensor, turn: Tensor) -> Tensor:
 
 
 def blur(x: Tensor, sigma: Tensor, radius: int) -> Tensor:
-    """Images [B, C, H, W] under Gaussians of `sigma` [B, 1, 1, 1] pixels cut off at `radius`; borders are reflected.
+    """Blur images [B, C, H, W] by Gaussians of `sigma` [B, 1, 1, 1] pixels cut off at `radius`; borders are reflected.
 
     A sum of moved images and not a convolution, which autocast and TF32 would compute in less than float32.
     """

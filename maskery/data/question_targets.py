@@ -6,6 +6,7 @@ n images, q questions, b images of a batch, Q questions of each, L tokens of eac
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from functools import partial
 from typing import Self
 
 import numpy as np
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor
 
 from .crops import ViewBox
-from .train_dataset import Sample
+from .train_dataset import Sample, Target
 
 NO_ANSWER = -1  # in place of an answer, where there are fewer
 
@@ -89,12 +90,10 @@ class PartialCrop:
         return ViewBox((left, top, left + w, top + h), size)
 
 
-@dataclass(frozen=True)
-class QuestionTarget:
+def question_targets(table: QuestionTable, seed: int) -> Target:
     """Target: `QuestionTargets` about the images in their epoch."""
+    return partial(_stack_questions, table, seed)
 
-    table: QuestionTable
-    seed: int
 
-    def __call__(self, samples: Sequence[Sample]) -> QuestionTargets:
-        return self.table.targets([self.table.questions(s.index, self.seed, s.epoch) for s in samples])
+def _stack_questions(table: QuestionTable, seed: int, samples: Sequence[Sample]) -> QuestionTargets:
+    return table.targets([table.questions(sample.index, seed, sample.epoch) for sample in samples])

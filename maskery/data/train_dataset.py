@@ -6,6 +6,7 @@ n training images, b images of a batch (one process's part of an optimiser step)
 import abc
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -136,7 +137,11 @@ class TrainDataset(Dataset[dict[str, Any]]):
         order = positions(n, seed, start, count, self.blocks)
         self.images.source.expect(self.indices[order])
         numbers = np.stack([uniforms(seed, v, start, count) for v in range(self.sampler.views)], axis=1)
-        batches = self._batches(k, count)
+        given = self.buffers.of(k).unbind() if self.buffers else [None] * self.sampler.views
+        on_gpu, fill = self.resized_on_gpu, self.fill
+        batches = [
+            RegionBuffer(self.format, count, m) if on_gpu else ViewStack(self.format, count, fill) for m in given
+        ]
         samples: list[Sample] = []
         skipped: Skips = []
         for j, (at, u) in enumerate(zip(order.tolist(), numbers, strict=True)):
@@ -149,13 +154,6 @@ class TrainDataset(Dataset[dict[str, Any]]):
             for views, u in zip(item["views"], numbers.swapaxes(0, 1), strict=True):
                 augment_views(views, self.augment, u[:, -1])
         return item | ({"label": self.target(samples)} if self.target else {})
-
-    def _batches(self, k: int, count: int) -> list[RegionBuffer] | list[ViewStack]:
-        """Empty batches for the views of piece k."""
-        if not self.resized_on_gpu:
-            return [ViewStack(self.format, count, self.fill) for _ in range(self.sampler.views)]
-        given = self.buffers.of(k).unbind() if self.buffers else [None] * self.sampler.views
-        return [RegionBuffer(self.format, count, memory) for memory in given]
 
     def _next_readable(self, at: int, u: np.ndarray, skipped: Skips) -> tuple[int, SampledImage]:
         """Sample the image at `at`, or the next one that can be read."""
@@ -201,19 +199,14 @@ class RandomCrops(ViewSampler):
         return SampledImage(image.at(max(view.detail for view in views)), views)
 
 
-@dataclass(frozen=True)
-class ClassLabels:
+def class_labels(source: Source) -> Target:
     """Target: class numbers [b] int64, or [b, M] float32, 0 and 1, where images have several labels."""
+    labels = source.labels if source.labels is not None else source.multi_hot
+    if labels is None:
+        raise ValueError(f"{source.where}: images without labels: {'; '.join(source.notes)}")
+    return partial(_stack_labels, labels)
 
-    labels: np.ndarray  # of all images of the source
 
-    @classmethod
-    def of(cls, source: Source) -> "ClassLabels":
-        labels = source.labels if source.labels is not None else source.multi_hot
-        if labels is None:
-            raise ValueError(f"{source.where}: images without labels: {'; '.join(source.notes)}")
-        return cls(labels)
-
-    def __call__(self, samples: Sequence[Sample]) -> Tensor:
-        label = torch.from_numpy(self.labels[[sample.index for sample in samples]])
-        return label if label.dtype == torch.int64 else label.float()
+def _stack_labels(labels: np.ndarray, samples: Sequence[Sample]) -> Tensor:
+    label = torch.from_numpy(labels[[sample.index for sample in samples]])
+    return label if label.dtype == torch.int64 else label.float()

@@ -7,6 +7,7 @@ K objects of one image, M classes, C channels, h x w the network's input, H x W 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from ..data.eval_dataset import EvalDataset
 from ..data.images import Images, Skips
-from ..data.object_targets import CheckSize, FittingImage
+from ..data.object_targets import FittingImage, check_size
 from ..data.sources.coco import CocoSource
 from ..data.sources.rle import MISSING, encode_mask, run_lengths
 from ..data.views import to_float
@@ -48,7 +49,7 @@ def fitting_images(
     source = images.source
     assert isinstance(source, CocoSource)
     crop, batch = FittingImage(size, fill=tuple(mean)), options.batch(cuda=8, cpu=2)
-    return EvalPass(EvalDataset(images, indices, crop, batch, target=CheckSize(source)), options)
+    return EvalPass(EvalDataset(images, indices, crop, batch, target=partial(check_size, source)), options)
 
 
 @torch.no_grad()

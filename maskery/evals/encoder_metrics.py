@@ -1,6 +1,5 @@
 """Accuracies of a trained encoder, and the time its training took: what `maskery compare` compares."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ import torch
 
 from ..data.dataset import ImageData, spread
 from ..nn.vit import ViT
-from ..runs.metrics import complete_lines
+from ..runs.metrics import read_rows
 from .features import features
 from .inference_options import InferenceOptions
 from .knn import knn_accuracies
@@ -58,7 +57,7 @@ def training_curve(run: Path, batch_size: int) -> dict[str, Any]:
 
     The seconds are of training alone: images per second in the log exclude evaluations and checkpoints.
     """
-    entries = [json.loads(line) for line in complete_lines(run / "metrics.jsonl")]
+    entries = read_rows(run / "metrics.jsonl")
     steps, seconds = [0], [0.0]
     for entry in (e for e in entries if "loss" in e):
         seconds.append(seconds[-1] + _seconds(entry, steps[-1], batch_size))
@@ -74,7 +73,7 @@ def training_curve(run: Path, batch_size: int) -> dict[str, Any]:
 
 def seconds_per_step(run: Path, batch_size: int) -> float:
     """Mean over a short run without its first third, in which memory and compiler warm up."""
-    entries = [entry for line in complete_lines(run / "metrics.jsonl") if "loss" in (entry := json.loads(line))]
+    entries = [entry for entry in read_rows(run / "metrics.jsonl") if "loss" in entry]
     start = step = max((e["step"] for e in entries if e["t"] <= 1 / 3 + 1e-9), default=0)
     seconds = 0.0
     for entry in (e for e in entries if e["t"] > 1 / 3 + 1e-9):

@@ -15,7 +15,6 @@ import torch
 
 from ..config import ImagesConfig
 from ..data.dataset import ImageData
-from ..data.sources.labels import annotated
 from ..nn.vit import ViT
 from ..terminal import Terminal
 from ..weights.load import load_encoder
@@ -29,7 +28,7 @@ from .knn import TOKENS
 from .label_subset import LabelSubset
 from .metrics import check_finite
 from .results import Result, fingerprint, write_result, write_results
-from .splits import check_classes_trained, find_overlap, labelled, test_and_validation
+from .splits import find_overlap, labelled_images
 
 
 @dataclass(frozen=True)
@@ -79,9 +78,7 @@ class FrozenEvaluation:
     options: FrozenOptions
     candidates: tuple[Candidate, ...]
     encoders: Mapping[Candidate, ViT]  # of fixed weights
-    data: ImageData  # as the encoder of WHERE was trained
-    train: np.ndarray  # training images with labels
-    held_out: np.ndarray  # held-out images with labels
+    data: ImageData  # images with labels, decoded as the encoder of WHERE was trained
     training: Mapping[int, np.ndarray]  # seed -> training images whose labels are used
     subset: str  # which labels are drawn, in words; "": all are used
     notes: tuple[str, ...]
@@ -122,7 +119,7 @@ class FrozenEvaluation:
             evaluation=metric.evaluation,
             protocol=metric.protocol + (f", {self.subset}" if self.subset else ""),
             data=self.options.data,
-            fingerprint=fingerprint(data.images.source, self.train, self.held_out),
+            fingerprint=fingerprint(data.images.source, self.data.train, self.data.held_out),
             weights=str(candidate.where or f"random, like {self.options.where}"),
             of=candidate.label,
             drawn=bool(self.subset) or not fixed,
@@ -165,7 +162,7 @@ class FrozenEvaluation:
     ) -> tuple[Features, Features]:
         """Features of training and held-out images."""
         made = []
-        for words, indices in (("training images", train), ("held-out images", self.held_out)):
+        for words, indices in (("training images", train), ("held-out images", self.data.held_out)):
             with self.terminal.bar(f"{candidate.label}: {words}") as tick:
                 options = InferenceOptions(workers=data.workers(), progress=tick)
                 part = features(encoder.to(self.device), data.images, indices, options)
@@ -187,23 +184,21 @@ def open_evaluation(options: FrozenOptions) -> FrozenEvaluation:
     encoders = {candidate: load_encoder(candidate.where) for candidate in candidates if candidate.where is not None}
     own = next(encoder for candidate, encoder in encoders.items() if candidate.where == options.where)
     data = open_images_for(own, options.where, options.data, options.images, terminal)
-    train, held_out = _labelled_images(data, options.data, subset)
-    training, notes = dict.fromkeys(seeds, train), []
+    data = labelled_images(data, subset is not None)
+    train, training, notes = data.train, dict.fromkeys(seeds, data.train), []
     if subset:
         assert data.labels is not None
         drawn = {seed: subset.draw(data.labels, train, data.classes, seed) for seed in seeds}
         training, notes = {seed: draw.indices for seed, draw in drawn.items()}, [*drawn[seeds[0]].notes]
     if options.overlap:
         with terminal.bar("comparing files") as tick:
-            same = find_overlap(data.images.source, train, held_out, tick).sentence()
+            same = find_overlap(data.images.source, train, data.held_out, tick).sentence()
         notes += [same] if same else []
     if random and len(seeds) < 3:
         notes.append("from --seeds 3 on it can be told what the spread of random initialisations explains")
     words = f"{subset}, {len(seeds)} draws" if subset else ""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return FrozenEvaluation(
-        options, candidates, encoders, data, train, held_out, training, words, tuple(notes), device, terminal
-    )
+    return FrozenEvaluation(options, candidates, encoders, data, training, words, tuple(notes), device, terminal)
 
 
 def _check_repeats(options: FrozenOptions, random: bool) -> None:
@@ -214,27 +209,6 @@ def _check_repeats(options: FrozenOptions, random: bool) -> None:
         raise ValueError(
             f"seeds is {options.seeds}: so many random initialisations, but none is compared (--beside random)"
         )
-
-
-def _labelled_images(data: ImageData, where: str, subset: LabelSubset | None) -> tuple[np.ndarray, np.ndarray]:
-    """Training and held-out images with labels. ValueError when there are none, or they do not fit together."""
-    train, (held_out, _) = data.train, test_and_validation(data.images.source, data.held_out)
-    if data.labels is None and data.multi_hot is None:
-        raise ValueError(f"{where}: it has no labels: class folders, or a label column")
-    if not len(held_out):
-        raise ValueError(f"{where}: nothing is held out, so there is nothing to classify; set --images.holdout")
-    if data.multi_hot is None:
-        train = labelled(data.labels, train, data.classes, f"{where}: training images")
-        held_out = labelled(data.labels, held_out, data.classes, f"{where}: held-out images", one_class=True)
-        assert data.labels is not None
-        check_classes_trained(data.labels, train, held_out, data.classes, where)
-        return train, held_out
-    if subset:
-        raise ValueError(f"{where}: --labels and --shots are for one label an image, these have several")
-    train, held_out = (indices[annotated(data.multi_hot[indices])] for indices in (train, held_out))
-    if not len(train) or not len(held_out):
-        raise ValueError(f"{where}: {len(train)} training and {len(held_out)} held-out images have labels")
-    return train, held_out
 
 
 def _lines(result: Result) -> list[str]:

@@ -122,12 +122,11 @@ def labelled_token(features: Features, name: str, labels: np.ndarray) -> Labelle
 
 def knn_accuracies(bank: Features, queries: Features, labels: np.ndarray, classes: int) -> dict[str, float]:
     """Top-1 accuracy by the mean patch token and by the class token; `labels` are those of the whole source."""
-    return {
-        f"knn_{name}": knn_scores(labelled_token(bank, name, labels), labelled_token(queries, name, labels), classes)[
-            "top1"
-        ]
-        for name in TOKENS[:2]
-    }
+    accuracies = {}
+    for name in ("mean_patch", "class_token"):
+        voting, tested = (labelled_token(features, name, labels) for features in (bank, queries))
+        accuracies[f"knn_{name}"] = knn_scores(voting, tested, classes)["top1"]
+    return accuracies
 
 
 def _on_grid(features: Tensor, device: torch.device) -> Tensor:

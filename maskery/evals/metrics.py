@@ -27,12 +27,12 @@ class PerClass:
 
     def rows(self, classes: Sequence[str]) -> list[dict[str, str | int | float | None]]:
         """One row a class for a file; None where a number is not defined."""
-        columns = {name: getattr(self, name).tolist() for name in ("precision", "recall", "f1", "support")}
-        rows: list[dict[str, str | int | float | None]] = []
-        for i, name in enumerate(classes):
-            numbers = {key: values[i] for key, values in columns.items()}
-            rows.append({"class": name} | {k: None if math.isnan(v) else v for k, v in numbers.items()})
-        return rows
+        names = ("precision", "recall", "f1", "support")
+        rows = zip(*(getattr(self, name).tolist() for name in names), strict=True)
+        return [
+            {"class": c} | {name: None if math.isnan(v) else v for name, v in zip(names, row, strict=True)}
+            for c, row in zip(classes, rows, strict=True)
+        ]
 
 
 def scores(logits: Tensor, labels: Tensor, name: Callable[[int], str] | None = None) -> dict[str, float]:

@@ -106,9 +106,10 @@ class PeriodicEvaluation:
         options = replace(self.options, batch_size=None, progress=None)
         if data.labels is not None:
             train, held_out = (x[data.labels[x] >= 0] for x in (data.train, data.held_out))
+            train, held_out = spread(train, watch.knn_bank), spread(held_out, watch.knn_queries)
             if len(train) and len(held_out):
-                bank = features(encoder, data.images, spread(train, watch.knn_bank), options)
-                queries = features(encoder, data.images, spread(held_out, watch.knn_queries), options)
+                bank = features(encoder, data.images, train, options)
+                queries = features(encoder, data.images, held_out, options)
                 numbers = knn_accuracies(bank, queries, data.labels, len(data.classes))
                 return numbers | _rank_metrics(queries.mean_patch)
         if len(data.held_out) < 2 or watch.held_out < 2:

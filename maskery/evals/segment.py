@@ -6,6 +6,7 @@ M classes, C channels, h x w the network's input, h' x w' the image as it is sho
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -16,7 +17,7 @@ from torch import Tensor
 from ..data.crops import WholeImage
 from ..data.eval_dataset import EvalDataset
 from ..data.images import Images, Skips
-from ..data.mask_targets import CoveringImage, MaskOf
+from ..data.mask_targets import CoveringImage, full_mask
 from ..data.masks import VOID, LabelMap
 from ..data.views import to_float
 from .eval_pass import EvalPass
@@ -49,7 +50,9 @@ def images_with_masks(
 ) -> EvalPass:
     """Open images for inference. slide: scaled until they cover `size`; whole: resized to it, aspect ratio or not."""
     crop = CoveringImage(size) if inference == "slide" else WholeImage(size)
-    return EvalPass(EvalDataset(images, indices, crop, BATCH, target=MaskOf(images.source, label_map)), options)
+    return EvalPass(
+        EvalDataset(images, indices, crop, BATCH, target=partial(full_mask, images.source, label_map)), options
+    )
 
 
 @torch.no_grad()

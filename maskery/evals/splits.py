@@ -3,10 +3,11 @@
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from ..data.dataset import ImageData
 from ..data.sources.labels import annotated
 from ..data.sources.names import digests
 from ..data.sources.source import Source
@@ -93,6 +94,31 @@ def _digests(source: Source, indices: np.ndarray, pool: Executor) -> Iterator[tu
         source.expect(part)
         for k, (i, value) in enumerate(zip(part.tolist(), pool.map(digest, part), strict=True), start + 1):
             yield k, i, value
+
+
+def labelled_images(data: ImageData, subset: bool = False) -> ImageData:
+    """Keep the images with labels, and divide the held-out ones into those that are reported and validation images.
+
+    ValueError when there are none, when training and held-out images do not fit together, and for a `subset` of the
+    labels where an image may have several.
+    """
+    where, labels, train = data.images.source.where, data.labels, data.train
+    if not len(data.held_out):
+        raise ValueError(f"{where}: nothing is held out, so nothing could be measured; set --images.holdout")
+    held_out, validation = test_and_validation(data.images.source, data.held_out)
+    if data.multi_hot is None:
+        train = labelled(labels, train, data.classes, f"{where}: training images")
+        held_out = labelled(labels, held_out, data.classes, f"{where}: held-out images", one_class=True)
+        assert labels is not None
+        check_classes_trained(labels, train, held_out, data.classes, where)
+        return replace(data, train=train, held_out=held_out, validation=validation[labels[validation] >= 0])
+    if subset:
+        raise ValueError(f"{where}: --labels and --shots are for one label an image, these have several")
+    with_labels = annotated(data.multi_hot)
+    train, held_out, validation = (part[with_labels[part]] for part in (train, held_out, validation))
+    if not len(train) or not len(held_out):
+        raise ValueError(f"{where}: {len(train)} training and {len(held_out)} held-out images have labels")
+    return replace(data, train=train, held_out=held_out, validation=validation)
 
 
 def match_classes(train: Sequence[str], test: Sequence[str]) -> np.ndarray:

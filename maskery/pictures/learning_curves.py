@@ -1,11 +1,9 @@
 """A run's metrics as curves (extra: report)."""
 
 import importlib.util
-import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-from ..runs.metrics import complete_lines
 
 ACCURACIES = {  # of looks
     "knn_mean_patch": "20-NN, mean patch",
@@ -21,19 +19,18 @@ ACCURACIES = {  # of looks
 }
 
 
-def learning_curves(run: Path) -> Path | None:
-    """Write RUN/curves.png: losses, learning rate, and accuracy where there are labels. None without matplotlib."""
+def learning_curves(rows: Sequence[Mapping[str, Any]], path: Path) -> Path | None:
+    """Draw the rows of metrics.jsonl: losses, learning rate, accuracy with labels. None without matplotlib."""
     if importlib.util.find_spec("matplotlib") is None:
         return None
     from matplotlib.figure import Figure
 
-    facts = [json.loads(line) for line in complete_lines(run / "metrics.jsonl")]
-    steps, looks = [f for f in facts if "loss" in f], [f for f in facts if "loss" not in f]
+    steps, looks = [row for row in rows if "loss" in row], [row for row in rows if "loss" not in row]
     votes = [name for name in ACCURACIES if any(name in f for f in looks)]
     figure = Figure(figsize=(5 * (3 if votes else 2), 3.4), layout="constrained")
     axes = figure.subplots(1, 3 if votes else 2)
 
-    def draw(axis: Any, rows: list[dict[str, Any]], name: str, label: str, style: str = "-") -> None:
+    def draw(axis: Any, rows: Sequence[Mapping[str, Any]], name: str, label: str, style: str = "-") -> None:
         points = [(f["epoch"], f[name]) for f in rows if name in f]
         if points:
             axis.plot(*zip(*points, strict=True), style, label=label)
@@ -52,6 +49,5 @@ def learning_curves(run: Path) -> Path | None:
         axes[2].legend()
     for axis in axes:
         axis.grid(alpha=0.3)
-    path = run / "curves.png"
     figure.savefig(path, dpi=110)
     return path

@@ -107,8 +107,8 @@ def _buckets(name: str, column: "array[float]", lines: int) -> Column:
     return Column(high if name in POSITIONS else mean, low, high)
 
 
-def complete_lines(path: Path) -> list[str]:
-    """The lines of a file, without a last one that was cut off."""
+def read_rows(path: Path) -> list[Row]:
+    """The objects in a JSONL file, without a last line that was cut off; none when there is no file."""
     if not path.exists():
         return []
-    return [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+    return [json.loads(line) for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]

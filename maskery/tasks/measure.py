@@ -9,6 +9,7 @@ from ..data.dataset import SurveyedSource, load_data, survey_source
 from ..evals.results import Result, fingerprint, write_result
 from ..pictures.learning_curves import learning_curves
 from ..runs.directory import open_run
+from ..runs.metrics import read_rows
 from ..terminal import Quiet
 from .checkpoint import load_objective
 from .classification.report import CLASSIFICATION_REPORT
@@ -62,6 +63,6 @@ def measure(where: Path, device: torch.device, of: str, weights: str, surveyed: 
         tables=outcome.tables,
         device=str(device),
     )
-    learning_curves(where)
+    learning_curves(read_rows(where / "metrics.jsonl"), where / "curves.png")
     write_result(result, None, evals / RESULT)
     return result

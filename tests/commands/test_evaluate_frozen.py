@@ -97,7 +97,7 @@ def test_knn_warns_of_held_out_images_that_vote(run: Path, tmp_path: Path, capsy
 
 def test_knn_needs_labels(run: Path, shared_data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["eval", "knn", str(run), "--data", str(shared_data / "photos")]) == 1
-    assert "it has no labels" in capsys.readouterr().err
+    assert "training images have no labels" in capsys.readouterr().err
 
 
 # ------------------------------------------------------------------------------------------------------ compared

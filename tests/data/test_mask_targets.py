@@ -1,6 +1,7 @@
 """Batches of images with masks: what is cut from one is cut from the other, whatever the scale, crop and flip."""
 
 import io
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,14 @@ from maskery.data.crops import UNIFORMS, WholeImage
 from maskery.data.eval_dataset import EvalDataset
 from maskery.data.images import Images
 from maskery.data.loader import eval_batches, train_batches
-from maskery.data.mask_targets import CoveringImage, MaskOf, MaskSampler, MaskTargets, RandomScaleCrop, covering_size
+from maskery.data.mask_targets import (
+    CoveringImage,
+    MaskSampler,
+    RandomScaleCrop,
+    covering_size,
+    full_mask,
+    mask_targets,
+)
 from maskery.data.masks import VOID, LabelMap, nearest
 from maskery.data.sources.open import open_source
 from maskery.data.train_dataset import SamplingPlan, TrainDataset
@@ -63,7 +71,7 @@ def masked(data: Path, *plan: int, seed: int = 0, bits: int = 8, **crop: Any) ->
     """`plan`: batch, rank, ranks."""
     sampler = MaskSampler(RandomScaleCrop(**crop), LABEL_MAP, fill=(0.5,))
     plan_ = SamplingPlan(SIZE, seed, *(plan or (20,)))
-    return TrainDataset(images_of(data, bits), np.arange(20), plan_, sampler, MaskTargets(SIZE))
+    return TrainDataset(images_of(data, bits), np.arange(20), plan_, sampler, mask_targets(SIZE))
 
 
 def agreement(view: torch.Tensor, label: torch.Tensor, top: float = 255) -> tuple[int, int]:
@@ -177,7 +185,9 @@ def test_what_cannot_be_read_is_replaced_by_the_next(tmp_path: Path) -> None:
 @pytest.mark.parametrize("crop", [CoveringImage(SIZE), WholeImage(SIZE)])
 def test_whole_images_and_their_masks(data: Path, crop: CoveringImage | WholeImage) -> None:
     images = images_of(data)
-    parts = [*eval_batches(EvalDataset(images, np.arange(20), crop, 8, target=MaskOf(images.source, LABEL_MAP)))]
+    parts = [
+        *eval_batches(EvalDataset(images, np.arange(20), crop, 8, target=partial(full_mask, images.source, LABEL_MAP)))
+    ]
     assert [i for part in parts for i in part["indices"].tolist()] == [*range(20)]
     right = wrong = 0
     for image, mask in [pair for part in parts for pair in zip(part["images"], part["targets"], strict=True)]:

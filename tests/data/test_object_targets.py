@@ -1,6 +1,7 @@
 """Boxes and masks stay on their objects, whatever happens to the image."""
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,12 @@ from maskery.data.images import Images
 from maskery.data.loader import eval_batches, train_batches
 from maskery.data.object_targets import (
     NO_OBJECT,
-    CheckSize,
     FittingImage,
     ObjectSampler,
-    ObjectTarget,
     ObjectTargets,
     ScaleJitter,
+    check_size,
+    object_targets,
     visible_objects,
 )
 from maskery.data.sources.open import open_source
@@ -67,14 +68,14 @@ def images_of(root: Path) -> Images:
 def jittered(
     root: Path, jitter: ScaleJitter, batch: int = 8, masks: bool = True, size: tuple[int, int] = (64, 48)
 ) -> TrainDataset:
-    images, target = images_of(root), ObjectTarget(images_of(root).source, size, masks)
+    images, target = images_of(root), object_targets(images_of(root).source, size, masks)
     sampler = ObjectSampler(jitter, fill=MEAN)
     return TrainDataset(images, np.arange(len(images)), SamplingPlan(size, 0, batch), sampler, target)
 
 
 def fitted(root: Path, size: tuple[int, int], batch: int) -> dict[str, Any]:
     images = images_of(root)
-    crop, check = FittingImage(size, fill=MEAN), CheckSize(images.source)
+    crop, check = FittingImage(size, fill=MEAN), partial(check_size, images.source)
     return next(iter(eval_batches(EvalDataset(images, np.arange(len(images)), crop, batch, target=check))))
 
 

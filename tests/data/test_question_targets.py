@@ -9,7 +9,7 @@ from maskery.data.crops import ViewBox, WholeImage
 from maskery.data.eval_dataset import EvalDataset
 from maskery.data.images import Images
 from maskery.data.loader import eval_batches, train_batches
-from maskery.data.question_targets import NO_ANSWER, PartialCrop, QuestionTable, QuestionTarget, QuestionTargets
+from maskery.data.question_targets import NO_ANSWER, PartialCrop, QuestionTable, QuestionTargets, question_targets
 from maskery.data.sources.source import split_indices
 from maskery.data.sources.vqa_v2 import VqaSource
 from maskery.data.train_dataset import RandomCrops, SamplingPlan, TrainDataset
@@ -31,7 +31,7 @@ def test_every_question_is_asked_as_often(vqa: Path) -> None:
     images, table = Images(source, channels=3, bits=8, pages="first", min_side=1), table_of(source)
     train = split_indices(source, 0.0)[0]
     plan, crops = SamplingPlan((16, 16), 5, 4), RandomCrops([PartialCrop()])
-    data = TrainDataset(images, train, plan, crops, QuestionTarget(table, 5))
+    data = TrainDataset(images, train, plan, crops, question_targets(table, 5))
     rounds = 12  # every image has up to twelve questions: after so many epochs each was asked at least three times
     seen: dict[int, int] = {}
     for part in train_batches(data, 0, 2 * rounds, 0):
@@ -58,7 +58,7 @@ def test_questions_belong_to_their_image(vqa: Path) -> None:
     broken.write_bytes(b"no picture")
     images, table = Images(source, channels=3, bits=8, pages="first", min_side=1), table_of(source)
     plan, crops = SamplingPlan((32, 32), 0, 8), RandomCrops([PartialCrop()])
-    part = TrainDataset(images, np.arange(8), plan, crops, QuestionTarget(table, 0))[0]
+    part = TrainDataset(images, np.arange(8), plan, crops, question_targets(table, 0))[0]
     assert [name for name, _ in part["skipped"]] == [source.names[3]]
     for view, first in zip(part["views"][0], part["label"].tokens[:, 0, 0].tolist(), strict=True):
         i = int(np.searchsorted(source.first, first, "right")) - 1

@@ -15,7 +15,7 @@ from maskery.data.loader import train_batches
 from maskery.data.order import positions
 from maskery.data.resample import Regions
 from maskery.data.sources.open import open_source
-from maskery.data.train_dataset import PIECE, ClassLabels, RandomCrops, SamplingPlan, TrainDataset, uniforms
+from maskery.data.train_dataset import PIECE, RandomCrops, SamplingPlan, TrainDataset, class_labels, uniforms
 from maskery.data.transfer import TransferBuffers
 from maskery.data.views import CPU, to_float
 from maskery.demo import scenes
@@ -40,7 +40,7 @@ def crops_of(
     augment: Augment | None = None,
 ) -> TrainDataset:
     """Random crops of 40 images, or of `indices`; `plan`: batch, rank, ranks."""
-    target = ClassLabels.of(images.source) if labelled else None
+    target = class_labels(images.source) if labelled else None
     indices = np.arange(40) if indices is None else indices
     facts = SamplingPlan(size, seed, *plan, device=device)
     return TrainDataset(images, indices, facts, RandomCrops(crops), target, augment)

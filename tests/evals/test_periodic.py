@@ -1,6 +1,7 @@
 """Periodic evaluations can be compared with each other."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,12 @@ def test_without_labels_features_are_still_measured(objective: MAE, scene_folder
     seen = evaluate(objective, unlabelled, tmp_path, 0, 0.0)
     assert seen.keys() == {"held_out_loss", "effective_rank", "feature_spread"}
     assert 1 < seen["effective_rank"] < 16
+
+
+@pytest.mark.parametrize("change", [{"knn_bank": 0}, {"knn_queries": 0}])
+def test_no_images_for_knn_is_no_knn(objective: MAE, data: ImageData, tmp_path: Path, change: dict[str, int]) -> None:
+    numbers = PeriodicEvaluation(objective, data, replace(WATCH, **change), tmp_path, InferenceOptions()).run(0, 0.0)
+    assert numbers.keys() == {"held_out_loss", "effective_rank", "feature_spread"}
 
 
 def test_another_network_has_other_numbers(objective: MAE, data: ImageData, tmp_path: Path) -> None:

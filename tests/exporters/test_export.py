@@ -15,7 +15,6 @@ from maskery.cli import MISUSED, main
 from maskery.exporters import export, plain_file
 from maskery.exporters.export import WRITERS, export_to
 from maskery.exporters.model import ExportModel
-from maskery.outputs import partial_directory
 from maskery.runs.directory import CHOSEN_HEAD
 from tests.classified import exported
 from tests.exporters.conftest import RECTANGLE, SQUARE, network
@@ -47,17 +46,6 @@ def test_what_was_there_stays_when_the_new_one_fails(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
     export_to("safetensors", ExportModel(network(RECTANGLE)), out, overwrite=True)
     assert maskery.load(out).config == RECTANGLE
-
-
-def test_an_interrupt_leaves_nothing(tmp_path: Path) -> None:
-    def interrupted() -> None:
-        with partial_directory(tmp_path / "out") as half:
-            (half / "part").write_text("half of it")
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        interrupted()
-    assert not list(tmp_path.iterdir())
 
 
 def test_nothing_foreign_is_replaced(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

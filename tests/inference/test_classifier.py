@@ -19,7 +19,7 @@ from maskery.evals.classify import center_crops, image_logits
 from maskery.evals.inference_options import DEFAULTS
 from maskery.evals.results import read_result
 from maskery.inference.classifier import Classifier, Prediction, load_classifier
-from maskery.runs.directory import CHOSEN_HEAD, open_run
+from maskery.runs.directory import CHOSEN_HEAD
 from maskery.tasks.checkpoint import load_objective
 from maskery.terminal import Quiet
 from tests.classified import by_hand, finished, trained
@@ -151,9 +151,9 @@ def test_the_best_checkpoint_answers(photos: Path, tmp_path: Path) -> None:
     best["head.bias"] = torch.tensor([3.0, -3.0])
     (tmp_path / "checkpoints" / "best" / "model.safetensors").unlink()
     save_file(best, tmp_path / "checkpoints" / "best" / "model.safetensors")
-    torch.testing.assert_close(load_objective(open_run(tmp_path)).head.bias, best["head.bias"])
+    torch.testing.assert_close(load_objective(tmp_path).head.bias, best["head.bias"])
     shutil.rmtree(tmp_path / "checkpoints" / "best")
-    torch.testing.assert_close(load_objective(open_run(tmp_path)).head.bias, last["head.bias"])
+    torch.testing.assert_close(load_objective(tmp_path).head.bias, last["head.bias"])
 
 
 def test_the_chosen_head_answers(photos: Path, tmp_path: Path) -> None:
@@ -168,7 +168,7 @@ def test_the_chosen_head_answers(photos: Path, tmp_path: Path) -> None:
     assert (chosen.classes, chosen.size, chosen.crop_fraction) == (("blue", "red"), (32, 32), 1.0)
     assert chosen.images.mean is not None
     assert not chosen.network.training
-    logits, objective = chosen.classify(image), load_objective(open_run(tmp_path))
+    logits, objective = chosen.classify(image), load_objective(tmp_path)
     assert torch.equal(logits, objective.classify(image)[:, 2])
     assert not torch.equal(logits, objective.classify(image)[:, 0])
     assert not logits.requires_grad

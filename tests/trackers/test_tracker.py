@@ -16,7 +16,7 @@ import maskery
 from maskery.cli import main
 from maskery.config import LogConfig
 from maskery.runs.directory import open_run
-from maskery.runs.metrics import complete_lines
+from maskery.runs.metrics import read_rows
 from maskery.trackers import mlflow_run, wandb_run
 from maskery.trackers import tracker as trackers
 from maskery.trackers.names import Names
@@ -38,7 +38,7 @@ def silent() -> Iterator[str]:
 
 
 def lines_of(run: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in complete_lines(run / "metrics.jsonl")]
+    return read_rows(run / "metrics.jsonl")
 
 
 def stored_in(folder: Path, last: dict[str, Any]) -> bytes:

@@ -1,4 +1,4 @@
-"""One image of a data set -> what a packed copy holds of it: upright, at the wanted size, encoded anew.
+"""Encode an image for a packed copy: upright, at the pack's size.
 
 H, W height and width of the picture as seen; C channels.
 """
@@ -21,12 +21,12 @@ Format = Literal["jpeg", "raw"]
 
 @dataclass(frozen=True)
 class Encoding:
-    """How images are packed. Of these a resumed pack may change nothing."""
+    """How images are packed. A resumed pack has to have the same."""
 
-    short_side: int = 256  # pixels; smaller images stay as they are; 0: all do
-    format: Format = "jpeg"  # or the pixels as they are
+    short_side: int = 256  # pixels; smaller images are not enlarged; 0: full size
+    format: Format = "jpeg"  # or raw pixels
     quality: int = 90  # of JPEG, 1 to 100
-    channels: int | None = None  # what every image is turned into; None: its own, with alpha
+    channels: int | None = None  # of every image; None: its own, with alpha
     bits: Literal[8, 16] | None = None  # likewise
     pages: Pages = "first"
 
@@ -40,50 +40,51 @@ class Encoding:
 
 
 @dataclass(frozen=True)
-class Packed:
-    """An encoded image. `kind`: "copied" (a JPEG as it was), "jpeg", "png", "tiff" or "raw"."""
+class EncodedImage:
+    """`kind`: "copied" (a JPEG as it was), "jpeg", "png", "tiff" or "raw"."""
 
     data: bytes
     size: tuple[int, int]  # (H, W)
-    full: tuple[int, int]  # (H, W) it had before
+    full: tuple[int, int]  # (H, W) before packing
     kind: str
 
 
-def encode(data: bytes, how: Encoding) -> Packed:
-    """Encode again what `data` shows. Raises `Unreadable`.
+def encode(data: bytes, encoding: Encoding) -> EncodedImage:
+    """Encode the image in `data` again. Raises `Unreadable`.
 
     A JPEG that is upright, sequential and small enough is copied: encoding it again would only cost quality. JPEG holds
     8 bits of one or three channels; anything else is packed without loss, as PNG where Pillow writes it (RGBA, 16-bit
     grey), otherwise as TIFF with deflate (16-bit colour, many bands).
     """
-    header = read_header(data, how.pages)
+    header = read_header(data, encoding.pages)
     full = (header.height, header.width)
-    alpha = how.channels in (None, 4) and _has_alpha(data, header)
-    channels = how.channels or (4 if alpha else header.channels)
-    bits = how.bits or (16 if header.bits == 16 else 8)
-    size = target(*full, how.short_side)
+    alpha = encoding.channels in (None, 4) and _has_alpha(data, header)
+    channels = encoding.channels or (4 if alpha else header.channels)
+    bits = encoding.bits or (16 if header.bits == 16 else 8)
+    size = packed_size(*full, encoding.short_side)
     # Twice the target is enough for a bicubic filter to look as from full size (Pillow's `reducing_gap`).
     min_side = 2 * min(size) if size != full else None
-    image = decode(data, channels=channels, bits=bits, pages=how.pages, min_side=min_side)
+    image = decode(data, channels=channels, bits=bits, pages=encoding.pages, min_side=min_side)
     if image.shape[:2] != size:
         image = resize(image, *size)
-    if how.format == "raw":
-        return Packed(encode_npy(image, alpha=alpha), size, full, "raw")
+    if encoding.format == "raw":
+        return EncodedImage(encode_npy(image, alpha=alpha), size, full, "raw")
     if size == full and channels == header.channels and _plain_jpeg(data, header):
-        return Packed(data, size, full, "copied")
-    encoded, kind = _encoded(image, alpha, how.quality)
-    return Packed(encoded, size, full, kind)
+        return EncodedImage(data, size, full, "copied")
+    packed, kind = _compress(image, alpha, encoding.quality)
+    return EncodedImage(packed, size, full, kind)
 
 
-def target(height: int, width: int, short_side: int) -> tuple[int, int]:
-    """Height and width with the short side at `short_side` at most, the other in proportion."""
+def packed_size(height: int, width: int, short_side: int) -> tuple[int, int]:
+    """Return (height, width) with the short side at `short_side` at most, the other in proportion."""
     short = min(height, width)
     if not 0 < short_side < short:
         return height, width
     return round(height * short_side / short), round(width * short_side / short)
 
 
-def _encoded(image: np.ndarray, alpha: bool, quality: int) -> tuple[bytes, str]:
+def _compress(image: np.ndarray, alpha: bool, quality: int) -> tuple[bytes, str]:
+    """Return the bytes of a file, and its kind."""
     out, channels, deep = io.BytesIO(), image.shape[2], image.dtype == np.uint16
     if not deep and channels in (1, 3):
         Image.fromarray(image[:, :, 0] if channels == 1 else image).save(out, "JPEG", quality=quality)
@@ -106,7 +107,7 @@ def _encoded(image: np.ndarray, alpha: bool, quality: int) -> tuple[bytes, str]:
 
 
 def _has_alpha(data: bytes, header: Header) -> bool:
-    """Whether `decode` gives four channels of this picture, the last of them alpha."""
+    """Whether the image has an alpha channel beside three colours."""
     if header.channels != 3 or header.format == "JPEG":
         return False
     file = io.BytesIO(data)
@@ -118,7 +119,7 @@ def _has_alpha(data: bytes, header: Header) -> bool:
 
 
 def _plain_jpeg(data: bytes, header: Header) -> bool:
-    """A JPEG that every decoder turns into the same picture quickly: upright, sequential, grey or colour."""
+    """Whether every decoder reads this JPEG quickly and alike: upright, sequential, grey or colour."""
     if header.format != "JPEG":
         return False
     with Image.open(io.BytesIO(data)) as image:

@@ -7,13 +7,12 @@ several), `split`, `height`, `width`, `full_height` and `full_width` (before pac
 """
 
 import hashlib
-import io
 import json
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -77,41 +76,27 @@ def shard_schema(
 class ShardWriter:
     """The rows of one shard, written in batches."""
 
-    def __init__(self, path: Path, partial: Path, first: int, schema: pa.Schema):
-        self.shard = Shard(path.name, first, 0, 0, "")  # complete when the shard is
-        self._schema, self._file = schema, _HashedFile(partial)
-        self._stream = pa.PythonFile(self._file, "w")
-        self._writer = pa.ipc.new_file(self._stream, schema)
-        self._rows = 0
+    def __init__(self, file: pa.NativeFile, arrow: pa.ipc.RecordBatchFileWriter, schema: pa.Schema):
+        self._file, self._arrow, self._schema = file, arrow, schema
+        self.rows = 0
+        self.shard: Shard | None = None  # when it is finished
         self._waiting: list[Row] = []
         self._waiting_bytes = 0
 
     @property
     def bytes(self) -> int:
-        return self._file.written + self._waiting_bytes
+        return self._file.tell() + self._waiting_bytes
 
     def add(self, row: Row) -> None:
         self._waiting.append(row)
         self._waiting_bytes += len(row.data or b"")
-        self._rows += 1
+        self.rows += 1
         if self._waiting_bytes >= BATCH_BYTES or len(self._waiting) >= BATCH_ROWS:
-            self._write_batch()
+            self.write_batch()
 
-    def finish(self) -> None:
-        self._write_batch()
-        self._writer.close()
-        self._file.sync()
-        self._stream.close()
-        digest = self._file.digest.hexdigest()
-        self.shard = replace(self.shard, rows=self._rows, bytes=self._file.written, blake2b=digest)
-
-    def give_up(self) -> None:
-        if not self._file.closed:
-            self._file.close()
-
-    def _write_batch(self) -> None:
+    def write_batch(self) -> None:
         if self._waiting:
-            self._writer.write_batch(_batch(self._waiting, self._schema))
+            self._arrow.write_batch(_batch(self._waiting, self._schema))
         self._waiting, self._waiting_bytes = [], 0
 
 
@@ -120,41 +105,13 @@ def shard_writer(folder: Path, number: int, first: int, schema: pa.Schema) -> It
     """Write a shard; it takes its name when the block ends and all of it is on the disk."""
     path = folder / f"shard-{number:05d}.arrow"
     with partial_path(path) as partial:
-        writer = ShardWriter(path, partial, first, schema)
-        try:
+        with pa.OSFile(str(partial), "wb") as file, pa.ipc.new_file(file, schema) as arrow:
+            writer = ShardWriter(file, arrow, schema)
             yield writer
-            writer.finish()
-        finally:
-            writer.give_up()
-    sync_folder(folder)
-
-
-class _HashedFile(io.RawIOBase):
-    """A file that knows the digest and the number of the bytes written to it."""
-
-    def __init__(self, path: Path):
-        self._file = path.open("wb")
-        self.digest, self.written = hashlib.blake2b(digest_size=32), 0
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, data: Any) -> int:
-        self.digest.update(data)
-        self._file.write(data)
-        self.written += len(data)
-        return len(data)
-
-    def tell(self) -> int:
-        return self.written
-
-    def sync(self) -> None:
-        self._file.flush()
-        os.fsync(self._file.fileno())
-
-    def close(self) -> None:
-        self._file.close()
-        super().close()
+            writer.write_batch()
+        sync(partial)
+        writer.shard = Shard(path.name, first, writer.rows, partial.stat().st_size, digest_of(partial))
+    sync(folder)
 
 
 def _batch(rows: list[Row], schema: pa.Schema) -> pa.RecordBatch:
@@ -243,9 +200,9 @@ class OpenFile:
             os.close(self._handle)
 
 
-def sync_folder(folder: Path) -> None:
-    """Make renames in `folder` permanent."""
-    handle = os.open(folder, os.O_RDONLY)
+def sync(path: Path) -> None:
+    """Put a file's contents, or the names in a folder, on the disk."""
+    handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:

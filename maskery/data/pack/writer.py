@@ -159,6 +159,7 @@ class _Pack:
                         done += 1
                         tick(done, len(source))
                         self._check(row)
+                assert writer.shard
                 self.shards.append(writer.shard)
                 self.indexes.append(read_shard_index(self.out / writer.shard.file))
                 self._write_skipped()

@@ -24,11 +24,11 @@ from ...data.dataset import ImageData
 from ...data.decode.unreadable import Unreadable
 from ...data.object_targets import (
     NO_OBJECT,
-    CheckSize,
     ObjectSampler,
-    ObjectTarget,
     ObjectTargets,
     ScaleJitter,
+    check_size,
+    object_targets,
     visible_objects,
 )
 from ...data.sources.coco import CocoSource
@@ -96,7 +96,7 @@ class Detect(SupervisedObjective):
 
     def train_dataset(self, data: ImageData, crops: Sequence[Crop], plan: SamplingPlan) -> TrainDataset:
         sampler = ObjectSampler(replace(self.jitter, flip=crops[0].flip), fill=self.encoder.config.mean)
-        target = ObjectTarget(data.images.source, plan.size, self.with_masks)
+        target = object_targets(data.images.source, plan.size, self.with_masks)
         return TrainDataset(data.images, data.train, plan, sampler, target)
 
     def picture_targets(self, data: ImageData, indices: np.ndarray) -> Batch:
@@ -105,7 +105,7 @@ class Detect(SupervisedObjective):
         for i in indices.tolist():
             try:
                 image = data.images.open(i)
-                CheckSize(source)(i, image)
+                check_size(source, i, image)
                 view = CenterCrop(size)(image.height, image.width)
                 found.append(visible_objects(source, i, view, size, self.with_masks))
             except Unreadable:

@@ -29,7 +29,7 @@ from ...data.crops import Crop, center_box
 from ...data.dataset import ImageData
 from ...data.decode.unreadable import Unreadable
 from ...data.distortion import distorted
-from ...data.mask_targets import MaskSampler, MaskTargets, RandomScaleCrop
+from ...data.mask_targets import MaskSampler, RandomScaleCrop, mask_targets
 from ...data.masks import VOID, LabelMap, mask_of, nearest
 from ...data.train_dataset import SamplingPlan, TrainDataset
 from ...evals.inference_options import InferenceOptions
@@ -116,7 +116,7 @@ class Segment(SupervisedObjective):
     def train_dataset(self, data: ImageData, crops: Sequence[Crop], plan: SamplingPlan) -> TrainDataset:
         crop = replace(self.crop, flip=crops[0].flip)
         sampler = MaskSampler(crop, self.label_map(data), fill=self.encoder.config.mean)
-        return TrainDataset(data.images, data.train, plan, sampler, MaskTargets(plan.size))
+        return TrainDataset(data.images, data.train, plan, sampler, mask_targets(plan.size))
 
     def picture_targets(self, data: ImageData, indices: np.ndarray) -> Batch:
         found, size, label_map = [], self.encoder.config.image_size, self.label_map(data)

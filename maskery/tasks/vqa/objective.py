@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from ...data.crops import Crop
 from ...data.dataset import ImageData
-from ...data.question_targets import NO_ANSWER, PartialCrop, QuestionTarget, QuestionTargets
+from ...data.question_targets import NO_ANSWER, PartialCrop, QuestionTargets, question_targets
 from ...data.sources.vqa_v2 import VqaSource
 from ...data.train_dataset import RandomCrops, SamplingPlan, TrainDataset
 from ...evals.answers import Answers, answer_questions, whole_images
@@ -105,7 +105,7 @@ class Vqa(SupervisedObjective):
         return targets.prepare(settings, data)
 
     def train_dataset(self, data: ImageData, crops: Sequence[Crop], plan: SamplingPlan) -> TrainDataset:
-        target = QuestionTarget(self.table(data, data.train), plan.seed)
+        target = question_targets(self.table(data, data.train), plan.seed)
         return TrainDataset(data.images, data.train, plan, RandomCrops([PartialCrop(self.config.keep)]), target)
 
     def table(self, data: ImageData, images: np.ndarray) -> Any:

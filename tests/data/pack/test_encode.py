@@ -7,7 +7,7 @@ from PIL import Image
 
 from maskery.data.decode.image import decode, read_header
 from maskery.data.decode.unreadable import Unreadable
-from maskery.data.pack.encode import Encoding, encode, target
+from maskery.data.pack.encode import Encoding, encode, packed_size
 
 
 def pattern(height: int, width: int, channels: int = 3, dtype: type = np.uint8) -> np.ndarray:
@@ -38,7 +38,7 @@ def file(image: np.ndarray, kind: str, **options) -> bytes:
     ],
 )
 def test_the_short_side_and_never_larger(height, width, short, want):
-    assert target(height, width, short) == want
+    assert packed_size(height, width, short) == want
 
 
 def test_a_photograph():

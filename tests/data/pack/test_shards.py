@@ -25,6 +25,7 @@ def write(folder: Path, rows: list[Row], *, text: bool = False):
     with shard_writer(folder, 3, 7, schema) as writer:
         for r in rows:
             writer.add(r)
+    assert writer.shard
     return writer.shard
 
 
@@ -67,6 +68,7 @@ def test_lists_of_labels(tmp_path):
         for k, label in enumerate(labels):
             writer.add(Row(b"%d" % k, label, "", b"data", (1, 1), (1, 1), "raw", 0, None))
     shard = writer.shard
+    assert shard
     with pa.memory_map(str(tmp_path / shard.file)) as mapped:
         table = pa.ipc.open_file(mapped).read_all()
     assert table["label"].to_pylist() == [[1, 0], [], None]

@@ -11,7 +11,6 @@ from PIL import Image
 
 from maskery.demo.vqa import write_files
 from maskery.evals.vqa import Truth
-from maskery.runs.directory import open_run
 from maskery.tasks.checkpoint import load_objective
 
 from ..evaluation import Evaluation, periodic, result_of
@@ -65,7 +64,7 @@ def test_pages_and_pictures(learned: Path) -> None:
 
 
 def test_new_questions_are_answered(learned: Path, vqa: Evaluation) -> None:
-    task = load_objective(open_run(learned))
+    task = load_objective(learned)
     image = torch.from_numpy(np.asarray(Image.open(vqa.data / "val" / "square_val_000000000003.png")) / 255.0)
     with torch.no_grad():
         ((colour, side),) = task.answer(image.permute(2, 0, 1)[None].float(), [["What color is it?", "where?"]])
