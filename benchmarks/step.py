@@ -26,7 +26,7 @@ from maskery.recipes import DECODERS
 
 from .peers import PEERS, installed, parameters
 
-QUICK_CASES, QUICK_ROUNDS, QUICK_SECONDS = ("vit-micro/8@64x16", "vit-tiny/8@64x8"), 3, 0.4
+QUICK_CASES, QUICK_ROUNDS, QUICK_SECONDS = ("vit-micro/8@32x16", "vit-micro/8@64x8"), 3, 0.4
 CPU_CASES = ("vit-micro/8@64x64", "vit-tiny/8@64x32", "vit-small/16@224x8", "vit-base/16@224x8")
 
 

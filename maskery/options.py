@@ -9,7 +9,7 @@ import functools
 import io
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import fields, is_dataclass, replace
 from typing import Annotated, Any, TypeVar
 
 import tyro
@@ -61,6 +61,8 @@ def options(leaves: Mapping[str, Any], prefix: str = "") -> list[str]:
     args: list[str] = []
     for name, value in leaves.items():
         option = f"--{prefix}{str(name).replace('_', '-')}"
+        if is_dataclass(value) and not isinstance(value, type):
+            value = {field.name: getattr(value, field.name) for field in fields(value)}
         if isinstance(value, Mapping):
             args += options(value, f"{option[2:]}.")
         elif isinstance(value, bool):

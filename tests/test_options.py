@@ -28,6 +28,8 @@ def test_a_tree_goes_in_and_comes_out() -> None:
     tree = {"steps": 3, "size": [4, 5], "flag": False, "mean": [0.5], "optim": {"base_lr": 1e-3, "betas": (0.8, 0.9)}}
     assert parse(Outer, options(tree), "x", Outer()) == Outer(3, (4, 5), "a", False, (0.5,), Inner(1e-3, (0.8, 0.9)))
     assert parse(Outer, options({"steps": None}), "x", Outer(steps=7)).steps is None
+    part = Inner(1e-3, (0.8, 0.9))  # a part may be given as it is
+    assert parse(Outer, options({"optim": part}), "x", Outer()).optim == part
 
 
 def test_later_options_win() -> None:

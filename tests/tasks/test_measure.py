@@ -184,8 +184,8 @@ def test_data_are_missing(evaluation: Evaluation, capsys: Any) -> None:
     ("task", "count", "result"),
     [
         ("segmentation", 4, "logits.shape == (2, 8, 32, 32)"),
-        ("detection", 5, "set(found) == {'boxes', 'classes', 'scores', 'masks'}"),
-        ("vqa", 5, "len(said) == 2"),
+        ("detection", 5, "set(objects) == {'boxes', 'classes', 'scores', 'masks'}"),
+        ("vqa", 5, "len(answers) == 2"),
     ],
 )
 def test_the_page(
