@@ -48,6 +48,7 @@ class ProbeConfig:
 class Probe(ClassificationObjective):
     Config = ProbeConfig
     config: ProbeConfig
+    no_weight_decay = ()  # the encoder is frozen
 
     def __init__(self, config: ProbeConfig, vit: ViTConfig):
         super().__init__()
