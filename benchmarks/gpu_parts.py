@@ -146,7 +146,7 @@ def measure(job: Job, device: torch.device, peak: float) -> Row:
 
 def loop(device: torch.device, tiny: bool, where: str, model: str, micro: int, scratch: Path) -> Row:
     """`maskery profile` of a run of MAE: the real loop, loader and crops."""
-    from maskery.commands.profile import measured
+    from maskery.commands import profile
     from maskery.config import ImagesConfig, Run
     from maskery.distributed import World
 
@@ -155,7 +155,7 @@ def loop(device: torch.device, tiny: bool, where: str, model: str, micro: int, s
     if tiny:
         run = replace(run, patch_size=8, image_size=32, images=ImagesConfig(memory=0.0, workers=0))
     with tempfile.TemporaryDirectory(dir=scratch) as out:
-        facts = measured(run, Path(out) / "run", World(0, 1, 1, device), 2 if tiny else 20)
+        facts = profile.measure(run, Path(out) / "run", World(0, 1, 1, device), 2 if tiny else 20)
     return {name: value for name, value in facts.items() if name not in ("run", "environment", "command")}
 
 

@@ -9,8 +9,8 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from .paired import BySeed, Spread, is_significant, paired_difference, percent, points, spread_of
 from .results import END, RANDOM, START, Result
+from .seed_statistics import BySeed, Spread, is_significant, paired_difference, percent, points, spread_of
 
 LOWER_IS_BETTER = ("clean_error", "mean_error", "mean_error_extra", "mce", "relative_mce", "calibration_error")
 # Properties of the images and labels, whatever the weights.

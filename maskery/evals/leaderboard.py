@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..text import duration
-from .paired import BySeed, is_significant, paired_difference, percent, points, spread_of
+from .seed_statistics import BySeed, is_significant, paired_difference, percent, points, spread_of
 
 MEASURES = {
     "knn_mean_patch": "kNN, mean patch token",

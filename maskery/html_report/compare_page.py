@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..evals.leaderboard import COSTS, HEADS, MEASURES, Rows, cell, differences
-from ..evals.paired import points, spread
+from ..evals.seed_statistics import points, spread
 from ..html.charts import Chart, Curve, Scale, chart
 from ..html.page import picture, render
 from ..outputs import partial_path

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..evals.comparison import compare_results
-from ..evals.paired import percent, points
 from ..evals.results import Result
+from ..evals.seed_statistics import percent, points
 
 TITLES = {
     "knn": "Nearest neighbours",

@@ -28,7 +28,7 @@ from ...nn.vit import ViT, ViTConfig, drop_paths
 from ...objective import Batch, Losses
 from ..labels import LabelsConfig
 from ..settings import ABOVE_0, BELOW_1, check_range
-from ..supervised import supervised_encoder
+from ..supervision import supervised_encoder
 from . import targets
 from .objective import ClassificationObjective
 

@@ -17,7 +17,7 @@ from ...evals.classify import center_crops, headline, image_logits, numbers, tru
 from ...evals.eval_pass import eval_mode
 from ...evals.inference_options import InferenceOptions
 from ...nn.linear_classifier import LinearClassifier
-from ..supervised import SupervisedObjective
+from ..supervision import SupervisedObjective
 from . import targets
 
 

@@ -27,7 +27,7 @@ from ...nn.vit import ViT, ViTConfig
 from ...objective import Batch, Losses
 from ...pictures.attention import overlay
 from ..labels import LabelsConfig
-from ..supervised import EPS, in_chunks
+from ..supervision import EPS, in_chunks
 from . import targets
 from .objective import ClassificationObjective
 

@@ -41,7 +41,7 @@ from ...objective import Batch, Losses
 from ...pictures.objects import outlined
 from ..labels import LabelsConfig
 from ..settings import ABOVE_0, BELOW_1, check_range
-from ..supervised import SupervisedObjective, supervised_encoder
+from ..supervision import SupervisedObjective, supervised_encoder
 from . import targets
 from .targets import Masks
 

@@ -41,7 +41,7 @@ from ...objective import Batch, Losses
 from ...pictures.segments import painted
 from ..labels import LabelsConfig
 from ..settings import ABOVE_0, BELOW_1, check_range
-from ..supervised import SupervisedObjective, supervised_encoder
+from ..supervision import SupervisedObjective, supervised_encoder
 from . import targets
 
 AUXILIARY = 256  # width of the auxiliary decoder

@@ -38,7 +38,7 @@ from ...objective import Batch, Losses
 from ...pictures.attention import overlay
 from ..labels import LabelsConfig
 from ..settings import ABOVE_0, check_range
-from ..supervised import SupervisedObjective, supervised_encoder
+from ..supervision import SupervisedObjective, supervised_encoder
 from . import targets
 
 HEAD_WIDTH = 64  # of an attention head, as in every usual model, where the image's encoder does not say

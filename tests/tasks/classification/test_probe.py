@@ -13,7 +13,7 @@ from maskery.objective import Batch
 from maskery.optim import optimizer_of
 from maskery.tasks.classification.probe import Probe, ProbeConfig
 from maskery.tasks.labels import LabelsConfig
-from maskery.tasks.supervised import CHUNK
+from maskery.tasks.supervision import CHUNK
 from tests.test_microbatch import gradients
 
 from ..images import BLUE, RED

@@ -2,7 +2,7 @@
 
 import pytest
 
-from maskery.evals.paired import is_significant, paired_difference, percent, points
+from maskery.evals.seed_statistics import is_significant, paired_difference, percent, points
 
 MAE = {0: {"top1": 0.30}, 1: {"top1": 0.40}, 2: {"top1": 0.50}}
 RC_MAE = {0: {"top1": 0.33}, 1: {"top1": 0.42}, 2: {"top1": 0.54}}
