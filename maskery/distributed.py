@@ -1,4 +1,4 @@
-"""One process or many: who we are, and the few things processes say to each other."""
+"""Distributed processes: this process's rank and device, and the few values processes exchange."""
 
 import os
 import warnings
@@ -20,23 +20,23 @@ class World:
     size: int
     local_size: int  # processes on this machine
     device: torch.device
-    control: Any = None  # a gloo group for words between processes that must not wait for the GPU
+    control: Any = None  # a gloo group for values exchanged without waiting for the GPU
 
     @property
     def main(self) -> bool:
         return self.rank == 0
 
     def total(self, values: torch.Tensor) -> torch.Tensor:
-        """The sum over all processes (in place)."""
+        """Sum over all processes, in place."""
         if self.size > 1:
             td.all_reduce(values)
         return values
 
-    def any(self, word: bool) -> bool:
-        """True everywhere when it is true somewhere. Does not touch the GPU."""
+    def any(self, value: bool) -> bool:
+        """True on all processes when `value` is true on one. Does not touch the GPU."""
         if self.size == 1:
-            return word
-        flag = torch.tensor([float(word)])
+            return value
+        flag = torch.tensor([float(value)])
         td.all_reduce(flag, group=self.control)
         return bool(flag.item())
 
@@ -48,30 +48,30 @@ class World:
         td.all_reduce(ends, op=td.ReduceOp.MAX, group=self.control)
         return ends[0].item() == -ends[1].item()
 
-    def gather(self, word: Any) -> list[Any]:
-        """What every process says, in their order, on all of them. Does not touch the GPU."""
-        words = [word] * self.size
+    def gather(self, value: Any) -> list[Any]:
+        """The values of all processes in rank order, on every process. Does not touch the GPU."""
+        values = [value] * self.size
         if self.size > 1:
-            td.all_gather_object(words, word, group=self.control)
-        return words
+            td.all_gather_object(values, value, group=self.control)
+        return values
 
     def wait(self) -> None:
-        """Go on when all processes have come here."""
+        """Wait until all processes have arrived here."""
         if self.size > 1:
             td.barrier(group=self.control)
 
 
 def summed(values: torch.Tensor) -> torch.Tensor:
-    """The sum over all processes there are (in place), for those who know no `World`: networks."""
+    """Sum over all processes, in place, for code that has no `World`: networks."""
     if td.is_available() and td.is_initialized():
         td.all_reduce(values)
     return values
 
 
 def data_parallel(model: Any, device: torch.device) -> DistributedDataParallel:
-    """Whole copies that average their gradients. The only buffers are means and standard deviations of images: they
-    are equal from the start, and nobody has to hear of them before every forward."""
-    with warnings.catch_warnings():  # its new name, forward_sync_buffers, is not in every torch we run on
+    """Replicate the model and average gradients. Buffers are not broadcast: the only ones are means and standard
+    deviations of images, equal from the start."""
+    with warnings.catch_warnings():  # not every supported torch has the new name, forward_sync_buffers
         warnings.simplefilter("ignore", FutureWarning)
         ids = [device.index] if device.type == "cuda" else None
         return DistributedDataParallel(model, device_ids=ids, gradient_as_bucket_view=True, broadcast_buffers=False)

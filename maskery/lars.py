@@ -15,7 +15,7 @@ from torch.optim.optimizer import ParamsT
 
 
 class LARS(torch.optim.Optimizer):
-    """No value is asked of the device in a step. The learning rate is set by the loop before every step."""
+    """LARS without a device synchronisation in `step`. The loop sets the learning rate before every step."""
 
     def __init__(
         self,
@@ -38,17 +38,17 @@ class LARS(torch.optim.Optimizer):
         for group in self.param_groups:
             params = [p for p in group["params"] if p.grad is not None]
             if params:
-                self._move(params, group)
+                self._update(params, group)
         return None
 
-    def _move(self, params: list[Tensor], group: dict[str, Any]) -> None:
-        moved = list(_scaled(params, group["weight_decay"], group["trust"]))
+    def _update(self, params: list[Tensor], group: dict[str, Any]) -> None:
+        scaled = list(_scaled(params, group["weight_decay"], group["trust"]))
         for p in params:
             if not self.state[p]:
                 self.state[p]["momentum"] = torch.zeros_like(p)
         momenta = [self.state[p]["momentum"] for p in params]
         torch._foreach_mul_(momenta, group["momentum"])
-        torch._foreach_add_(momenta, moved)
+        torch._foreach_add_(momenta, scaled)
         torch._foreach_add_(params, momenta, alpha=-group["lr"])
 
 
@@ -59,6 +59,6 @@ def _scaled(params: Iterable[Tensor], decay: float, trust: float) -> Iterable[Te
         assert g is not None
         if p.ndim > 1:
             g = g.add(p, alpha=decay)
-            size, change = p.norm(), g.norm()
-            g = g * torch.where((size > 0) & (change > 0), trust * size / change, 1.0)
+            w_norm, g_norm = p.norm(), g.norm()
+            g = g * torch.where((w_norm > 0) & (g_norm > 0), trust * w_norm / g_norm, 1.0)
         yield g

@@ -1,6 +1,6 @@
-"""What a run says about itself: metrics.jsonl, TensorBoard, train.log, skipped.jsonl, lines and bars on the console.
+"""The logs of a run: metrics.jsonl, TensorBoard, train.log, skipped.jsonl, messages and progress on the console.
 
-Metrics and strips go to other trackers as well where the run asks for them: `track.py`.
+Metrics and strips also go to the trackers that the run names: trackers/.
 """
 
 import importlib
@@ -31,7 +31,7 @@ from .trackers.tracker import Tracker
 
 
 class RunLog:
-    """The files of one run, opened to continue after `step`: later lines of an interrupted run are removed."""
+    """The log files of one run, opened to continue after `step`: later lines of an interrupted run are removed."""
 
     def __init__(self, out: Path, terminal: Terminal, step: int, steps: int, trackers: Sequence[Tracker] = ()):
         out.mkdir(parents=True, exist_ok=True)
@@ -65,7 +65,7 @@ class RunLog:
         self.text.close()
 
     def say(self, message: str) -> None:
-        """One line for people, on the console and in train.log."""
+        """Print one line on the console and write it to train.log."""
         self.terminal.say(message)
         self._write(message)
 
@@ -141,7 +141,7 @@ class Skipped:
         self.reasons: dict[str, str] = {row["name"]: row["reason"] for row in read_rows(path)}
 
     def add(self, skipped: Iterable[tuple[str, str]]) -> int:
-        """How many of them are new."""
+        """Add the new ones; returns their number."""
         new = {name: reason for name, reason in skipped if name not in self.reasons}
         if new:
             with self.path.open("a") as f:
@@ -151,7 +151,7 @@ class Skipped:
 
 
 class LossSums:
-    """Sums of losses since the last log line, on the device: read once a line, never once a step."""
+    """Sums of losses since the last log line, kept on the device and read once per line, not per step."""
 
     def __init__(self, device: torch.device, totals: dict[str, float] | None = None, count: int = 0):
         self.device, self.count = device, count  # count in micro-batches
@@ -177,7 +177,7 @@ class LossSums:
 
 
 class StepTimer:
-    """Times the steps since `step`, without evaluations and checkpoints."""
+    """Time the steps since `step`, without evaluations and checkpoints."""
 
     def __init__(self, step: int):
         self.step, self.start, self.data_wait, self.pauses = step, time.perf_counter(), 0.0, 0.0  # in seconds
@@ -210,7 +210,7 @@ class StepTimer:
 
 
 def memory(device: torch.device) -> float:
-    """The most memory this process has used, in GB: the GPU's, or the machine's on a CPU."""
+    """Peak memory of this process in GB: of the GPU, or of the machine on a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e9
     scale = 1 if sys.platform == "darwin" else 1024  # macOS counts in bytes
@@ -218,9 +218,9 @@ def memory(device: torch.device) -> float:
 
 
 def device_usage(device: torch.device) -> dict[str, float]:
-    """Numbers of a log line about the device: memory in GB, and the GPU's own count of the time it was busy.
+    """Device columns of a log line: memory in GB, and GPU utilisation.
 
-    That needs nvidia-ml-py; without it, or a driver that counts, there is no such number.
+    Utilisation needs nvidia-ml-py and a driver that reports it; it is left out otherwise.
     """
     used = {"memory": round(memory(device), 3)}
     if device.type == "cuda" and importlib.util.find_spec("pynvml"):
@@ -230,7 +230,7 @@ def device_usage(device: torch.device) -> dict[str, float]:
 
 
 def environment(world: World) -> dict[str, Any]:
-    """What environment.json holds: versions, machine, command."""
+    """The content of environment.json: versions, machine, command."""
     cuda = world.device.type == "cuda"
     packages = ("maskery", "torch", "timm", "numpy", "pillow", "pyarrow", "safetensors")
     return {
@@ -255,7 +255,7 @@ def _version(package: str) -> str | None:
 
 
 def _cut_after(path: Path, step: int) -> None:
-    """Keep the lines before checkpoint `step`, which lies between the step's log line and its evaluation."""
+    """Keep the lines before checkpoint `step`, which is written between the step's log line and its evaluation."""
     if not path.exists():
         return
     earlier = [row for row in read_rows(path) if row["step"] < step or (row["step"] == step and "loss" in row)]

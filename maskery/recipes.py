@@ -1,4 +1,4 @@
-"""Runs with a name, and the run that suits somebody's data. A recipe is a function of no arguments."""
+"""Published recipes: each a function without arguments that returns a `Run`."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -71,7 +71,7 @@ def rc_mae_base() -> Run:
 def mixed_ae_base() -> Run:
     """MixedAE ViT-B/16 on ImageNet-1k, 1600 epochs (Chen et al. 2023, abstract and table of results).
 
-    What the paper does not state in what we could read follows MAE's recipe.
+    Details missing from the parts we could read follow MAE's recipe.
     Command:   torchrun --nproc-per-node 8 -m maskery pretrain --recipe mixed-ae-base --data imagenet/train --out RUN
     Hardware:  about MAE's operations
     Expected:  fine-tuned 83.9 %; 800 epochs 83.5 %, 300 epochs 83.1 % (MAE 83.6, 83.3, 82.7 %)

@@ -9,7 +9,7 @@ def cosine(start: float, end: float, t: float) -> float:
 
 
 def warmup_cosine(peak: float, end: float, warmup: float, t: float) -> float:
-    """From 0 to `peak` linearly during the share `warmup` of the run, then half a cosine to `end` (MAE, per step)."""
+    """From 0 to `peak` linearly over the fraction `warmup` of the run, then half a cosine to `end` (MAE, per step)."""
     if t < warmup:
         return peak * t / warmup
     return cosine(peak, end, (t - warmup) / (1 - warmup)) if warmup < 1 else peak

@@ -1,4 +1,4 @@
-"""What the keyboard and schedulers send: a run finishes its step and saves."""
+"""SIGINT and SIGTERM: a run finishes its step and saves a checkpoint."""
 
 import contextlib
 import math
@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 def signals() -> Iterator[threading.Event]:
     """SIGINT and SIGTERM set the event. A second SIGINT interrupts at once, unless it comes within two seconds.
 
-    A launcher forwards to its processes what the terminal or the scheduler has sent them already.
+    The two seconds: a launcher forwards to its processes a signal they already have from the terminal or scheduler.
     """
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():
@@ -20,7 +20,7 @@ def signals() -> Iterator[threading.Event]:
         return
     first = math.inf
 
-    def note(number: int, frame: object) -> None:
+    def handle(number: int, frame: object) -> None:
         nonlocal first
         now = time.monotonic()
         if number == signal.SIGINT and now - first > 2:
@@ -28,7 +28,7 @@ def signals() -> Iterator[threading.Event]:
         first = min(first, now)
         stop.set()
 
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield stop
     finally:
@@ -38,19 +38,19 @@ def signals() -> Iterator[threading.Event]:
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[Callable[[], None]]:
-    """SIGINT and SIGTERM are a KeyboardInterrupt, wherever the loop does not take care of them itself.
+    """Raise KeyboardInterrupt on SIGINT and SIGTERM, outside the training loop.
 
-    The function raises it once more when a signal has come: Python drops an exception that rises in the callback of a
-    weak reference or in a finalizer, and long work begun after such a moment would never hear of the signal.
+    The function yielded raises it again after a signal: Python drops exceptions raised in the callback of a weak
+    reference or in a finalizer, and long work begun after one would miss the signal.
     """
     stop = threading.Event()
 
-    def again() -> None:
+    def check_interrupted() -> None:
         if stop.is_set():
             raise KeyboardInterrupt
 
     if threading.current_thread() is not threading.main_thread():
-        yield again
+        yield check_interrupted
         return
 
     def interrupt(number: int, frame: object) -> None:
@@ -59,7 +59,7 @@ def interruptible() -> Iterator[Callable[[], None]]:
 
     before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield again
+        yield check_interrupted
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

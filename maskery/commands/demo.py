@@ -1,4 +1,4 @@
-"""All of Maskery in about two and a half minutes on two cores: on built-in images, or on somebody's own."""
+"""`maskery demo`: pretrain, evaluate, report and export in about two and a half minutes on two cores."""
 
 import shutil
 import time
@@ -36,7 +36,7 @@ def demo(
         seed: of the built-in images and of the run
         overwrite: replace an earlier demo in `out`
     """
-    terminal, began = Terminal(), time.monotonic()
+    terminal, start = Terminal(), time.monotonic()
     if images < 20:
         raise ValueError(f"--images is {images}: at least 20, so that some can be held out")
     if data:
@@ -56,7 +56,7 @@ def demo(
     before, after = result.looks[0], result.looks[-1]
     print_gains(before, after)
     print_outputs(out, curves, page)
-    print(f"done in {time.monotonic() - began:.0f} s")
+    print(f"done in {time.monotonic() - start:.0f} s")
     return {f"{name}_{when}": row[name] for when, row in (("before", before), ("after", after)) for name in row}
 
 
@@ -68,7 +68,7 @@ def write_images(folder: Path, images: int, seed: int, terminal: Terminal) -> Pa
 
 
 def clear(out: Path, overwrite: bool) -> None:
-    """Remove an earlier demo in `out`. ValueError when something else is there, or it is not to be replaced."""
+    """Remove an earlier demo in `out`. ValueError when it holds something else, or `overwrite` is not set."""
     if out.exists() and any(out.iterdir()):
         if not overwrite or not (out / "run").exists():
             raise ValueError(f"{out}: exists already" + ("; --overwrite replaces it" if not overwrite else ""))

@@ -16,10 +16,10 @@ def inspect(data: str, images: ImagesConfig = DEFAULT_IMAGES) -> None:
     terminal = Terminal()
     source = open_source(data, images, terminal)
     with terminal.bar("looking at images") as tick:
-        found = survey(source, sample=None, pages=images.pages, duplicates=True, progress=tick)
+        summary = survey(source, sample=None, pages=images.pages, duplicates=True, progress=tick)
     with terminal.bar("comparing checksums") as tick:
         damaged = source.damaged(tick)
-    for line in (*source.notes, *found.lines(), *label_lines(source)):
+    for line in (*source.notes, *summary.lines(), *label_lines(source)):
         print(line)
     if damaged:
         raise ValueError(f"{data}: {'; '.join(damaged)}")

@@ -99,7 +99,7 @@ def check_run(run: Run, build: bool = True) -> Objective | None:
     """Check what types cannot, before any image is decoded. ValueError in one line."""
     if run.model not in SIZES:
         raise unknown("model", run.model, SIZES)
-    tracker.check(run.log)
+    tracker.check_trackers(run.log)
     if not (run.steps or run.epochs) or (run.steps or 0) < 0 or (run.epochs or 0) < 0:
         raise UsageError(f"--epochs {run.epochs} and --steps {run.steps}: one of them has to be above 0")
     channels = len(run.images.mean or run.images.std or (0, 0, 0))

@@ -1,7 +1,7 @@
-"""Is this run healthy? Sentences with a verdict (good, watch, act) and what to do, from what a run has written.
+"""Judge a run's health: verdicts (good, watch or act) with a sentence and advice, from the files of a run.
 
-A pure function of the metrics, the configuration and what guesses would lose on these images. Every threshold has its
-reason beside it, in the file of its check; what they were tuned on is in docs/health.md.
+A pure function of the metrics, the configuration and the losses of trivial baselines on the same images. The comment
+at each threshold gives its reason; docs/health.md says which runs they were tuned on.
 """
 
 from collections.abc import Callable
@@ -10,9 +10,9 @@ from .collapse import features, images, teacher
 from .learning import loss, neighbours, trend
 from .optimiser import gradients, learning_rate
 from .throughput import data_wait, device, speed, time_left
-from .verdict import Facts, Verdict
+from .verdict import RunRecord, Verdict
 
-CHECKS: tuple[Callable[[Facts], Verdict | None], ...] = (
+CHECKS: tuple[Callable[[RunRecord], Verdict | None], ...] = (
     loss,
     trend,
     neighbours,
@@ -28,6 +28,6 @@ CHECKS: tuple[Callable[[Facts], Verdict | None], ...] = (
 )
 
 
-def verdicts(f: Facts) -> tuple[Verdict, ...]:
-    """What can be said so far, one verdict a question; what there are no numbers for is left out."""
-    return tuple(found for check in CHECKS if (found := check(f)) is not None)
+def verdicts(record: RunRecord) -> tuple[Verdict, ...]:
+    """One verdict for each check that the run has numbers for."""
+    return tuple(verdict for check in CHECKS if (verdict := check(record)) is not None)

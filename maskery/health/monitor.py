@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ..config import Run
 from ..runs.metrics import read_metrics
-from .checks import Facts, verdicts
+from .checks import RunRecord, verdicts
 
 
 class HealthMonitor:
@@ -21,7 +21,7 @@ class HealthMonitor:
         path = self.out / "baselines.json"
         baselines = json.loads(path.read_text()) if path.exists() else {}
         messages = []
-        for verdict in verdicts(Facts(read_metrics(self.out / "metrics.jsonl"), asdict(self.run), baselines)):
+        for verdict in verdicts(RunRecord(read_metrics(self.out / "metrics.jsonl"), asdict(self.run), baselines)):
             before = self.levels.get(verdict.name, "good")
             self.levels[verdict.name] = verdict.level
             if verdict.level != before:

@@ -1,4 +1,4 @@
-"""What a check of a run's health is told, and what it answers."""
+"""The input and the result of a health check."""
 
 import math
 from collections.abc import Mapping
@@ -9,8 +9,8 @@ from ..runs.metrics import Metrics, Row
 
 Level = Literal["good", "watch", "act"]
 
-EARLY = 0.25  # of a run: before, warm-up and the first fall of the loss say nothing about where it ends
-SHORT = 50  # steps before which nothing can be expected of a loss or of features
+EARLY = 0.25  # fraction of a run: before it, warm-up and the first fall of the loss do not tell where it ends
+SHORT = 50  # steps: fewer change neither loss nor features enough to judge
 
 
 @dataclass(frozen=True)
@@ -22,34 +22,36 @@ class Verdict:
 
 
 @dataclass(frozen=True)
-class Facts:
+class RunRecord:
+    """What a run has written so far."""
+
     metrics: Metrics
     config: Mapping[str, Any] = field(default_factory=dict)  # the tree of config.yaml
     baselines: Mapping[str, Any] = field(default_factory=dict)  # baselines.json
 
     @property
     def t(self) -> float:
-        """Progress at the last look: what is looked at can be no newer. 0 for a run too short to judge."""
-        steps, looks = self.metrics.steps, self.metrics.looks
-        return looks[-1]["step"] / steps if steps and looks and looks[-1]["step"] >= SHORT else 0.0
+        """Progress in [0, 1] at the last periodic evaluation; 0 for a run too short to judge."""
+        steps, rows = self.metrics.steps, self.metrics.looks
+        return rows[-1]["step"] / steps if steps and rows and rows[-1]["step"] >= SHORT else 0.0
 
     @property
-    def pixels(self) -> tuple[str, Mapping[str, float]]:
-        """The loss that guesses can be compared with, and what they would lose."""
-        for name, by in self.baselines.get("guesses", {}).items():
-            return name, by
+    def baseline_losses(self) -> tuple[str, Mapping[str, float]]:
+        """The first loss that has trivial baselines, and the loss of each of them."""
+        for name, losses in self.baselines.get("guesses", {}).items():
+            return name, losses
         return "loss", {}
 
     def option(self, path: str, default: Any) -> Any:
-        """A leaf of the configuration, by its dotted name."""
+        """The value of one configuration option, by its dotted name."""
         value: Any = self.config
         for part in path.split("."):
             value = value.get(part) if isinstance(value, Mapping) else None
         return default if value is None else value
 
-    def looked(self, name: str) -> list[tuple[float, float]]:
-        """(step, value) of one number at every look that has a finite one."""
-        return [(look["step"], look[name]) for look in self.metrics.looks if _finite(look, name)]
+    def evaluations(self, name: str) -> list[tuple[float, float]]:
+        """(step, value) of one metric at every periodic evaluation with a finite value."""
+        return [(row["step"], row[name]) for row in self.metrics.looks if _finite(row, name)]
 
 
 def _finite(row: Row, name: str) -> bool:

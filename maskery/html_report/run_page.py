@@ -6,7 +6,7 @@ from typing import Any
 
 from ..config import leaves
 from ..evals.results import read_files
-from ..health.checks import Facts, Verdict, verdicts
+from ..health.checks import RunRecord, Verdict, verdicts
 from ..html.page import picture, render
 from ..objectives import OBJECTIVES
 from ..runs.directory import RunDirectory
@@ -70,7 +70,7 @@ def run_verdicts(run: RunDirectory) -> Sequence[Verdict]:
     method = method_of(run)
     if method in OBJECTIVES and OBJECTIVES[method].labelled:
         return ()
-    return verdicts(Facts(run.metrics, run.config_values, run.baselines))
+    return verdicts(RunRecord(run.metrics, run.config_values, run.baselines))
 
 
 def details(run: RunDirectory) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Every self-supervised method by its name. A new one: its file, and its line here."""
+"""All self-supervised methods by name. To add one, write its file and add its line here."""
 
 from ..objective import Objective
 from .cmt_mae import CMTMAE

@@ -3,9 +3,9 @@
 x          normalised image                                            [B, C, H, W]
 f_t, A_t   frozen teacher on the full image: features of the patches, attention to them   [B, N, D_t], [B, N]
 f_s, A_s   momentum student on the full image, likewise                [B, N, D], [B, N]
-alpha      share of the teacher
+alpha      weight of the teacher
 A_c        alpha A_t + (1 - alpha) A_s, what the mask is drawn from    [B, N]
-m          mask, hides the share r of the N patches
+m          mask, hides the fraction r of the N patches
 p_t, p_s   two heads of MAE's decoder on z = theta(x; m)               [B, N, D_t], [B, N, D]
 
     L = alpha mean over hidden patches of d(p_t, f_t) + (1 - alpha) mean over hidden patches of d(p_s, f_s)
@@ -14,7 +14,7 @@ p_t, p_s   two heads of MAE's decoder on z = theta(x; m)               [B, N, D_
 
 Stated by the paper's abstract: masks come from a linear aggregation of the attentions of teacher and student; the
 output features of both are what the decoder predicts; the teacher is a pretrained network such as CLIP.
-Said by summaries of the paper: the teacher is frozen; the student's part comes from a momentum copy; the most
+Stated by summaries of the paper: the teacher is frozen; the student's part comes from a momentum copy; the most
 informative patches are hidden; one weight alpha; two stages.
 
 Assumed, each with the sibling method it is taken from:
@@ -25,7 +25,7 @@ Assumed, each with the sibling method it is taken from:
 - both targets share MAE's decoder up to its last layer
 - alpha = 0.5, the same for masks and losses (`alpha`); the two stages as a ramp of alpha (`alpha_start`, `alpha_ramp`)
 - momentum 0.996 -> 1 by a cosine: BYOL, iBOT
-- the student's encoder is what one takes away: MAE, MILAN
+- the student's encoder is the one to use: MAE, MILAN
 """
 
 import math
@@ -51,9 +51,9 @@ from ..schedule import cosine
 @dataclass(frozen=True)
 class CMTMAEConfig:
     mask_ratio: float = 0.75  # r (as MAE)
-    alpha: float = 0.5  # the teacher's share of masks and loss; always 0: no teacher, always 1: no momentum student
+    alpha: float = 0.5  # the teacher's weight in masks and loss; always 0: no teacher, always 1: no momentum student
     alpha_start: float | None = None  # alpha at the beginning, from where it goes to `alpha`; None: it is constant
-    alpha_ramp: float = 0.5  # share of the run over which it does
+    alpha_ramp: float = 0.5  # fraction of the run over which it does
     direction: Literal["mask_high", "keep_high", "random"] = "mask_high"  # hide high A_c; keep it visible; MAE's masks
     sampling: Literal["draw", "top"] = "draw"  # in proportion to A_c, or always the highest
     loss_on: Literal["masked", "all", "visible"] = "masked"  # patches with a loss
@@ -120,13 +120,15 @@ class CMTMAE(Objective):
         return batch | drawn | {"attention": A_c, "mask": m}
 
     def scores(self, A_c: Tensor) -> Tensor:
-        """What is hidden first, [B, N] float32. The highest of log A + Gumbel noise are a draw without replacement in
-        proportion to A: Gumbel top-k. The noise is made of the numbers that MAE's masks are made of.
+        """Masking scores [B, N] float32; the highest are hidden.
+
+        The highest values of log A + Gumbel noise are a sample without replacement in proportion to A (Gumbel top-k).
+        The noise is made of MAE's random scores.
         """
         b, n = A_c.shape
         if self.config.direction == "random":
             return masking.random_scores(b, n, A_c.device)
-        high = A_c.float().clamp_min(1e-30).log()  # finite where A is 0, so that chance decides among those as well
+        high = A_c.float().clamp_min(1e-30).log()  # finite where A is 0, so that these are ordered by chance
         if self.config.sampling == "draw":
             high = high - (-masking.random_scores(b, n, A_c.device).log()).log()
         return high if self.config.direction == "mask_high" else -high
@@ -157,7 +159,7 @@ class CMTMAE(Objective):
             self.momentum.update(self.encoder, cosine(self.config.momentum, 1.0, t))
 
     def trivial_baselines(self, batch: Batch) -> Baselines:
-        """One direction for all patches: their targets' mean. The momentum student's move, so only the teacher's."""
+        """One direction for all patches: the mean target. Only of the teacher: the momentum student's targets move."""
         if self.teacher is None:
             return {}
         f = F.normalize(batch["teacher_features"].float(), dim=-1)

@@ -1,7 +1,7 @@
 """MAE: masked autoencoder (He et al., CVPR 2022, arXiv 2111.06377).
 
 x       normalised image                                     [B, C, H, W]
-m       mask, hides the share r of the N patches, H of them
+m       mask, hides the fraction r of the N patches, H of them
 z       f(x; m), the encoder on visible patches              [B, 1 + K, D]
 x_hat   g(z; m), the decoder on visible and mask tokens,
         its predictions of the hidden patches                [B, H, P]
@@ -30,7 +30,7 @@ from ..pictures.reconstruction import reconstruction
 
 @dataclass(frozen=True)
 class MAEConfig:
-    mask_ratio: float = 0.75  # r: share of patches that are hidden (section 4.1, figure 5)
+    mask_ratio: float = 0.75  # r: fraction of patches that are hidden (section 4.1, figure 5)
     norm_pix: bool = True  # predict pixels normalised within their patch (table 1d)
     decoder: DecoderSize = field(default_factory=DecoderSize)  # 512 wide, 8 blocks (tables 1a, 1b), 16 heads
 

@@ -23,7 +23,7 @@ Assumed:
 - Every place has one owner and every image owns as many; an image is decoded from its own tokens by MAE's decoder, with
   mask tokens elsewhere (MixMIM mixes so and reconstructs every image of the mixture).
 - A patch query sees its `top_k` = N / G best patch keys (k-NN attention: the indices of the largest logits) and the
-  class key, in all blocks from `first_block` = 0 on. The class query sees all. Nobody tells a query its owner's mask.
+  class key, in all blocks from `first_block` = 0 on. The class query sees all. A query is not given its owner's mask.
 - `segment`: one learned vector for each index in the group, N(0, 0.02) as MAE's class token.
 - L_hom: the supervised contrastive loss (SupCon, positives averaged outside the logarithm) of the cosines of the
   encoder's output, temperature `tau`, weight `lam`.
@@ -86,7 +86,7 @@ class MixedAE(Objective):
         return {"image": crop}
 
     def sample(self, batch: Batch, t: float) -> Batch:
-        """Adds "mask", what an image is decoded from, and "places" [B, R K], what its group's sequences have of it."""
+        """Add "mask", the patches an image is decoded from, and "places" [B, R K], those its group's sequences hold."""
         image, G = batch["image"], self.config.group
         rows, columns = self.encoder.grid(image)
         b, n = len(image), rows * columns
@@ -94,16 +94,16 @@ class MixedAE(Objective):
         if b % G:
             raise ValueError(f"a batch of {b} images cannot be mixed in groups of {G}: it has to be a multiple of {G}")
         m = b // G if self.config.mode == "compose" else b
-        dealt = homologous.deal(masking.random_scores(m, n, image.device), G)  # [M, G, ...]
-        mask = Mask(*(homologous.own(of, b) for of in dealt))
-        return batch | {"mask": mask, "places": homologous.given(dealt.keep, b)}
+        assigned = homologous.deal(masking.random_scores(m, n, image.device), G)  # [M, G, ...]
+        mask = Mask(*(homologous.own(of, b) for of in assigned))
+        return batch | {"mask": mask, "places": homologous.given(assigned.keep, b)}
 
     def forward(self, batch: Batch, t: float) -> Losses:
         batch = batch if "mask" in batch else self.sample(batch, t)
         m, x, G = batch["mask"], self.encoder.normalise(batch["image"]), self.config.group
 
-        shares: list[Tensor] = []
-        z = self.encode(x, m._replace(keep=batch["places"]), homologous.attention(self.top_k(x), G, shares))
+        fractions: list[Tensor] = []
+        z = self.encode(x, m._replace(keep=batch["places"]), homologous.attention(self.top_k(x), G, fractions))
         x_hat = self.decoder(homologous.unmix(z, len(x), G), m, self.encoder.grid(x), hidden_only=True).float()
         u = pixels(x, self.encoder.config.patch_size, self.config.norm_pix, masking.hidden_places(m))
 
@@ -113,7 +113,7 @@ class MixedAE(Objective):
             "loss": reconstruction + self.config.lam * L_hom,
             "reconstruction": reconstruction,
             "homologous": L_hom,
-            "homologous_share": torch.stack(shares).mean(),
+            "homologous_share": torch.stack(fractions).mean(),
         }
 
     def encode(self, x: Tensor, given: Mask, mix: Mix) -> Tensor:
@@ -124,13 +124,13 @@ class MixedAE(Objective):
         if self.segments is not None:
             patches = patches + self.segments.repeat(len(x) // G, 1).unsqueeze(1)
         patches = homologous.mix(patches, G, rows * columns // G)  # [M, N, D]
-        z = torch.cat([tokens[: len(patches), :1], patches], dim=1)  # so far all class tokens are equal
+        z = torch.cat([tokens[: len(patches), :1], patches], dim=1)  # all class tokens are still equal
         for i, block in enumerate(self.encoder.blocks):
             z = block(z, mix) if i >= self.config.first_block else block(z)
         return self.encoder.norm(z)
 
     def top_k(self, x: Tensor) -> int:
-        """k for images [B, C, H, W]: the setting is for the configured size, larger images get more in proportion."""
+        """k for images [B, C, H, W]: the setting is for the configured size, and grows in proportion to the patches."""
         (rows, columns), n = self.encoder.grid(x), self.encoder.config.num_patches
         return max(1, (self.config.top_k or n // self.config.group) * rows * columns // n)
 
@@ -156,9 +156,9 @@ class MixedAE(Objective):
 
 def check_group(group: int, n: int) -> None:
     """ValueError when `group` images cannot share `n` patches, two or more for each."""
-    fitting = [g for g in range(2, n // 2 + 1) if n % g == 0]
-    if group not in fitting:
+    divisors = [g for g in range(2, n // 2 + 1) if n % g == 0]
+    if group not in divisors:
         raise ValueError(
             f"a group of {group} images cannot share {n} patches equally, two or more for each; "
-            f"possible are {', '.join(map(str, fitting)) or 'none'}"
+            f"possible are {', '.join(map(str, divisors)) or 'none'}"
         )

@@ -2,7 +2,7 @@
 
 x       weak view: crop and flip, normalised                       [B, C, H, W]
 x_s     strong view: the same pixels under strong photometric changes
-m       mask, hides the share r of the N patches from the student, H of them
+m       mask, hides the fraction r of the N patches from the student, H of them
 z       theta(x; m), the student's encoder on visible patches      [B, 1 + K, D]
 x_hat   g(z; m), MAE's decoder, its predictions of hidden patches  [B, H, P]
 q       h(z; m), the feature decoder                               [B, 1 + N, D]
@@ -25,7 +25,7 @@ Assumed, each with the sibling method it is taken from:
 - 2 - 2 cos (`align_loss`): BYOL; smooth L1 with beta 1: dBOT; InfoNCE times 2 tau, tau 0.2: MoCo v3, CMAE
 - lambda = 1 (`lam`): CMAE
 - a teacher that averages the student's encoder (`teacher`), momentum 0.996 -> 1 by a cosine: BYOL, iBOT
-- the student's encoder is what one takes away: CMAE
+- the student's encoder is the one to use: CMAE
 """
 
 from dataclasses import dataclass, field
@@ -118,7 +118,7 @@ class MSA(Objective):
     def forward(self, batch: Batch, t: float) -> Losses:
         batch = batch if "mask" in batch else self.sample(batch, t)
         theta, g, h, xi, m = self.encoder, self.decoder, self.feature_decoder, self.xi, batch["mask"]
-        x, x_s = theta.normalise(self.student_sees(batch)), xi.normalise(self.teacher_sees(batch))
+        x, x_s = theta.normalise(self.student_input(batch)), xi.normalise(self.teacher_input(batch))
 
         z = theta.encode(x, m)
         x_hat, q = g(z, m, theta.grid(x), hidden_only=True).float(), h.predict(z, m, theta.grid(x)).float()
@@ -140,10 +140,10 @@ class MSA(Objective):
     def xi(self) -> ViT:
         return self.teacher.net if self.teacher is not None else self.encoder
 
-    def student_sees(self, batch: Batch) -> Tensor:
+    def student_input(self, batch: Batch) -> Tensor:
         return batch["image" if self.config.student_view == "weak" else "strong"]
 
-    def teacher_sees(self, batch: Batch) -> Tensor:
+    def teacher_input(self, batch: Batch) -> Tensor:
         view = batch["image" if self.config.teacher_view == "weak" else "strong"]
         return shifted(view, batch["shift"]) if self.config.geometry == "shifted" else view
 
@@ -171,23 +171,23 @@ class MSA(Objective):
             self.teacher.update(self.encoder, cosine(self.config.momentum, 1.0, t))
 
     def trivial_baselines(self, batch: Batch) -> Baselines:
-        x, p = self.encoder.normalise(self.student_sees(batch)), self.encoder.config.patch_size
+        x, p = self.encoder.normalise(self.student_input(batch)), self.encoder.config.patch_size
         return {"reconstruction": pixel_guesses(x, batch["mask"].hidden, p, self.config.norm_pix)}
 
     def picture(self, batch: Batch) -> dict[str, Tensor]:
         m, theta = batch["mask"], self.encoder
-        x = theta.normalise(self.student_sees(batch))
+        x = theta.normalise(self.student_input(batch))
         x_hat = self.decoder(theta.encode(x, m), m, theta.grid(x)).float()
         columns = reconstruction(theta, x, x_hat, m, self.config.norm_pix)
         shown = {"original": batch["image"]}
         if self.config.student_view == "strong":
             shown["strong view (the student's)"] = columns["original"]
-        shown[f"{self.config.teacher_view} view (the teacher's)"] = self.teacher_sees(batch)
+        shown[f"{self.config.teacher_view} view (the teacher's)"] = self.teacher_input(batch)
         return shown | {caption: images for caption, images in columns.items() if caption != "original"}
 
 
 def distance(q: Tensor, v: Tensor, config: MSAConfig) -> Tensor:
-    """How far predictions q are from targets v, both float32 [G, A, D]: a scalar."""
+    """Distance of predictions q from targets v, both float32 [G, A, D]: a scalar."""
     match config.align_loss:
         case "cosine":
             return 2 - 2 * F.cosine_similarity(q, v, dim=-1).mean()
@@ -201,7 +201,7 @@ def distance(q: Tensor, v: Tensor, config: MSAConfig) -> Tensor:
 
 
 def shifted(images: Tensor, shift: Tensor) -> Tensor:
-    """Images [B, C, H, W], each moved by its `shift` [B, 2] of (down, right) pixels; what comes in is reflected."""
+    """Images [B, C, H, W], each moved by its `shift` [B, 2] of (down, right) pixels; borders are reflected."""
     for axis in (2, 3):
         n = images.shape[axis]
         at = torch.arange(n, device=images.device) - shift[:, axis - 2, None]  # [B, n], where pixels come from
@@ -213,9 +213,10 @@ def shifted(images: Tensor, shift: Tensor) -> Tensor:
 
 
 def notes(config: MSAConfig, channels: int) -> list[str]:
-    said = ["msa implements the mechanism the paper states; unspecified parts follow CMAE, SiameseIM, dBOT and iBOT"]
+    """What a user should know about these settings."""
+    lines = ["msa implements the mechanism the paper states; unspecified parts follow CMAE, SiameseIM, dBOT and iBOT"]
     if channels != 3 and "strong" in (config.student_view, config.teacher_view):
-        said.append(f"the strong view of {channels} channels has brightness, contrast, blur, solarisation; no colours")
+        lines.append(f"the strong view of {channels} channels has brightness, contrast, blur, solarisation; no colours")
     if config.align_loss == "infonce" and config.align != "dense":
-        said.append("infonce compares the images of one process's batch: on more processes it is another loss")
-    return said
+        lines.append("infonce compares the images of one process's batch: on more processes it is another loss")
+    return lines

@@ -1,7 +1,7 @@
 """RC-MAE: reconstruction-consistent masked autoencoder (Lee et al., ICLR 2023, arXiv 2210.02077).
 
 x        normalised image                                          [B, C, H, W]
-m        mask, hides the share r of the N patches, H of them; m_xi the teacher's
+m        mask, hides the fraction r of the N patches, H of them; m_xi the teacher's
 theta    student: MAE's encoder, mask token and decoder
 xi       teacher: the exponential moving average of all of theta
 x_hat    theta(x; m), the student's prediction of what m hides     [B, H, P]
@@ -12,7 +12,7 @@ u        pixels of these patches as MAE predicts them              [B, H, P]
     xi <- a xi + (1 - a) theta after every optimiser step
 
 Stated by the paper or its code: the loss, on raw predictions and hidden patches, gamma = 1, the same mask for both;
-that one takes the teacher away; momentum 0.996.
+the teacher's encoder is the one to use; momentum 0.996.
 The momentum: documented as a cosine from 0.996 to 1, and that is our default. The authors' code counts its schedule
 within the epoch and so in effect runs at 0.996: `momentum_schedule = "constant"`. It also moves the teacher at every
 micro-batch; here it moves at every optimiser step.
@@ -78,8 +78,8 @@ class RCMAE(Objective):
         if self.config.teacher_mask == "same":
             return drawn | {"teacher_mask": drawn["mask"]}
         m, m_xi = drawn["mask"], self.student.sample(batch, t)["mask"]
-        both = (m.hidden * m_xi.hidden).sum().clamp_min(1) / len(m.hidden)  # of an image on average: what is divided by
-        return drawn | {"teacher_mask": m_xi, "both_hidden": both}  # stays the same when micro-batches are cut
+        both = (m.hidden * m_xi.hidden).sum().clamp_min(1) / len(m.hidden)  # mean per image: the denominator must not
+        return drawn | {"teacher_mask": m_xi, "both_hidden": both}  # depend on how the batch is cut into micro-batches
 
     def forward(self, batch: Batch, t: float) -> Losses:
         batch = batch if "mask" in batch else self.sample(batch, t)
@@ -117,6 +117,6 @@ class RCMAE(Objective):
         theta, xi, m = self.student, self.teacher.net, batch["mask"]
         x, norm_pix = theta.encoder.normalise(batch["image"]), self.config.norm_pix
         columns = reconstruction(theta.encoder, x, theta.predict(x, m), m, norm_pix)
-        taught = reconstruction(xi.encoder, x, xi.predict(x, m), m, norm_pix)
-        last = list(taught)[2]
-        return columns | {f"teacher's {last}": taught[last]}
+        teacher_columns = reconstruction(xi.encoder, x, xi.predict(x, m), m, norm_pix)
+        last = list(teacher_columns)[2]
+        return columns | {f"teacher's {last}": teacher_columns[last]}

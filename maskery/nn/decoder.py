@@ -45,7 +45,7 @@ class Decoder(nn.Module):
         """z [B, 1 + K, D] -> predictions [B, N, P]; `grid` when the image has another size than the configured one.
 
         `hidden_only`: of the hidden patches alone, [B, N - K, P] in the order of `masking.hidden_places`. Then the last
-        block, the norm and the head leave out what nobody asks for; the predictions are the same.
+        block, the norm and the head skip the other tokens; the predictions are the same.
         """
         if hidden_only:
             return self.head(self.tokens(z, mask, grid), first=1 + mask.keep.shape[1])
@@ -57,10 +57,10 @@ class Decoder(nn.Module):
         return take(self.head(self.tokens(z, mask, grid), first=0), order)
 
     def tokens(self, z: Tensor, mask: Mask, grid: Grid | None) -> Tensor:
-        """What the first block gets: [B, 1 + N, d] in the order class, visible, hidden.
+        """Input of the first block: [B, 1 + N, d] in the order class, visible, hidden.
 
-        To a transformer the order says nothing. So the positions are brought into it, which have no gradient, and
-        tokens are not brought into the order of the image, which would be scattered back.
+        A transformer does not depend on the order of its tokens. Reordering the positions, which have no gradient, is
+        cheaper than scattering the tokens into the order of the image.
         """
         table = positions.resize(self.pos_embed, self.grid, grid or self.grid)  # [1, 1 + N, d]
         y = self.embed(z)  # [B, 1 + K, d]
@@ -68,8 +68,8 @@ class Decoder(nn.Module):
         return torch.cat([y[:, :1] + table[:, :1], y[:, 1:] + visible, self.mask_token + hidden], dim=1)
 
     def head(self, y: Tensor, first: int) -> Tensor:
-        """Tokens -> predictions of those from `first` on: [B, 1 + N, d] -> [B, 1 + N - first, P]."""
-        wanted = y.shape[1] - first
+        """Predictions from the tokens `first` and later: [B, 1 + N, d] -> [B, 1 + N - first, P]."""
+        count = y.shape[1] - first
         for i, block in enumerate(self.blocks, start=1):
             y = block(y, first=first if i == len(self.blocks) else 0)
-        return self.pred(self.norm(y[:, -wanted:]))
+        return self.pred(self.norm(y[:, -count:]))

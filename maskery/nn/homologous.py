@@ -1,7 +1,8 @@
-"""Patches of several images in one sequence, and finding those of the own image among them.
+"""Mixed sequences of patches of several images, homologous attention and homologous contrast (MixedAE).
 
 A mixed sequence has N patch tokens, K = N / G of each of the G images of a group, in the order of their owners: first
-those of the group's first image. To a transformer the order says nothing: positions are added before.
+those of the group's first image. A transformer does not depend on the order: positions are
+added before.
 
 B images, G images a group, M mixed sequences (B / G of them, one a group, or B, one an image), R = M G / B mixed
 sequences a group, N patches, K = N / G, D width, S = 1 + N tokens (class token first), d width of a head
@@ -16,7 +17,7 @@ from .vit import Mix
 
 
 def deal(scores: Tensor, group: int) -> Mask:
-    """Deal out the N places of every mixed sequence, the same number to each member of its group, from scores [M, N].
+    """Assign the N places of every mixed sequence in equal parts to the members of its group, by scores [M, N].
 
     The mask of each member in each sequence: hidden [M, G, N], keep [M, G, K], restore [M, G, N]. The first member
     owns the K places with the lowest scores.
@@ -30,7 +31,7 @@ def deal(scores: Tensor, group: int) -> Mask:
 
 
 def mix(patches: Tensor, group: int, k: int) -> Tensor:
-    """What every image gives to the mixed sequences of its group -> the sequences: [B, R K, D] -> [M, N, D]."""
+    """Join the patches that images contribute into the mixed sequences of their group: [B, R K, D] -> [M, N, D]."""
     parts = patches.unflatten(1, (-1, k)).unflatten(0, (-1, group))  # [B/G, G, R, K, D]
     return parts.transpose(1, 2).flatten(2, 3).flatten(0, 1)
 
@@ -41,7 +42,7 @@ def given(parts: Tensor, b: int) -> Tensor:
 
 
 def own(parts: Tensor, b: int) -> Tensor:
-    """The part that each image is decoded from: [M, G, ...] -> [B, ...].
+    """Select the part that each image is decoded from: [M, G, ...] -> [B, ...].
 
     With one sequence a group that is every part; with one sequence an image, in each the part of that image.
     """
@@ -60,7 +61,7 @@ def unmix(z: Tensor, b: int, group: int) -> Tensor:
 def nearest(q: Tensor, k: Tensor, top_k: int) -> Tensor:
     """The `top_k` patch keys that fit each patch query best: [M, heads, S, d] twice -> indices [M, heads, N, top_k].
 
-    Compared in float32: in bf16 many products would be equal, and which of them wins would not be up to the network.
+    Compared in float32: in bf16 many products would be equal, and ties would decide which of them wins.
     """
     with torch.autocast(q.device.type, enabled=False):
         logits = q[:, :, 1:].detach().float() @ k[:, :, 1:].detach().float().mT  # [M, heads, N, N]
@@ -70,35 +71,35 @@ def nearest(q: Tensor, k: Tensor, top_k: int) -> Tensor:
 def attend(q: Tensor, k: Tensor, v: Tensor, chosen: Tensor) -> Tensor:
     """Attention of patch queries to the patch keys `chosen` and the class key; the class query sees all keys.
 
-    Made of indices and not of a threshold, so that ties cannot let more than the chosen ones in. Keys that are not
-    chosen get no gradient from that query. The softmax is PyTorch's own, in float32 whatever the precision.
+    Keys are selected by index, not by a threshold, so that ties cannot add more. Keys that are not chosen get no
+    gradient from that query. The softmax is PyTorch's own, in float32 at every precision.
     """
     n = chosen.shape[2]
-    # What is added to the logits, and not a bool: kernels would make this of it, forward and backward.
-    barred = q.new_full((*chosen.shape[:3], n), -torch.inf).scatter_(-1, chosen, 0.0)
-    barred = F.pad(barred, (1, 0, 1, 0))  # [M, heads, S, S]
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=barred)
+    # added to the logits: from a bool mask, kernels would compute this in forward and again in backward
+    bias = q.new_full((*chosen.shape[:3], n), -torch.inf).scatter_(-1, chosen, 0.0)
+    bias = F.pad(bias, (1, 0, 1, 0))  # [M, heads, S, S]
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
 
 
-def share(chosen: Tensor, group: int) -> Tensor:
-    """How many of the `chosen` keys [M, heads, N, top_k] are of the query's own image: a scalar, by chance 1 / G."""
+def own_fraction(chosen: Tensor, group: int) -> Tensor:
+    """Fraction of the `chosen` keys [M, heads, N, top_k] of the query's own image: a scalar, 1 / G by chance."""
     n = chosen.shape[2]
     owner = torch.arange(n, device=chosen.device).unsqueeze(1) // (n // group)  # [N, 1]
     return (chosen // (n // group) == owner).float().mean()
 
 
-def attention(top_k: int, group: int, shares: list[Tensor]) -> Mix:
-    """Homologous attention as a function for `Block`; every call appends its `share` to `shares`.
+def attention(top_k: int, group: int, fractions: list[Tensor]) -> Mix:
+    """Homologous attention as a function for `Block`; every call appends its `own_fraction` to `fractions`.
 
     With all N patch keys allowed it is ordinary attention, the same kernel.
     """
 
     def homologous(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         if top_k >= q.shape[2] - 1:
-            shares.append(torch.full((), 1 / group, device=q.device))
+            fractions.append(torch.full((), 1 / group, device=q.device))
             return F.scaled_dot_product_attention(q, k, v)
         chosen = nearest(q, k, top_k)
-        shares.append(share(chosen, group))
+        fractions.append(own_fraction(chosen, group))
         return attend(q, k, v, chosen)
 
     return homologous

@@ -1,7 +1,7 @@
-"""Which patches the encoder sees.
+"""Masks: which patches the encoder sees.
 
-A strategy scores the patches of every image, [B, N]; `hide_highest` turns scores into a `Mask`. Patch indices never
-include the class token.
+A masking strategy scores the patches of every image, [B, N]; `hide_highest` turns scores into a `Mask`. Patch indices
+do not count the class token.
 
 B batch, N patches, K visible patches, D width
 """
@@ -23,7 +23,7 @@ class Mask(NamedTuple):
 def visible_count(n: int, ratio: float) -> int:
     """K, the number of visible ones of `n` patches. ValueError when `ratio` would hide all of them or none.
 
-    K = N (1 - ratio) rounded down as the reference does, but safe against 100 (1 - 0.8) = 19.999...
+    K = N (1 - ratio) rounded down as in MAE's reference code, but safe against 100 (1 - 0.8) = 19.999...
     """
     k = int(n * (1 - ratio) + 1e-6)
     if not 0 < k < n:
@@ -36,7 +36,7 @@ def visible_count(n: int, ratio: float) -> int:
 
 
 def hide_highest(scores: Tensor, ratio: float) -> Mask:
-    """Hide the share `ratio` of patches with the highest scores [B, N]."""
+    """Hide the fraction `ratio` of patches with the highest scores [B, N]."""
     k = visible_count(scores.shape[1], ratio)
     order = scores.argsort(dim=1)
     restore = order.argsort(dim=1)
@@ -61,5 +61,5 @@ def take(x: Tensor, index: Tensor) -> Tensor:
 
 
 def hidden_mean(values: Tensor, mask: Mask) -> Tensor:
-    """Mean of `values` [B, N] over the hidden patches, a scalar; 0 where two masks together hide nothing."""
+    """Mean of `values` [B, N] over the hidden patches, a scalar; 0 when no patch is hidden."""
     return (values * mask.hidden).sum() / mask.hidden.sum().clamp_min(1)

@@ -1,4 +1,4 @@
-"""Positions of patches, always thought of as a (rows, columns) grid.
+"""Position embeddings of patches on a (rows, columns) grid.
 
 N patches = rows * columns, D width. Tables have the class token first: [1, 1 + N, D].
 """

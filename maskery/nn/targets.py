@@ -1,4 +1,4 @@
-"""What a decoder has to predict, and the way back to pictures.
+"""Pixel targets of a decoder, and their inverse for pictures.
 
 B batch, C channels, N patches, A of them, p patch size, P = p * p * C
 """
@@ -30,7 +30,7 @@ def standardise(patches: Tensor, eps: float = 1e-6) -> Tensor:
 
 
 def pixels(x: Tensor, p: int, norm: bool, places: Tensor | None = None) -> Tensor:
-    """What MAE predicts of normalised images [B, C, H, W]: their patches [B, N, P], standardised if `norm`.
+    """MAE's targets for normalised images [B, C, H, W]: their patches [B, N, P], standardised if `norm`.
 
     `places` [B, A]: of these patches only, [B, A, P].
     """
@@ -39,9 +39,9 @@ def pixels(x: Tensor, p: int, norm: bool, places: Tensor | None = None) -> Tenso
 
 
 def unstandardise(prediction: Tensor, patches: Tensor, eps: float = 1e-6) -> Tensor:
-    """Predictions of normalised pixels, put back with the mean and spread of the true `patches` [B, N, P].
+    """Undo `standardise` for predictions, with mean and standard deviation of the true `patches` [B, N, P].
 
-    That is knowledge the network did not have: a picture made like this has to say so.
+    The network does not know these: a picture drawn this way has to say so.
     """
     mean, var = patches.mean(-1, keepdim=True), patches.var(-1, keepdim=True)
     return prediction * (var + eps).sqrt() + mean

@@ -1,4 +1,4 @@
-"""Networks that teach and are not trained."""
+"""Momentum teachers: moving averages of a student."""
 
 import copy
 from typing import Generic, Self, TypeVar
@@ -24,16 +24,16 @@ class Ema(nn.Module, Generic[Net]):
     @torch.no_grad()
     def update(self, student: Net, momentum: float) -> None:
         """net <- momentum net + (1 - momentum) student, all parameters at once; buffers and integers are copied."""
-        ours: list[Tensor] = list(self.net.parameters())
-        theirs: list[Tensor] = list(student.parameters())
-        torch._foreach_lerp_(ours, theirs, 1 - momentum)
-        for mine, new in zip(self.net.buffers(), student.buffers(), strict=True):
-            mine.copy_(new)
+        averages: list[Tensor] = list(self.net.parameters())
+        parameters: list[Tensor] = list(student.parameters())
+        torch._foreach_lerp_(averages, parameters, 1 - momentum)
+        for buffer, source in zip(self.net.buffers(), student.buffers(), strict=True):
+            buffer.copy_(source)
 
     def train(self, mode: bool = True) -> Self:
         return super().train(False)
 
 
-def distance(one: Tensor, other: Tensor) -> Tensor:
-    """|one - other| / |other|, a scalar: 0 when they are equal."""
-    return (one - other).norm() / other.norm().clamp_min(1e-12)
+def distance(prediction: Tensor, target: Tensor) -> Tensor:
+    """|prediction - target| / |target|, a scalar: 0 when they are equal."""
+    return (prediction - target).norm() / target.norm().clamp_min(1e-12)

@@ -39,7 +39,7 @@ SIZES = {
 
 @dataclass(frozen=True)
 class ViTConfig:
-    """One network: its size, what it looks at, and how it normalises that. ValueError when they do not fit together."""
+    """Size, input and normalisation of one network. ValueError when they do not fit together."""
 
     dim: int = 768
     depth: int = 12
@@ -77,7 +77,7 @@ Mix = Callable[[Tensor, Tensor, Tensor], Tensor]  # queries, keys, values, each 
 
 
 class PatchEmbed(nn.Module):
-    """A convolution that does not overlap, computed as a matrix product over the patches that are wanted."""
+    """A non-overlapping convolution, computed as a matrix product over the requested patches."""
 
     def __init__(self, channels: int, dim: int, p: int):
         super().__init__()
@@ -102,7 +102,7 @@ class Attention(nn.Module):
         self.proj = nn.Linear(dim, dim)
 
     def forward(self, x: Tensor, mix: Mix = F.scaled_dot_product_attention, first: int = 0) -> Tensor:
-        """[B, S, D] -> [B, S - first, D]: the tokens before `first` are looked at and do not look."""
+        """[B, S, D] -> [B, S - first, D]: tokens before `first` serve as keys and values only."""
         if first:
             d = x.shape[-1]
             (wq, wkv), (bq, bkv) = (parameter.split([d, 2 * d]) for parameter in (self.qkv.weight, self.qkv.bias))
@@ -132,12 +132,12 @@ class Block(nn.Module):
         self.attn = Attention(dim, heads)
         self.norm2 = nn.LayerNorm(dim, eps=1e-6)
         self.mlp = Mlp(dim)
-        self.recompute = False  # keep the input alone for backward, and compute the rest again
+        self.recompute = False  # activation checkpointing: save only the input for backward, and recompute the rest
 
     def forward(
         self, x: Tensor, mix: Mix = F.scaled_dot_product_attention, first: int = 0, paths: Tensor | None = None
     ) -> Tensor:
-        """[B, S, D] -> [B, S - first, D]: of the tokens before `first` only keys and values are needed.
+        """[B, S, D] -> [B, S - first, D]: tokens before `first` serve as keys and values only.
 
         `paths` [B, 2] scales what attention and MLP add for each image, see `drop_paths`.
         """
@@ -188,7 +188,7 @@ class ViT(nn.Module):
         return positions.grid_of((images.shape[2], images.shape[3]), self.config.patch_size)
 
     def embed(self, x: Tensor, mask: Mask | None = None) -> Tensor:
-        """Normalised images -> tokens before the first block, [B, S, D]; hidden patches are not even embedded."""
+        """Normalised images -> tokens before the first block, [B, S, D]; hidden patches are not embedded."""
         table = positions.resize(self.pos_embed, self.config.grid, self.grid(x))  # [1, 1 + N, D]
         if mask is None:
             patches = self.patch_embed(x) + table[:, 1:]
@@ -209,37 +209,37 @@ class ViT(nn.Module):
 
     def after(self, x: Tensor, wanted: Sequence[int], paths: Tensor | None = None) -> list[Tensor]:
         """Normalised images -> tokens [B, 1 + N, D] after blocks `wanted`; `paths` [B, depth, 2] as `drop_paths`."""
-        tokens, found = self.embed(x), {}
+        tokens, outputs = self.embed(x), {}
         for i in range(max(wanted)):
             tokens = self.blocks[i](tokens, paths=None if paths is None else paths[:, i])
-            found[i + 1] = tokens
-        return [found[i] for i in wanted]
+            outputs[i + 1] = tokens
+        return [outputs[i] for i in wanted]
 
     def trunk(self, x: Tensor, paths: Tensor | None = None) -> Tensor:
         """Normalised images -> tokens before the last norm, [B, 1 + N, D]; `paths` as `drop_paths`."""
         return self.after(x, (len(self.blocks),), paths)[0]
 
     def attend(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """As `encode` without a mask, and where the class token looked in the last block: [B, 1 + N, D], [B, N].
+        """`encode` without a mask, and the class token's attention in the last block: [B, 1 + N, D], [B, N].
 
         The attention is its softmax over all tokens, without itself, averaged over heads and scaled to sum 1.
         """
-        seen: list[Tensor] = []
+        attention: list[Tensor] = []
 
         def mix(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-            seen.append(class_attention(q[:, :, 0], k))
+            attention.append(class_attention(q[:, :, 0], k))
             return F.scaled_dot_product_attention(q, k, v)
 
         tokens = self.embed(x)
         for block in self.blocks[:-1]:
             tokens = block(tokens)
-        return self.norm(self.blocks[-1](tokens, mix)), seen[0]
+        return self.norm(self.blocks[-1](tokens, mix)), attention[0]
 
     def forward(self, images: Tensor, mask: Mask | None = None) -> tuple[Tensor, Tensor]:
         """Images [B, C, H, W] in [0, 1] -> class token [B, D] and patch tokens [B, N, D] ([B, K, D] under a mask).
 
-        Other image sizes than the configured one are welcome as long as the patch size divides them. Raises
-        ValueError when it does not, or when the number of channels is another.
+        Images may have any size that the patch size divides. ValueError when it does not, or when the number of
+        channels differs from the network's.
         """
         if images.shape[1] != self.config.channels:
             raise ValueError(
@@ -250,12 +250,12 @@ class ViT(nn.Module):
 
 
 def drop_paths(images: int, depth: int, rate: float, device: torch.device) -> Tensor:
-    """Stochastic depth, [images, depth, 2]: 0 where what a block adds to an image is dropped, 1 / kept elsewhere.
+    """Stochastic depth, [images, depth, 2]: 0 where a block's branch is dropped for an image, 1 / keep elsewhere.
 
     The rate grows linearly from 0 in the first block to `rate` in the last (Huang et al. 2016; timm's DropPath).
     """
-    kept = 1 - torch.linspace(0, rate, depth, device=device)[:, None]  # [depth, 1]
-    return (torch.rand(images, depth, 2, device=device) < kept) / kept
+    keep = 1 - torch.linspace(0, rate, depth, device=device)[:, None]  # [depth, 1]
+    return (torch.rand(images, depth, 2, device=device) < keep) / keep
 
 
 def class_attention(q: Tensor, k: Tensor, first: int = 1) -> Tensor:
@@ -269,16 +269,16 @@ def class_attention(q: Tensor, k: Tensor, first: int = 1) -> Tensor:
 
 
 def recompute_blocks(module: nn.Module) -> None:
-    """Activation checkpointing of every block in there: one more forward, and activations of one block at a time."""
+    """Turn on activation checkpointing of every block: one more forward, activations of one block at a time."""
     for m in module.modules():
         if isinstance(m, Block):
             m.recompute = True
-    # Compiled, what a `Mix` notes beside its result (MixedAE's shares) is noted in forward, and not again in backward.
+    # Compiled, the side effects of a `Mix` (MixedAE's list of fractions) happen in forward, and not again in backward.
     torch._dynamo.config.skip_fwd_side_effects_in_bwd_under_checkpoint = True
 
 
 def init_linears(module: nn.Module) -> None:
-    """Xavier-uniform weights (a fused qkv as one matrix) and zero biases, as the MAE reference has them."""
+    """Xavier-uniform weights (a fused qkv as one matrix) and zero biases, as in MAE's reference code."""
     for m in module.modules():
         if isinstance(m, nn.Linear):
             nn.init.xavier_uniform_(m.weight)

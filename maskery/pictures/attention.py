@@ -1,4 +1,4 @@
-"""Where a network looks, laid over the image; what a mask hides.
+"""Attention as a heat map over the image; images with their hidden patches grey.
 
 B images, C channels, N patches
 """
@@ -11,10 +11,10 @@ from .reconstruction import GREY
 
 
 def overlay(images: Tensor, attention: Tensor, grid: Grid) -> Tensor:
-    """Images [B, C, H, W] in [0, 1] with attention [B, N] over them: red where it is highest, blue where there is none.
+    """Overlay attention [B, N] on images [B, C, H, W] in [0, 1]: red where it is highest, blue where it is 0.
 
-    Each row is scaled to its own highest value: even attention is red everywhere. Images that are not of three
-    channels are shown stretched to their own range, so their heat is in that range: bright and dark.
+    Each row is scaled to its own highest value: even attention is red everywhere. In images without
+    three channels the heat spans the image's own range, from dark to bright.
     """
     heat = attention.float() / attention.float().amax(1, keepdim=True).clamp_min(1e-30)
     heat = enlarge(heat, images, grid)  # [B, 1, H, W]
@@ -27,13 +27,13 @@ def overlay(images: Tensor, attention: Tensor, grid: Grid) -> Tensor:
 
 
 def masked(images: Tensor, hidden: Tensor, grid: Grid) -> Tensor:
-    """Images [B, C, H, W] with their hidden patches grey; `hidden` [B, N], 1 = hidden."""
+    """Images [B, C, H, W] with hidden patches grey; `hidden` [B, N], 1 = hidden."""
     hidden = enlarge(hidden, images, grid)
     return (images * (1 - hidden) + GREY * hidden).clamp(0, 1)
 
 
 def enlarge(values: Tensor, images: Tensor, grid: Grid) -> Tensor:
-    """One value a patch [B, N] -> one a pixel [B, 1, H, W]."""
+    """Repeat values of patches [B, N] over their pixels: [B, 1, H, W]."""
     (rows, columns), (height, width) = grid, images.shape[2:]
     values = values.unflatten(1, grid).unsqueeze(1)
     return values.repeat_interleave(height // rows, 2).repeat_interleave(width // columns, 3)

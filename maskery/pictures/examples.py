@@ -1,4 +1,4 @@
-"""Whole images of different sizes in one strip, a row each: the image, its labels, what was predicted.
+"""Strips of uncropped images of different sizes, a row each: the image, its labels, the prediction.
 
 B images, C channels, H x W pixels
 """
@@ -21,7 +21,7 @@ SIDE = 320  # pixels of an image's long side
 
 
 def whole_image(data: ImageData, i: int, size: Sequence[int] | None = None) -> Tensor:
-    """Image `i` of the source in [0, 1], [C, H, W]; at another `size` (height, width) if it was decoded smaller."""
+    """Read image `i` uncropped, [C, H, W] in [0, 1]; resized to `size` (height, width) if given."""
     array = data.images.open(i).at(1.0).array
     image = to_float(torch.from_numpy(array.copy()).permute(2, 0, 1)[None], torch.device("cpu"))
     return (image if size is None else F.interpolate(image, tuple(size), mode="area"))[0]
@@ -29,14 +29,14 @@ def whole_image(data: ImageData, i: int, size: Sequence[int] | None = None) -> T
 
 @dataclass
 class ExampleStrip:
-    """Some of the images `indices`, evenly spread, as rows that are added one by one."""
+    """A strip of `count` of the images `indices`, evenly spread, whose rows are added one by one."""
 
     data: ImageData
     indices: np.ndarray
     captions: tuple[str, ...]
     count: int = 8
     rows: list[list[Tensor]] = field(default_factory=list)
-    classes: set[int] = field(default_factory=set)  # that are seen in the rows
+    classes: set[int] = field(default_factory=set)  # that occur in the rows
 
     def __post_init__(self) -> None:
         self.shown = set(spread(self.indices, self.count).tolist())
@@ -45,7 +45,7 @@ class ExampleStrip:
         return i in self.shown
 
     def add(self, columns: Sequence[Tensor], classes: Iterable[int]) -> None:
-        """A row: one picture [C, H, W] in [0, 1] a caption, and the classes that are seen in it."""
+        """Add a row: one picture [C, H, W] in [0, 1] per caption, and the classes that occur in it."""
         self.rows.append([scaled(column[None]) for column in columns])
         self.classes.update(classes)
 
@@ -56,13 +56,13 @@ class ExampleStrip:
 
 
 def scaled(image: Tensor) -> Tensor:
-    """An image [1, C, H, W] with a long side of SIDE; no colours are mixed."""
+    """Resize an image [1, C, H, W] to a long side of SIDE without mixing colours."""
     longest = max(image.shape[2:])
     return F.interpolate(image, [max(1, round(n * SIDE / longest)) for n in image.shape[2:]], mode="nearest")
 
 
 def padded(images: Sequence[Tensor]) -> Tensor:
-    """Images [1, C, H_i, W_i] centred on white ones of one size, [B, C, H, W]."""
+    """Centre images [1, C, H_i, W_i] on white ones of one size, [B, C, H, W]."""
     height, width = (max(image.shape[axis] for image in images) for axis in (2, 3))
     same_size = []
     for image in images:

@@ -1,11 +1,11 @@
-"""A run's metrics as curves (extra: report)."""
+"""Learning curves of a run (extra: report)."""
 
 import importlib.util
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-ACCURACIES = {  # of looks
+ACCURACIES = {  # of periodic evaluations -> their label
     "knn_mean_patch": "20-NN, mean patch",
     "knn_class_token": "20-NN, class token",
     "top1": "held out",
@@ -25,27 +25,28 @@ def learning_curves(rows: Sequence[Mapping[str, Any]], path: Path) -> Path | Non
         return None
     from matplotlib.figure import Figure
 
-    steps, looks = [row for row in rows if "loss" in row], [row for row in rows if "loss" not in row]
-    votes = [name for name in ACCURACIES if any(name in f for f in looks)]
-    figure = Figure(figsize=(5 * (3 if votes else 2), 3.4), layout="constrained")
-    axes = figure.subplots(1, 3 if votes else 2)
+    steps = [row for row in rows if "loss" in row]
+    evaluations = [row for row in rows if "loss" not in row]
+    accuracies = [name for name in ACCURACIES if any(name in row for row in evaluations)]
+    figure = Figure(figsize=(5 * (3 if accuracies else 2), 3.4), layout="constrained")
+    axes = figure.subplots(1, 3 if accuracies else 2)
 
     def draw(axis: Any, rows: Sequence[Mapping[str, Any]], name: str, label: str, style: str = "-") -> None:
-        points = [(f["epoch"], f[name]) for f in rows if name in f]
+        points = [(row["epoch"], row[name]) for row in rows if name in row]
         if points:
             axis.plot(*zip(*points, strict=True), style, label=label)
 
     draw(axes[0], steps, "loss", "training")
-    draw(axes[0], looks, "held_out_loss", "held out", "o-")
+    draw(axes[0], evaluations, "held_out_loss", "held out", "o-")
     axes[0].set(title="loss", xlabel="epoch")
     axes[0].legend()
     draw(axes[1], steps, "lr", "lr")
     axes[1].set(title="learning rate", xlabel="epoch")
-    if votes:
-        for name in votes:
-            draw(axes[2], looks, name, ACCURACIES[name], "o-")
-        what = {"map": "mean average precision", "miou": "mean IoU"}.get(votes[0], "accuracy")
-        axes[2].set(title=f"{what} on held-out images", xlabel="epoch", ylim=(0, None))
+    if accuracies:
+        for name in accuracies:
+            draw(axes[2], evaluations, name, ACCURACIES[name], "o-")
+        metric = {"map": "mean average precision", "miou": "mean IoU"}.get(accuracies[0], "accuracy")
+        axes[2].set(title=f"{metric} on held-out images", xlabel="epoch", ylim=(0, None))
         axes[2].legend()
     for axis in axes:
         axis.grid(alpha=0.3)

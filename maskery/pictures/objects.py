@@ -1,4 +1,4 @@
-"""Objects drawn over an image: boxes, and the outlines of masks.
+"""Draw objects over an image: boxes, and outlined masks.
 
 C channels, H x W pixels, K objects, M classes
 """
@@ -13,9 +13,9 @@ from .segments import colours
 def outlined(
     image: Tensor, boxes: Tensor, classes: Tensor, count: int, masks: Tensor | None = None, line: int = 0
 ) -> Tensor:
-    """An image [C, H, W] in [0, 1] under K objects of `count` classes, [3, H, W]: a colour a class.
+    """Draw K objects over an image [C, H, W] in [0, 1], one colour for each of `count` classes: [3, H, W].
 
-    `line`: pixels of a box's edge; 0: as the image's size wants it. Masks [K, H, W] are tinted.
+    `line`: width of box edges in pixels; 0: by the size of the image. Masks [K, H, W] are tinted.
     """
     x = image.float()
     if x.shape[0] != 3:
@@ -25,7 +25,7 @@ def outlined(
     H, W = x.shape[1:]
     line = line or max(1, round(max(H, W) / 200))
     shades = colours(count).to(x.device)
-    for k in reversed(range(len(boxes))):  # the surest one last, over all others
+    for k in reversed(range(len(boxes))):  # the most confident object last, over all others
         colour = shades[int(classes[k])][:, None, None]
         if masks is not None:
             mask = masks[k].float()[None]

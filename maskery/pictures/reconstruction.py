@@ -1,4 +1,4 @@
-"""Original, masked, reconstruction: the picture of everything that predicts pixels.
+"""Original, masked image and reconstruction of methods that predict pixels.
 
 B images, C channels, N patches, P = p * p * C
 """
@@ -15,8 +15,8 @@ GREY = 0.5
 def reconstruction(encoder: ViT, x: Tensor, x_hat: Tensor, mask: Mask, norm_pix: bool) -> dict[str, Tensor]:
     """Columns of a strip from normalised images x [B, C, H, W] and predictions x_hat [B, N, P] of them.
 
-    Predictions of pixels normalised within their patch know nothing of a patch's brightness and contrast. They are
-    shown twice: put back with the true mean and std of each patch, which flatters, and as they are.
+    Predictions of normalised pixels lack the brightness and contrast of their patch. They are shown twice: with the
+    true mean and std of each patch, which flatters them, and unchanged.
     """
     p, grid = encoder.config.patch_size, encoder.grid(x)
     patches, hidden = patchify(x, p), mask.hidden.unsqueeze(-1)  # [B, N, P], [B, N, 1]

@@ -1,4 +1,4 @@
-"""Masks as colours over images.
+"""Draw segmentation masks as colours over images.
 
 B images, C channels, H x W pixels, M classes
 """
@@ -9,25 +9,25 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
-_TURN = 0.618034  # of the colour circle from one class to the next: neighbours differ, and no colour comes twice
+_TURN = 0.618034  # of the colour circle from one class to the next: neighbours differ, no colour repeats
 
 
 def colours(classes: int) -> Tensor:
-    """[M, 3] in [0, 1], always the same; the lightness changes as well."""
+    """Fixed RGB colours of M classes, [M, 3] in [0, 1], varying in hue and lightness."""
     steps = [((i * _TURN) % 1, 0.45 + 0.2 * (i % 3), 0.9 - 0.25 * (i % 2)) for i in range(classes)]
     return torch.tensor([colorsys.hls_to_rgb(hue, light, full) for hue, light, full in steps])
 
 
 def legend(names: Sequence[str], shown: Iterable[int]) -> dict[str, str]:
-    """{name: #rrggbb} of the classes that are shown, in their order; what is below 0 has no colour."""
+    """{name: #rrggbb} of the classes shown, in order; numbers below 0 have no colour."""
     shades = colours(len(names))
     return {names[m]: "#" + bytes((shades[m] * 255).byte().tolist()).hex() for m in sorted(set(shown)) if m >= 0}
 
 
 def painted(images: Tensor, masks: Tensor, classes: int) -> Tensor:
-    """Images [B, C, H, W] in [0, 1] under class numbers [B, H, W] -> [B, 3, H, W]; below 0, the image alone, darker.
+    """Colour images [B, C, H, W] in [0, 1] by class numbers [B, H, W]: [B, 3, H, W]; below 0 the image is darkened.
 
-    Of images that are not of three channels the first one is shown, grey, stretched to its own range.
+    Images without three channels are shown by their first one, grey, stretched to its own range.
     """
     x = images.float()
     if x.shape[1] != 3:

@@ -1,4 +1,4 @@
-"""Strips of images, one row an image, one column a way of looking at it.
+"""Strips of images: a row per image, a column per way of showing it.
 
 B images, C channels, H x W pixels
 """
@@ -12,12 +12,14 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from ..outputs import partial_path
+
 GAP, INK, PAPER = 6, (40, 40, 40), (255, 255, 255)
-CHIP, LINE = 11, 18  # pixels of a colour of the legend, and from one of its lines to the next
+CHIP, LINE = 11, 18  # side of a colour sample of the legend, and the height of one of its lines, in pixels
 
 
 def displayable(columns: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Columns [B, C, H, W] in [0, 1] -> [B, 3, H, W] uint8 that a person can see.
+    """Convert columns [B, C, H, W] in [0, 1] to displayable RGB, [B, 3, H, W] uint8.
 
     Columns of three channels are shown as they are. Others are stretched, each image to the 1st .. 99th percentile of
     its first column: one channel as grey, two as red and green, four and more by their first three.
@@ -29,9 +31,7 @@ def displayable(columns: dict[str, Tensor]) -> dict[str, Tensor]:
         if channels != 3:
             low, high = (torch.quantile(first.float().cpu().flatten(1), q, dim=1) for q in (0.01, 0.99))
             x = (x - low.view(-1, 1, 1, 1)) / (high - low).clamp_min(1e-6).view(-1, 1, 1, 1)
-            x = {1: lambda x: x.expand(-1, 3, -1, -1), 2: lambda x: torch.cat([x, 0 * x[:, :1]], dim=1)}.get(
-                channels, lambda x: x[:, :3]
-            )(x)
+            x = torch.cat([x, 0 * x[:, :1]], dim=1) if channels == 2 else x[:, :3].expand(-1, 3, -1, -1)
         shown[caption] = (x.clamp(0, 1) * 255).round().to(torch.uint8)
     return shown
 
@@ -41,7 +41,7 @@ def strip(
 ) -> Path:
     """Write columns {caption: [B, C, H, W] in [0, 1]} as one PNG; small images are enlarged to about `tile` pixels.
 
-    `legend`: what a colour (#rrggbb) stands for, below them.
+    `legend`: {name: #rrggbb}, drawn below the columns.
     """
     shown = displayable(columns)
     rows, _, height, width = next(iter(shown.values())).shape
@@ -55,8 +55,8 @@ def strip(
     head = 30 + LINE * (len(titles) - 1) if titles else GAP
     caption_height = 15 * max(len(lines) for lines in captions.values()) + GAP
     down = head + caption_height + rows * (height + GAP)
-    places = placed(legend or {}, across, small)
-    below = LINE * (1 + max(row for _, _, row in places.values())) if places else 0
+    entries = legend_layout(legend or {}, across, small)
+    below = LINE * (1 + max(row for _, _, row in entries.values())) if entries else 0
     sheet = Image.new("RGB", (across, down + below), PAPER)
     pen = ImageDraw.Draw(sheet)
     pen.text((GAP, 6), "\n".join(titles), INK, font, spacing=2)
@@ -67,25 +67,24 @@ def strip(
             picture = Image.fromarray(np.ascontiguousarray(image.permute(1, 2, 0).numpy()))
             picture = picture.resize((width, height), Image.Resampling.NEAREST)
             sheet.paste(picture, (left, head + caption_height + row * (height + GAP)))
-    for name, (colour, left, row) in places.items():
+    for name, (colour, left, row) in entries.items():
         top = down + row * LINE
         pen.rectangle((left, top, left + CHIP, top + CHIP), colour)
         pen.text((left + CHIP + 4, top - 2), name, INK, small)
-    half = path.with_suffix(".writing")
-    sheet.save(half, format="PNG")
-    half.replace(path)
+    with partial_path(path) as partial:
+        sheet.save(partial, format="PNG")
     return path
 
 
-def placed(
+def legend_layout(
     legend: Mapping[str, str], across: int, font: ImageFont.ImageFont | ImageFont.FreeTypeFont
 ) -> dict[str, tuple[str, int, int]]:
-    """{name: (colour, pixels from the left, line)}: as many on a line as there is room for."""
-    found, left, row = {}, GAP, 0
+    """{name: (colour, pixels from the left, line)}: each line holds as many as fit."""
+    entries, left, row = {}, GAP, 0
     for name, colour in legend.items():
-        long = CHIP + 4 + round(font.getlength(name)) + 2 * GAP
-        if left > GAP and left + long > across:
+        width = CHIP + 4 + round(font.getlength(name)) + 2 * GAP
+        if left > GAP and left + width > across:
             left, row = GAP, row + 1
-        found[name] = (colour, left, row)
-        left += long
-    return found
+        entries[name] = (colour, left, row)
+        left += width
+    return entries

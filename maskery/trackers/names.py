@@ -1,32 +1,32 @@
-"""tracking.json: what a run is called elsewhere, so that `maskery resume` goes on with it."""
+"""tracking.json: the ids of a run in its trackers, so that `maskery resume` continues them."""
 
 import json
 import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from ..outputs import write_file as write_whole
+from ..outputs import write_file
 
 Say = Callable[[str], None]
-FAREWELL = 30.0  # seconds that the end of a run waits for a tracker
+CLOSE_TIMEOUT = 30.0  # seconds that the end of a run waits for a tracker
 
 
-class Names:
-    """By tracker. Beside them how far the pictures are that one has which would show the same one again."""
+class TrackerIds:
+    """Run ids by tracker, and the step of the last picture sent to one that would show a picture twice."""
 
     def __init__(self, path: Path):
-        self.path, self.lock = path, threading.Lock()  # MLflow's thread writes, too
+        self.path, self.lock = path, threading.Lock()  # MLflow's thread writes as well
 
-    def _known(self) -> dict[str, str]:
+    def _read(self) -> dict[str, str]:
         try:
-            known = json.loads(self.path.read_text())
+            ids = json.loads(self.path.read_text())
         except (OSError, ValueError):
-            return {}  # a damaged one is no reason to stop: the run gets another name
-        return known if isinstance(known, dict) else {}
+            return {}  # a damaged file does not stop the run: it gets a new id
+        return ids if isinstance(ids, dict) else {}
 
     def __getitem__(self, tracker: str) -> str | None:
-        return self._known().get(tracker)
+        return self._read().get(tracker)
 
-    def __setitem__(self, tracker: str, name: str) -> None:
+    def __setitem__(self, tracker: str, run_id: str) -> None:
         with self.lock:
-            write_whole(self.path, json.dumps(self._known() | {tracker: name}, indent=1).encode())
+            write_file(self.path, json.dumps(self._read() | {tracker: run_id}, indent=1).encode())

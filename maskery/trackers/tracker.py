@@ -1,8 +1,8 @@
-"""Weights & Biases and MLflow beside the files of a run, for those who ask for them. Trouble there never stops a run:
-metrics.jsonl has everything, and samples/ the pictures.
+"""Optional trackers of a run: Weights & Biases and MLflow. Their errors never stop a run: metrics.jsonl has all
+metrics, and samples/ all pictures.
 
-A run keeps the names it has there in RUN/tracking.json, so that `maskery resume` goes on with them. Keys and passwords
-are in the environment or the user's own files, never in the run.
+RUN/tracking.json holds the run's id in each tracker, so that `maskery resume` continues it. Keys and passwords are in
+the environment or the user's own files, never in the run.
 """
 
 from collections.abc import Mapping
@@ -14,27 +14,29 @@ from urllib.parse import urlsplit
 from ..config import LogConfig, Run
 from ..text import needs_extra
 from .mlflow_run import Mlflow
-from .names import Names, Say
+from .names import Say, TrackerIds
 from .wandb_run import Wandb
 
 
 class Tracker(Protocol):
     def log(self, facts: Mapping[str, Any]) -> None:
-        """One line of metrics.jsonl. Returns at once."""
+        """Send one line of metrics.jsonl. Returns at once."""
         ...
 
     def picture(self, file: Path, step: int) -> None:
-        """The strip of a look. Returns at once."""
+        """Send the strip of a periodic evaluation. Returns at once."""
         ...
 
-    def close(self, *, failed: bool) -> None: ...
+    def close(self, *, failed: bool) -> None:
+        """Send what is waiting and end the run there."""
+        ...
 
 
-def check(log: LogConfig) -> None:
-    """ImportError naming the extra that is missing, ValueError for an address with a password: before anything runs."""
-    for name, asked, package in (("wandb", log.wandb, "wandb"), ("mlflow", log.mlflow, "mlflow")):
-        if asked and find_spec(package) is None:
-            raise ImportError(needs_extra(f"--log.{name}", package, name))
+def check_trackers(log: LogConfig) -> None:
+    """ImportError naming a missing extra, ValueError for an address with a password: before anything runs."""
+    for name, value in (("wandb", log.wandb), ("mlflow", log.mlflow)):  # option, package and extra have one name
+        if value and find_spec(name) is None:
+            raise ImportError(needs_extra(f"--log.{name}", name, name))
     if log.mlflow and urlsplit(log.mlflow).password:
         raise ValueError(
             "--log.mlflow: an address with a password would be kept in the run; set MLFLOW_TRACKING_USERNAME and "
@@ -43,12 +45,12 @@ def check(log: LogConfig) -> None:
 
 
 def opened(run: Run, out: Path, say: Say) -> list[Tracker]:
-    """What this run asks for, going on with what it wrote there before."""
-    check(run.log)
+    """Open the trackers of a run; one it has written to before is continued."""
+    check_trackers(run.log)
     out.mkdir(parents=True, exist_ok=True)
-    names, trackers = Names(out / "tracking.json"), []
+    ids, trackers = TrackerIds(out / "tracking.json"), []
     if run.log.wandb:
-        trackers.append(Wandb(run, out, names, say))
+        trackers.append(Wandb(run, out, ids, say))
     if run.log.mlflow:
-        trackers.append(Mlflow(run, out, names, say))
+        trackers.append(Mlflow(run, out, ids, say))
     return trackers

@@ -12,39 +12,39 @@ from urllib.request import getproxies
 
 from ..config import Run
 from ..text import one_line
-from .names import FAREWELL, Names, Say
+from .names import CLOSE_TIMEOUT, Say, TrackerIds
 
-WELCOME = 30.0  # seconds that its beginning waits for Weights & Biases
+INIT_TIMEOUT = 30.0  # seconds that the start of a run waits for Weights & Biases
 
 
 class Wandb:
-    """A run of Weights & Biases; offline when WANDB_MODE says so, when nobody is logged in, and without a network.
+    """A run of Weights & Biases; offline with WANDB_MODE=offline, without a login, and without a network.
 
-    Offline it is kept in RUN/wandb, and `wandb sync` uploads it.
+    An offline run is stored in RUN/wandb; `wandb sync` uploads it.
     """
 
-    def __init__(self, run: Run, out: Path, names: Names, say: Say):
+    def __init__(self, run: Run, out: Path, ids: TrackerIds, say: Say):
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
         import wandb
         from wandb.errors import Error as WandbError
 
-        self.names, self.say, self.told = names, say, False  # told: of pictures
-        name = names["wandb"] or secrets.token_hex(4)
-        names["wandb"] = name
+        self.ids, self.say, self.picture_failed = ids, say, False
+        run_id = ids["wandb"] or secrets.token_hex(4)
+        ids["wandb"] = run_id
         entity, _, project = str(run.log.wandb).rpartition("/")
         settings = wandb.Settings(
-            init_timeout=WELCOME,
+            init_timeout=INIT_TIMEOUT,
             login_timeout=10,
-            finish_timeout=FAREWELL,
+            finish_timeout=CLOSE_TIMEOUT,
             silent=True,
             console="off",
             disable_git=True,
             save_code=False,
         )
-        how: dict[str, Any] = {
+        options: dict[str, Any] = {
             "project": project,
             "entity": entity or None,
-            "id": name,
+            "id": run_id,
             "resume": "allow",
             "name": out.absolute().name,
             "dir": str(out),
@@ -53,44 +53,44 @@ class Wandb:
         }
         try:
             if "WANDB_MODE" not in os.environ:
-                _call(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai"))
-            self.run = wandb.init(**how)
+                _check_reachable(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai"))
+            self.run = wandb.init(**options)
         except (WandbError, OSError) as e:
             say(f"Weights & Biases cannot be reached ({one_line(e)}): going on offline")
-            wandb.teardown()  # which otherwise believes that the run goes on
-            self.run = wandb.init(**how, mode="offline")
-        kept = f"run {name}, kept in {out / 'wandb'} until `wandb sync` uploads it"
-        say(f"Weights & Biases: {self.run.url or kept}")
-        self.run.define_metric("*", step_metric="step")  # lines that are made again after a resume keep their place
+            wandb.teardown()  # it otherwise takes the failed run for a running one
+            self.run = wandb.init(**options, mode="offline")
+        offline = f"run {run_id}, kept in {out / 'wandb'} until `wandb sync` uploads it"
+        say(f"Weights & Biases: {self.run.url or offline}")
+        self.run.define_metric("*", step_metric="step")  # steps repeated after a resume keep their place
 
     def log(self, facts: Mapping[str, Any]) -> None:
         try:
             self.run.log(dict(facts))
-        except Exception as e:  # of whatever kind: a run does not end for it
+        except Exception as e:  # of any kind: a tracker never stops a run
             self.say(f"Weights & Biases did not take a line, metrics.jsonl has it: {one_line(e)}")
 
     def picture(self, file: Path, step: int) -> None:
         import wandb
 
         try:
-            if int(self.names["wandb pictures"] or -1) >= step:
-                return  # made again after a resume: it would stand behind later ones
+            if int(self.ids["wandb pictures"] or -1) >= step:
+                return  # drawn again after a resume: it would come after later ones
             self.run.log({"samples": wandb.Image(str(file), caption=f"step {step}"), "step": step})
-            self.names["wandb pictures"] = str(step)
+            self.ids["wandb pictures"] = str(step)
         except Exception as e:
-            if not self.told:
+            if not self.picture_failed:
                 self.say(f"Weights & Biases did not take a picture, samples/ has them: {one_line(e)}")
-            self.told = True
+            self.picture_failed = True
 
     def close(self, *, failed: bool) -> None:
         try:
             self.run.finish(exit_code=int(failed))
         except Exception as e:
-            self.say(f"Weights & Biases was not told of the end: {one_line(e)}")
+            self.say(f"Weights & Biases did not take the end of the run: {one_line(e)}")
 
 
-def _call(address: str) -> None:
-    """OSError at once where nobody is; wandb itself would try for as long as it may."""
+def _check_reachable(address: str) -> None:
+    """OSError at once when no server answers; wandb itself would retry until its timeout."""
     url = urlsplit(address)
     if not getproxies():
         socket.create_connection((url.hostname, url.port or (80 if url.scheme == "http" else 443)), timeout=5).close()

@@ -13,7 +13,7 @@ from PIL import Image
 
 import maskery
 from maskery.demo import scenes
-from maskery.health.checks import Facts, Verdict, verdicts
+from maskery.health.checks import RunRecord, Verdict, verdicts
 from maskery.methods import METHODS, mae
 from maskery.nn.targets import pixels
 from maskery.nn.teacher import Ema
@@ -48,7 +48,7 @@ def healthy_mae(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def judged(run: Path) -> dict[str, Verdict]:
     known = json.loads((run / "baselines.json").read_text())
-    found = verdicts(Facts(read_metrics(run / "metrics.jsonl"), asdict(open_run(run).run), known))
+    found = verdicts(RunRecord(read_metrics(run / "metrics.jsonl"), asdict(open_run(run).run), known))
     assert len({v.name for v in found}) == len(found)
     return {v.name: v for v in found}
 
@@ -164,7 +164,7 @@ def told(folder: Path, lines: list[dict[str, float]]) -> dict[str, Verdict]:
     """The verdicts on a metrics.jsonl of these lines."""
     path = folder / "metrics.jsonl"
     path.write_text("".join(json.dumps({"epoch": 1.0, "t": line["step"] / 1000} | line) + "\n" for line in lines))
-    return {v.name: v for v in verdicts(Facts(read_metrics(path)))}
+    return {v.name: v for v in verdicts(RunRecord(read_metrics(path)))}
 
 
 @pytest.mark.parametrize(("busy", "waits", "level"), [(0.3, 0.1, "watch"), (0.3, 0.4, "good"), (0.8, 0.1, "good")])

@@ -92,7 +92,7 @@ def test_another_photometry_leaves_the_reconstruction_as_it_is() -> None:
     one, two = method(batch, 0.0), method(other, 0.0)
     assert torch.equal(one["reconstruction"], two["reconstruction"])
     assert not torch.equal(one["alignment"], two["alignment"])
-    assert torch.equal(method.student_sees(batch), batch["image"])
+    assert torch.equal(method.student_input(batch), batch["image"])
 
 
 def test_alignment_reaches_the_encoder_and_neither_pixel_decoder_nor_teacher() -> None:
@@ -324,7 +324,7 @@ def test_a_shifted_teacher() -> None:
             for b, (y, x) in enumerate(batch["shift"].tolist())
         ]
     )
-    assert torch.equal(method.teacher_sees(batch), moved)
+    assert torch.equal(method.teacher_input(batch), moved)
     losses, straight = method(batch, 0.0), msa()(batch, 0.0)
     assert torch.equal(losses["alignment"], msa()(batch | {"strong": moved}, 0.0)["alignment"])
     assert torch.equal(losses["reconstruction"], straight["reconstruction"])

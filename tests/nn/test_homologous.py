@@ -135,9 +135,9 @@ def test_share_counts_keys_of_the_same_owner() -> None:
         for query, keys in enumerate(head)
         for key in keys
     ]
-    assert float(homologous.share(chosen, group)) == pytest.approx(sum(same) / len(same))
+    assert float(homologous.own_fraction(chosen, group)) == pytest.approx(sum(same) / len(same))
     own = torch.arange(12).view(3, 1, 4).expand(3, 4, 4).reshape(1, 1, 12, 4)
-    assert homologous.share(own, group) == 1
+    assert homologous.own_fraction(own, group) == 1
 
 
 def test_the_share_is_chance_at_random() -> None:

@@ -18,7 +18,7 @@ def test_the_worst_pairs_come_first() -> None:
         {"class": "cat", "taken_for": "ant", "images": 3, "share": 0.75},
         {"class": "ant", "taken_for": "bee", "images": 2, "share": 0.2},
     ]
-    assert len(most_confused(MATRIX, CLASSES, most=1)) == 1
+    assert len(most_confused(MATRIX, CLASSES, limit=1)) == 1
     assert lines(MATRIX, CLASSES)[0] == "cat  taken for ant: 3 images, 75% of the class"
     assert lines(torch.eye(3, dtype=torch.long), CLASSES) == ["no image was taken for another class"]
     assert MATRIX[0, 0] == 8  # nobody wrote into it

@@ -19,7 +19,7 @@ from maskery.runs.directory import open_run
 from maskery.runs.metrics import read_rows
 from maskery.trackers import mlflow_run, wandb_run
 from maskery.trackers import tracker as trackers
-from maskery.trackers.names import Names
+from maskery.trackers.names import TrackerIds
 from tests.test_train import TINY
 
 FEW = TINY | {"save": {"every": 2, "keep": 0}}
@@ -97,7 +97,7 @@ def test_wandb_has_each_picture_once_where_the_last_ones_were_lost(
     pytest.importorskip("wandb")
     run = tmp_path / "run"
     maskery.pretrain(data=scene_folder, out=run, steps=4, log={"wandb": "leaves"}, **FEW)
-    Names(run / "tracking.json")["wandb pictures"] = "2"  # as if the machine had been lost before the look at step 4
+    TrackerIds(run / "tracking.json")["wandb pictures"] = "2"  # as if it had stopped before step 4
     cut_back(run, 2)
     time.sleep(1)
     maskery.resume(run)
@@ -140,7 +140,7 @@ def test_wandb_that_cannot_be_reached_goes_on_offline(
     monkeypatch.delenv("WANDB_MODE", raising=False)
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
     monkeypatch.setenv("WANDB_BASE_URL", silent if answers else "http://127.0.0.1:9")
-    monkeypatch.setattr(wandb_run, "WELCOME", 2.0)
+    monkeypatch.setattr(wandb_run, "INIT_TIMEOUT", 2.0)
     monkeypatch.setattr(wandb_run, "getproxies", dict)
     began = time.monotonic()
     maskery.pretrain(data=scene_folder, out=tmp_path / "run", steps=2, log={"wandb": "leaves"}, **FEW)
@@ -195,7 +195,10 @@ def test_mlflow_has_what_came_just_before_the_end(scene_folder: Path, tmp_path: 
     tracker.picture(run / "samples" / "step-00000000.png", 0)
     tracker.picture(run / "samples" / "step-00000001.png", 1)
     tracker.close(failed=True)
-    client, name = tracking.MlflowClient(tracking_uri=store.as_uri()), Names(tmp_path / "again/tracking.json")["mlflow"]
+    client, name = (
+        tracking.MlflowClient(tracking_uri=store.as_uri()),
+        TrackerIds(tmp_path / "again/tracking.json")["mlflow"],
+    )
     assert len(client.list_artifacts(name, "samples")) == 2
     assert client.get_run(name).info.status == "FAILED"
 
@@ -222,7 +225,7 @@ def test_a_server_that_does_not_answer_stops_nobody(
     scene_folder: Path, tmp_path: Path, silent: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("mlflow")
-    monkeypatch.setattr(mlflow_run, "FAREWELL", 1.0)
+    monkeypatch.setattr(mlflow_run, "CLOSE_TIMEOUT", 1.0)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "120")
     began = time.monotonic()
     result = maskery.pretrain(data=scene_folder, out=tmp_path / "run", steps=2, log={"mlflow": silent}, **FEW)
@@ -267,12 +270,12 @@ def test_what_cannot_be_is_said_before_anything_runs(
     assert main([*args, "--log.wandb", "leaves"]) == 1
     assert "--log.wandb needs wandb: pip install '.[wandb]'" in capsys.readouterr().err
     with pytest.raises(ImportError, match=r"pip install '.\[mlflow\]'"):
-        trackers.check(LogConfig(mlflow="runs"))
+        trackers.check_trackers(LogConfig(mlflow="runs"))
     assert not (tmp_path / "run").exists()
 
 
 def test_a_damaged_file_of_names_is_no_reason_to_stop(tmp_path: Path) -> None:
-    names = Names(tmp_path / "tracking.json")
+    names = TrackerIds(tmp_path / "tracking.json")
     names["wandb"] = "a"
     names["mlflow"] = "b"
     assert (names["wandb"], names["mlflow"]) == ("a", "b")
