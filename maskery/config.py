@@ -13,28 +13,28 @@ from .nn.vit import SIZES, ViTConfig
 
 @dataclass(frozen=True)
 class ImagesConfig:
-    """What is read from the data, and how."""
+    """Which images are read, and how."""
 
     channels: int | None = None  # None: 1 when every image is grey, else 3, or what multi-band files have
     bits: Literal[8, 16] | None = None  # None: 16 when some image has 16 bits a channel
     pages: Literal["first", "channels"] = "first"  # of a multi-page TIFF: the first one, or all as channels
     mean: tuple[float, ...] | None = None  # per channel, in [0, 1]; None: ImageNet's for 8-bit RGB, else measured
     std: tuple[float, ...] | None = None  # likewise
-    labels: bool = True  # use labels when the data has them (for evaluation only; pretraining never sees them)
-    masks: bool = False  # every image has a mask beside it, a class a pixel; masks are no images then
-    objects: bool = False  # images are those of COCO's json, with boxes and perhaps shapes of what is in them
-    questions: bool = False  # images are those that VQAv2's json asks about
-    train_json: str | None = None  # of COCO, or VQAv2's questions, below the data; None: by their usual names
+    labels: bool = True  # use labels where the data have them (for evaluation only, never for pretraining)
+    masks: bool = False  # every image has a mask, one class for each pixel; masks are not read as images
+    objects: bool = False  # read COCO's json: images with boxes and perhaps masks of objects
+    questions: bool = False  # read VQAv2's json: images with questions
+    train_json: str | None = None  # COCO's annotations or VQAv2's questions, below the data; None: the usual names
     val_json: str | None = None  # likewise
-    test_json: str | None = None  # VQAv2's questions that are only answered
+    test_json: str | None = None  # VQAv2's questions without answers
     image_column: str | None = None  # of a table; None: the usual names are tried
     label_column: str | None = None
     split_column: str | None = None
     mask_column: str | None = None
-    holdout: float = 0.05  # share kept out of training, by a hash of the name; a "val" or "test" split takes its place
-    unreadable: float = 0.05  # stop when more than this share of the images cannot be read
-    memory: float = 8.0  # GB of this machine (at most half of what it has) to keep decoded images in; 0: none
-    cache: float = 50.0  # GB of local disk to keep what comes from a URL in
+    holdout: float = 0.05  # fraction held out, by a hash of the name; a "val" or "test" split takes its place
+    unreadable: float = 0.05  # stop when more than this fraction of the images cannot be read
+    memory: float = 8.0  # GB of this machine's memory for decoded images, at most half of it; 0: none
+    cache: float = 50.0  # GB of local disk for what is downloaded from a URL
     workers: int | None = None  # loader processes per GPU or process; None: chosen from the machine
 
 
@@ -43,12 +43,12 @@ DEFAULT_IMAGES = ImagesConfig()  # how images are read unless options say otherw
 
 @dataclass(frozen=True)
 class OptimConfig:
-    """AdamW as in MAE, or what a supervised task asks for."""
+    """AdamW as in MAE, or the optimiser of a supervised task."""
 
     name: Literal["adamw", "lars", "sgd"] = "adamw"
     base_lr: float = 1.5e-4  # per 256 images of the global batch: lr = base_lr * batch_size / 256
     min_lr: float = 0.0  # where the cosine ends
-    warmup: float = 0.05  # share of the run with a rising learning rate
+    warmup: float = 0.05  # fraction of the run with a rising learning rate
     weight_decay: float = 0.05  # not for biases and one-dimensional parameters
     betas: tuple[float, float] = (0.9, 0.95)  # of AdamW
     momentum: float = 0.9  # of LARS and SGD
@@ -57,25 +57,25 @@ class OptimConfig:
 
 @dataclass(frozen=True)
 class WatchConfig:
-    """What is looked at while the run goes on."""
+    """Logging and periodic evaluation."""
 
     log_every: int = 20  # steps between two lines of metrics.jsonl
-    looks: int = 10  # how often pictures, held-out loss and kNN are made, besides before the first step; 0: never
+    looks: int = 10  # periodic evaluations (pictures, held-out loss, kNN) after the one before the first step; 0: none
     pictures: int = 8  # held-out images in a strip
-    held_out: int = 1024  # images of the held-out loss, at most
+    held_out: int = 1024  # images for the held-out loss, at most
     knn_bank: int = 5000  # training images that vote, at most; 0: no kNN
     knn_queries: int = 2000  # held-out images that are classified, at most
-    best: str | None = None  # a number of the looks, the larger the better: the checkpoint where it was best is kept
-    patience: int | None = None  # looks without a better one after which the run ends
+    best: str | None = None  # an evaluation's metric, larger is better: the checkpoint where it was best is kept
+    patience: int | None = None  # evaluations without improvement after which the run ends
 
 
 @dataclass(frozen=True)
 class SaveConfig:
-    """When checkpoints are written. One is always written at the end and when a signal stops the run."""
+    """When checkpoints are written. One is always written at the end, and when a signal stops the run."""
 
-    minutes: float = 10.0  # between two checkpoints, looked at on log lines
+    minutes: float = 10.0  # between two checkpoints, checked on log lines
     every: int | None = None  # steps between two checkpoints instead
-    keep: int = 2  # so many newest ones stay; 0: all
+    keep: int = 2  # the newest ones to keep; 0: all
 
 
 @dataclass(frozen=True)
@@ -89,9 +89,9 @@ class LogConfig:
 
 @dataclass(frozen=True)
 class Run:
-    """Everything that decides what a run does."""
+    """The configuration of a run."""
 
-    settings: Any  # of the method: its own Config
+    settings: Any  # the method's own Config
     data: str = ""  # folder of images, list (.txt, .csv) or table (.parquet, .arrow)
     method: str = "mae"
     model: str = "vit-small"  # `maskery list models`
@@ -103,7 +103,7 @@ class Run:
     micro_batch: int | Literal["auto"] = "auto"  # images per forward and process, at most; auto: the most that fit
     seed: int = 0  # of weights, order, crops and masks
     init: str | None = None  # weights to start from: a run, directory, file or timm:NAME (resuming is `maskery resume`)
-    shard: bool = False  # share the parameters out among the processes (FSDP2), for models that do not fit whole
+    shard: bool = False  # shard the parameters over the processes (FSDP2), for models too large for one GPU
     precision: Literal["auto", "float32", "bf16"] = "auto"  # auto: bf16 where the GPU has it, float32 on CPU
     compile: Literal["auto", "on", "off"] = "auto"  # torch.compile; auto: on GPU
     recompute: bool = False  # activation checkpointing: one more forward, and a fraction of the memory for activations

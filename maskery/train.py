@@ -150,7 +150,7 @@ def train(
         shutil.rmtree(out, ignore_errors=True)
     log = None
     if isinstance(terminal, Terminal):
-        log = RunLog(out, terminal, step, steps, tracker.opened(run, out, terminal.say))
+        log = RunLog(out, terminal, step, steps, tracker.open_trackers(run, out, terminal.say))
         write_file(out / "config.yaml", config.dump(run).encode())
         write_file(out / "environment.json", json.dumps(environment(world), indent=1).encode())
         log.skipped.add(data.unreadable)

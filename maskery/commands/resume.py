@@ -12,12 +12,12 @@ from ..train import Result, train
 def resume(run: str | Path, micro_batch: int | Literal["auto"] | None = None, shard: bool | None = None) -> Result:
     """Go on with an interrupted run, as if nothing had happened.
 
-    The number of processes may be another one, and what only says how they share the work, too.
+    The number of processes may differ, and so may the options that only distribute the work.
 
     Args:
         run: its directory
         micro_batch: images per forward and process, at most; auto: search anew for the most that fit
-        shard: share the parameters out among the processes, or no longer (--shard, --no-shard); default: as before
+        shard: shard the parameters over the processes, or no longer (--shard, --no-shard); default: as before
     """
     out = Path(run)
     if not out.is_dir():

@@ -12,7 +12,7 @@ from typing import Any
 
 from ..config import Run, leaves
 from ..text import one_line
-from .names import CLOSE_TIMEOUT, Say, TrackerIds
+from .tracker_ids import CLOSE_TIMEOUT, Say, TrackerIds
 
 RETRY_AFTER = 60.0  # seconds between two attempts to reach a server that did not answer
 

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from ..config import LogConfig, Run
 from ..text import needs_extra
 from .mlflow_run import Mlflow
-from .names import Say, TrackerIds
+from .tracker_ids import Say, TrackerIds
 from .wandb_run import Wandb
 
 
@@ -44,7 +44,7 @@ def check_trackers(log: LogConfig) -> None:
         )
 
 
-def opened(run: Run, out: Path, say: Say) -> list[Tracker]:
+def open_trackers(run: Run, out: Path, say: Say) -> list[Tracker]:
     """Open the trackers of a run; one it has written to before is continued."""
     check_trackers(run.log)
     out.mkdir(parents=True, exist_ok=True)

@@ -12,7 +12,7 @@ from urllib.request import getproxies
 
 from ..config import Run
 from ..text import one_line
-from .names import CLOSE_TIMEOUT, Say, TrackerIds
+from .tracker_ids import CLOSE_TIMEOUT, Say, TrackerIds
 
 INIT_TIMEOUT = 30.0  # seconds that the start of a run waits for Weights & Biases
 

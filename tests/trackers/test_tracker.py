@@ -19,7 +19,7 @@ from maskery.runs.directory import open_run
 from maskery.runs.metrics import read_rows
 from maskery.trackers import mlflow_run, wandb_run
 from maskery.trackers import tracker as trackers
-from maskery.trackers.names import TrackerIds
+from maskery.trackers.tracker_ids import TrackerIds
 from tests.test_train import TINY
 
 FEW = TINY | {"save": {"every": 2, "keep": 0}}
@@ -114,7 +114,7 @@ def test_a_picture_that_wandb_does_not_take_is_spoken_of_once(
     maskery.pretrain(data=scene_folder, out=run, steps=1, **FEW)
     (tmp_path / "broken.png").write_bytes(b"no picture")
     asks = replace(open_run(run).run, log=LogConfig(wandb="leaves"))
-    (tracker,) = trackers.opened(asks, tmp_path / "again", said.append)
+    (tracker,) = trackers.open_trackers(asks, tmp_path / "again", said.append)
     for step in (0, 1):
         tracker.picture(tmp_path / "broken.png", step)
     tracker.picture(run / "samples" / "step-00000001.png", 1)
@@ -188,7 +188,7 @@ def test_mlflow_has_what_came_just_before_the_end(scene_folder: Path, tmp_path: 
     tracking = pytest.importorskip("mlflow.tracking")
     run, store = tmp_path / "run", tmp_path / "mlruns"
     maskery.pretrain(data=scene_folder, out=run, steps=1, **FEW)
-    (tracker,) = trackers.opened(
+    (tracker,) = trackers.open_trackers(
         replace(open_run(run).run, log=LogConfig(mlflow=str(store))), tmp_path / "again", print
     )
     tracker.log({"step": 0, "held_out_loss": 0.5})  # it has not called yet when the rest is there
