@@ -35,7 +35,9 @@ class ViewBox:
 
     def region(self, picture: Picture) -> tuple[np.ndarray, Box]:
         """Return the pixels to resize from, [H', W', C], and the box in them."""
-        outer, size = self.context or (self.box, self.size)
+        if self.context is None:
+            return picture.region(self.box, self.size)
+        outer, size = self.context
         region, place = picture.region(outer, size)
         return region, box_within(self.box, outer, place)
 

@@ -148,7 +148,8 @@ class TrainDataset(Dataset[dict[str, Any]]):
             i, sampled = self._next_readable(at, u, skipped)
             for batch, view in zip(batches, sampled.views, strict=True):
                 batch.add(*view.region(sampled.picture), view)
-            samples.append(Sample(i, (start + j) // n, sampled.views, sampled.mask))
+            if self.target:
+                samples.append(Sample(i, (start + j) // n, sampled.views, sampled.mask))
         item = {"views": [batch.done() for batch in batches], "skipped": skipped}
         if self.augment:
             for views, u in zip(item["views"], numbers.swapaxes(0, 1), strict=True):

@@ -6,6 +6,7 @@ a, so that four bands and three colours with alpha are told apart. `numpy.load` 
 
 import io
 import tokenize
+from functools import lru_cache
 
 import numpy as np
 
@@ -29,7 +30,12 @@ def npy_header(start: bytes) -> tuple[tuple[int, int, int], np.dtype, bool, int]
 
     Raises `Unreadable` for arrays of other kinds.
     """
-    file = io.BytesIO(start)
+    return _parse_header(start[: 10 + int.from_bytes(start[8:10], "little")])
+
+
+@lru_cache(maxsize=64)  # images of one size have one header
+def _parse_header(header: bytes) -> tuple[tuple[int, int, int], np.dtype, bool, int]:
+    file = io.BytesIO(header)
     try:
         if np.lib.format.read_magic(file) != (1, 0):
             raise ValueError("its version is not 1.0")
