@@ -112,7 +112,8 @@ class RunLog:
         if len(evaluations) < 2 or evaluations[0]["step"] != 0:
             return
         first, last = evaluations[0], evaluations[-1]
-        changes = {k: {"before": first[k], "after": last[k]} for k in first.keys() & last.keys() - {"step", "epoch"}}
+        names = [name for name in first if name in last and name not in ("step", "epoch")]
+        changes = {name: {"before": first[name], "after": last[name]} for name in names}
         for name, change in sorted(changes.items()):
             self.say(f"{name.replace('_', ' ')}: {change['before']:.4f} before, {change['after']:.4f} after")
         folder.mkdir(exist_ok=True)
