@@ -2,31 +2,39 @@
 
     python -m benchmarks.gpu [--out FILE.json] [--minutes 7.5] [--images FOLDER] [--packed DIR] [--tiny]
 
-In the order of what matters most: ceilings of the device, steps of MAE in three sizes beside transformers and lightly,
-the other methods, other micro-batches and ways to compile, runs of the loop from files, kernels of a step. Every row is
-written when it is there; what fails says why and stops nothing; what the time did not reach is listed.
+In the order of what matters most: ceilings of the device; eager steps of MAE beside transformers', which is what people
+run; compiled steps of MAE in three sizes beside transformers and lightly, the other methods; the loop from files;
+kernels of a step; other micro-batches and ways to compile. Every row is written when it is there.
 
-Compiling takes most of the time: first, processes beside each other compile every step into PyTorch's own cache.
+A process of its own measures. One that crashes, hangs or runs out of memory is a row with the reason, and a new one goes
+on. What the time did not reach is listed. Compiling takes most of the time: first, processes beside each other compile
+every step into PyTorch's own cache.
+
 Model FLOPs are counted by hand (`benchmarks/count.py`: work that is left out is not counted), the ceiling is measured.
 """
 
 import argparse
-import gc
 import json
+import multiprocessing
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from .gpu_parts import (
-    FIRST,
+    BASE,
+    EAGER,
     METHODS_AT_BASE,
     OTHERS,
+    SIZES,
     TINY,
     TINY_JOBS,
     Job,
@@ -45,6 +53,73 @@ from .step import Case, environment
 
 
 # ------------------------------------------------------------------------------------------------- what runs them
+@dataclass(frozen=True)
+class Task:
+    """One thing to measure: `function(device, *arguments)` gives a row or several; `what` is added to each."""
+
+    part: str
+    what: Row
+    function: Callable[..., Iterator[Row] | Row]
+    arguments: tuple[Any, ...] = ()
+    needs: float = 15.0  # seconds that have to be left
+    limit: float = 90.0  # seconds that it may take
+
+
+def serve(link: Connection, device: torch.device) -> None:
+    """Measure what comes over `link`, a row at a time, None after the last; end at a failure that may have broken CUDA."""
+    while True:
+        function, arguments = link.recv()
+        try:
+            rows = function(device, *arguments)
+            for row in [rows] if isinstance(rows, dict) else rows:
+                link.send(row)
+        except Exception as e:
+            link.send({"error": first_line(e)})
+            if not isinstance(e, ImportError):
+                return
+        link.send(None)
+        torch._dynamo.reset()
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+class Worker:
+    """A process that measures. After a crash, an error or a task without end the next task gets a new process."""
+
+    def __init__(self, device: torch.device):
+        self.device = device
+        self.process: BaseProcess | None = None
+
+    def rows(self, task: Task, limit: float) -> Iterator[Row]:
+        if self.process is None or not self.process.is_alive():
+            spawn = multiprocessing.get_context("spawn")
+            self.link, theirs = spawn.Pipe()
+            self.process = spawn.Process(target=serve, args=(theirs, self.device), daemon=False)
+            self.process.start()
+            theirs.close()
+        self.link.send((task.function, task.arguments))
+        end, failed = time.monotonic() + limit, False
+        try:
+            while self.link.poll(max(0.0, end - time.monotonic())):
+                row = self.link.recv()
+                if row is None:
+                    return
+                failed = "error" in row
+                yield row
+            yield {"error": f"no answer within {limit:.0f} s"}
+        except (EOFError, ConnectionError):
+            self.process.join(5)
+            if not failed:
+                yield {"error": f"the process ended with exit code {self.process.exitcode}"}
+        self.stop()
+
+    def stop(self) -> None:
+        if self.process is not None:
+            self.process.kill()
+            self.process.join()
+            self.process = None
+
+
 class Results:
     """Rows by part, written to the file whenever there is a new one; failures are rows as well."""
 
@@ -61,36 +136,63 @@ class Results:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.path.write_text(json.dumps(self.facts, indent=1) + "\n")
 
-    def attempt(self, part: str, what: Row, rows: Callable[[], Iterator[Row] | Row], needs: float = 15.0) -> None:
-        """Rows of something that may fail, if there are as many seconds left as it needs."""
-        if time.monotonic() + needs > self.until:
-            self.facts["not_reached"].append({"part": part, **what})
+    def measure(self, worker: Worker, task: Task) -> None:
+        """Rows of a task that may fail, if there are as many seconds left as it needs."""
+        left = self.until - time.monotonic()
+        if left < task.needs:
+            self.facts["not_reached"].append({"part": task.part, **task.what})
             return
-        try:
-            found = rows()
-            for row in [found] if isinstance(found, dict) else found:
-                self.add(part, what | row)
-        except Exception as e:
-            self.add(part, what | {"error": first_line(e)})
-        gc.collect()
-        torch._dynamo.reset()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        for row in worker.rows(task, min(task.limit, left)):
+            self.add(task.part, task.what | row)
 
 
-def warm(jobs: list[Job], limit: float, beside: int) -> None:
+def warm(results: Results, jobs: list[Job], limit: float, beside: int) -> None:
     """Compile jobs in processes of their own into the cache, so many at a time, until `limit` seconds are over."""
-    end, waiting, running = time.monotonic() + limit, list(jobs), []
-    while (waiting or running) and time.monotonic() < end:
-        running = [process for process in running if process.poll() is None]
-        while waiting and len(running) < beside:
-            job = waiting.pop(0)
-            command = [sys.executable, "-m", "benchmarks.gpu", "--warm", job.name, job.case, job.compile]
-            running.append(subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
-        time.sleep(0.2)
-    for process in running:
-        process.kill()
-        process.wait()
+    began = time.monotonic()
+    waiting, running = list(jobs), {}
+    with tempfile.TemporaryDirectory() as scratch:
+        while (waiting or running) and time.monotonic() < began + limit:
+            for job, process in list(running.items()):
+                if process.poll() is None:
+                    continue
+                lines = (Path(scratch) / str(jobs.index(job))).read_text(errors="replace").split("\n")
+                reason = {"error": next((line for line in lines[::-1] if line), "")[:200]} if process.returncode else {}
+                results.add("compiling", {"job": str(job), "seconds": round(time.monotonic() - began), **reason})
+                del running[job]
+            while waiting and len(running) < beside:
+                job = waiting.pop(0)
+                command = [sys.executable, "-m", "benchmarks.gpu", "--warm", job.name, job.case, job.compile]
+                with (Path(scratch) / str(jobs.index(job))).open("w") as errors:
+                    running[job] = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=errors)
+            time.sleep(0.2)
+        for process in running.values():
+            process.kill()
+            process.wait()
+    if waiting or running:
+        results.add("compiling", {"not finished": [str(job) for job in [*running, *waiting]]})
+
+
+def steps(jobs: list[Job], peak: float, needs: float = 15.0) -> list[Task]:
+    return [Task("steps", {"job": str(job)}, measure, (job, peak), needs) for job in jobs]
+
+
+def loops(source: str, shards: str, tiny: bool, scratch: Path) -> list[Task]:
+    """The loop from a folder and from a pack, which are made where they are not there."""
+    count = 12 if tiny else 4000
+    base, small = (("vit-micro", 8),) * 2 if tiny else (("vit-base", 256), ("vit-small", 512))
+    tasks = [
+        Task("loop", {"from": "folder", "model": base[0]}, loop, (tiny, source, *base, scratch), 40.0),
+        Task("loop", {"from": "packed", "model": small[0]}, loop, (tiny, shards, *small, scratch), 40.0),
+    ]
+    if not Path(shards).exists():
+        tasks.insert(1, Task("loop", {"what": "packed"}, made, (packed, Path(source), Path(shards)), 40.0))
+    if not Path(source).exists():
+        tasks.insert(0, Task("loop", {"what": "photographs"}, made, (photographs, Path(source), count), 60.0))
+    return tasks
+
+
+def made(device: torch.device, make: Callable[..., Path], *arguments: Any) -> Row:
+    return {"made": str(make(*arguments))}
 
 
 def run(
@@ -99,46 +201,30 @@ def run(
     """All parts. Returns what is in the file."""
     began = time.monotonic()
     results = Results(out, {**environment(device), "command": sys.argv}, began + 60 * minutes)
-    results.attempt("ceilings", {}, lambda: ceilings(device, tiny), 0.0)
+    worker = Worker(device)
+    results.measure(worker, Task("ceilings", {}, ceilings, (tiny,), 0.0))
     peak = max((r.get("tflops", 0.0) for r in results.facts.get("ceilings", [])[:1]), default=0.0) * 1e12 or float(
         "nan"
     )
-    first, then, others = (TINY_JOBS, [], []) if tiny else (FIRST, METHODS_AT_BASE, OTHERS)
-    present = [job for job in first + then + others[:3] if job.name not in PEERS or installed(job.name, Case.of(TINY))]
-    if device.type == "cuda" and not tiny:
-        warm(present, 0.4 * (results.until - time.monotonic()), 5)
-        results.add("compiling", {"steps": len(present), "seconds": round(time.monotonic() - began)})
+    eager, sizes, methods, others = (TINY_JOBS, [], [], []) if tiny else (EAGER, SIZES, METHODS_AT_BASE, OTHERS)
+    profiled = TINY_JOBS[:1] if tiny else [Job("mae", BASE), Job("mixed-ae", BASE)]
     with tempfile.TemporaryDirectory() as scratch:
-        for job in first:
-            results.attempt("steps", {"job": str(job)}, lambda job=job: measure(job, device, peak))
-        for job in then:
-            results.attempt("steps", {"job": str(job)}, lambda job=job: measure(job, device, peak), 60.0)
-
-        where, small = Path(scratch) / "photographs", ("vit-micro", 8) if tiny else ("vit-small", 512)
-        large = ("vit-micro", 8) if tiny else ("vit-large", 128)
-        source = folder or str(where)
-        if not folder:
-            results.attempt(
-                "loop", {"what": "photographs"}, lambda: {"made": str(photographs(where, 12 if tiny else 4000))}, 60.0
-            )
-        results.attempt(
-            "loop",
-            {"from": "folder", "model": large[0]},
-            lambda: loop(device, tiny, source, *large, Path(scratch)),
-            60.0,
-        )
-        shards = pack or str(Path(scratch) / "packed")
-        if not pack:
-            results.attempt("loop", {"what": "packed"}, lambda: {"made": str(packed(Path(source), Path(shards)))}, 60.0)
-        results.attempt(
-            "loop",
-            {"from": "packed", "model": small[0]},
-            lambda: loop(device, tiny, shards, *small, Path(scratch)),
-            60.0,
-        )
-    results.attempt("kernels", {}, lambda: kernels(device, first[0]), 25.0)
-    for job in others:
-        results.attempt("steps", {"job": str(job)}, lambda job=job: measure(job, device, peak), 40.0)
+        for task in steps(eager, peak):
+            results.measure(worker, task)
+        if device.type == "cuda" and not tiny:
+            worker.stop()  # its memory
+            present = [j for j in sizes + methods + others[:3] if j.name not in PEERS or installed(j.name, Case.of(TINY))]
+            warm(results, present, 0.4 * (results.until - time.monotonic()), 3)
+        source, shards = folder or str(Path(scratch) / "photographs"), pack or str(Path(scratch) / "packed")
+        for task in [
+            *steps(sizes[:3] + methods, peak),
+            *steps(sizes[3:], peak),
+            *loops(source, shards, tiny, Path(scratch)),
+            *(Task("kernels", {"job": str(job)}, kernels, (job,), 25.0) for job in profiled),
+            *steps(others, peak, 30.0),
+        ]:
+            results.measure(worker, task)
+        worker.stop()
     results.add("done", {"seconds": round(time.monotonic() - began), "not_reached": len(results.facts["not_reached"])})
     return results.facts
 
@@ -162,6 +248,10 @@ def table(facts: Row) -> str:
             f"| {r['job']} | {r['images_per_second']:,.0f} | {r['mfu']:.1%} | {memory if memory is not None else ''} | "
             f"{ratios[0]} | {ratios[1]} | {f'{memory / theirs:.2f}' if memory and theirs else ''} |"
         )
+    ours, theirs = speed.get(("mae", BASE, "default")), speed.get(("transformers", BASE, "eager"))
+    if ours and theirs:
+        ratio = ours["images_per_second"] / theirs["images_per_second"]
+        lines.append(f"\nmae {BASE} compiled, by transformers as people run it (eager): {ratio:.2f}")
     for r in facts.get("loop", []):
         if "images_per_second" in r:
             lines.append(

@@ -38,14 +38,13 @@ class Job:
 
 BASE, LARGE, SMALL = "vit-base/16@224x256", "vit-large/16@224x128", "vit-small/16@224x512"
 TINY = "vit-micro/8@32x8"
-FIRST = [Job(name, case) for case in (BASE, LARGE, SMALL) for name in ("mae", "transformers", "lightly")]
+EAGER = [Job(name, BASE, "eager") for name in ("mae", "transformers")]
+SIZES = [Job(name, case) for case in (BASE, LARGE, SMALL) for name in ("mae", "transformers", "lightly")]
 METHODS_AT_BASE = [Job(name, BASE) for name in METHODS if name != "mae"]
 OTHERS = [
-    Job("mae", "vit-base/16@224x512"),
-    Job("mae", "vit-large/16@224x256"),
+    Job("mae", "vit-base/16@224x1024"),
+    Job("mae", "vit-large/16@224x512"),
     Job("mae", "vit-small/16@224x1024"),
-    Job("mae", BASE, "eager"),
-    Job("transformers", BASE, "eager"),
     Job("mae", SMALL, "reduce-overhead"),
     Job("mae", BASE, "max-autotune-no-cudagraphs"),
     *(Job(name, case) for case in (SMALL, LARGE) for name in METHODS if name != "mae"),
@@ -119,7 +118,7 @@ def compiled(net: torch.nn.Module, job: Job) -> Any:
     return net if job.compile == "eager" else torch.compile(net, dynamic=False, mode=job.compile)
 
 
-def measure(job: Job, device: torch.device, peak: float) -> Row:
+def measure(device: torch.device, job: Job, peak: float) -> Row:
     """Speed, utilisation and memory of one step."""
     case, cuda = Case.of(job.case), device.type == "cuda"
     row: Row = {"name": job.name, "case": job.case, "compile": job.compile}

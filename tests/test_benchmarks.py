@@ -1,6 +1,7 @@
 """What benchmarks count by hand is what is computed."""
 
 import json
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -44,30 +45,47 @@ def test_paper_ratios_at_base_size() -> None:
 
 # --------------------------------------------------------------------------------- the GPU's, at a tiny size
 def test_a_jobs_row() -> None:
-    row = gpu_parts.measure(gpu_parts.TINY_JOBS[0], torch.device("cpu"), 1e12)
+    row = gpu_parts.measure(torch.device("cpu"), gpu_parts.TINY_JOBS[0], 1e12)
     assert row["images_per_second"] > 0
     case = Case.of(gpu_parts.TINY)
     flop = per_image(vit_of(case), DECODERS[case.model])["mae"]
     assert row["mfu"] == pytest.approx(row["images_per_second"] * flop / 1e12, abs=1e-4)
 
 
-def test_what_fails_or_is_not_reached_is_said_and_stops_nothing(tmp_path: Path) -> None:
-    def broken() -> Iterator[dict[str, Any]]:
-        yield {"first": 1}
-        raise RuntimeError("no such\nkernel")
+def broken(device: torch.device) -> Iterator[dict[str, Any]]:
+    yield {"first": 1}
+    raise RuntimeError("no such\nkernel")
 
+
+def crashes(device: torch.device) -> dict[str, Any]:
+    os._exit(7)
+
+
+def hangs(device: torch.device, seconds: float) -> dict[str, Any]:
+    time.sleep(seconds)
+    return {"slept": seconds}
+
+
+def test_what_fails_or_is_not_reached_is_said_and_stops_nothing(tmp_path: Path) -> None:
     path = tmp_path / "new" / "facts.json"
     results = gpu.Results(path, {"device": "this one"}, time.monotonic() + 1000)
-    results.attempt("steps", {"job": "a"}, broken)
-    results.attempt("steps", {"job": "b"}, lambda: {"second": 2})
-    results.attempt("steps", {"job": "c"}, lambda: {"third": 3}, needs=2000)
-    facts = json.loads(path.read_text())
-    assert facts["steps"] == [
+    worker = gpu.Worker(torch.device("cpu"))
+    for job, function, arguments, needs, limit in (
+        ("a", broken, (), 0, 90),
+        ("b", crashes, (), 0, 90),
+        ("c", hangs, (0.0,), 0, 90),
+        ("d", hangs, (1000.0,), 0, 0.1),
+        ("e", hangs, (0.0,), 2000, 90),
+    ):
+        results.measure(worker, gpu.Task("steps", {"job": job}, function, arguments, needs, limit))
+    assert json.loads(path.read_text())["steps"] == [
         {"job": "a", "first": 1},
         {"job": "a", "error": "RuntimeError: no such kernel"},
-        {"job": "b", "second": 2},
+        {"job": "b", "error": "the process ended with exit code 7"},
+        {"job": "c", "slept": 0.0},
+        {"job": "d", "error": "no answer within 0 s"},
     ]
-    assert results.facts["not_reached"] == [{"part": "steps", "job": "c"}]
+    assert results.facts["not_reached"] == [{"part": "steps", "job": "e"}]
 
 
 def test_a_peer_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,6 @@ import io
 from dataclasses import dataclass, replace
 from typing import Literal
 
-import imagecodecs
 import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngImageFile
@@ -218,6 +217,8 @@ def _deep(image: Image.Image, data: bytes, channels: int) -> np.ndarray:
     """[H, W, C] uint16. Alpha is dropped unless it makes up the `channels`."""
     if image.mode.startswith("I"):
         return np.array(image).astype(np.uint16)[:, :, None]
+    import imagecodecs  # large, and only this kind of file needs it
+
     samples = len(_rawmode(image).partition(";")[0])  # LA, RGB, RGBA: one colour that is transparent is no alpha
     array = imagecodecs.png_decode(data)[:, :, :samples]  # Pillow has no mode for 16-bit colour
     return array[:, :, :-1] if samples in (2, 4) and samples != channels else array
