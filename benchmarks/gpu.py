@@ -181,8 +181,8 @@ def loops(source: str, shards: str, tiny: bool, scratch: Path) -> list[Task]:
     count = 12 if tiny else 4000
     base, small = (("vit-micro", 8),) * 2 if tiny else (("vit-base", 256), ("vit-small", 512))
     tasks = [
-        Task("loop", {"from": "folder", "model": base[0]}, loop, (tiny, source, *base, scratch), 40.0),
-        Task("loop", {"from": "packed", "model": small[0]}, loop, (tiny, shards, *small, scratch), 40.0),
+        Task("loop", {"from": "folder", "model": base[0]}, loop, (tiny, source, *base, scratch), 60.0, 150.0),
+        Task("loop", {"from": "packed", "model": small[0]}, loop, (tiny, shards, *small, scratch), 60.0, 150.0),
     ]
     if not Path(shards).exists():
         tasks.insert(1, Task("loop", {"what": "packed"}, made, (packed, Path(source), Path(shards)), 40.0))
