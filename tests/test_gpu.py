@@ -71,13 +71,13 @@ def test_a_step_never_waits_for_the_device(name: str, compiled: bool) -> None:
 
 
 # ----------------------------------------------------------------------------- the same numbers, whatever computes them
-def built(name: str, device: str) -> tuple[Objective, Batch]:
+def built(name: str, device: str, side: int = 32) -> tuple[Objective, Batch]:
     """A small method of each kind and a batch that it has drawn, the same on every device."""
     torch.manual_seed(0)
     teacher = {"teacher": "random:test_vit"} if name == "cmt-mae" else {}
     config = METHODS[name].Config(decoder=DecoderSize(64, 2, 4), **teacher)
-    objective = build_objective(METHODS[name], config, ViTConfig(128, 2, 4, 8, (32, 32))).train()
-    batch = objective.sample({"image": torch.rand(8, 3, 32, 32)}, 0.3)
+    objective = build_objective(METHODS[name], config, ViTConfig(128, 2, 2, 8, (side, side))).train()
+    batch = objective.sample({"image": torch.rand(8, 3, side, side)}, 0.3)
     return objective.to(device), {key: moved(value, device) for key, value in batch.items()}
 
 
@@ -110,11 +110,16 @@ def test_losses_and_gradients_are_the_cpus(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_bf16_is_float32_but_for_its_digits(name: str) -> None:
-    objective, batch = built(name, "cuda")
+@pytest.mark.parametrize(
+    ("side", "compiled"),  # 16, 64 and 196 patches: which kernel computes attention depends on the length
+    [(32, False), (64, False), (64, True), (112, False)],
+)
+def test_bf16_is_float32_but_for_its_digits(name: str, side: int, compiled: bool) -> None:
+    objective, batch = built(name, "cuda", side)
+    torch._dynamo.reset()
     exact = objective(batch, 0.3)
     with torch.autocast("cuda", torch.bfloat16):
-        rounded = objective(batch, 0.3)
+        rounded = (torch.compile(objective, dynamic=False) if compiled else objective)(batch, 0.3)
     assert all(value.dtype == torch.float32 for value in rounded.values())
     assert float(rounded["loss"].detach()) == pytest.approx(float(exact["loss"].detach()), rel=2e-2)
     sharp, blunt = gradients(objective, exact["loss"]), gradients(objective, rounded["loss"])

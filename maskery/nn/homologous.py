@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .attention import masked_attention
 from .masking import Mask
 from .vit import Mix
 
@@ -78,7 +79,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, chosen: Tensor) -> Tensor:
     # added to the logits: from a bool mask, kernels would compute this in forward and again in backward
     bias = q.new_full((*chosen.shape[:3], n), -torch.inf).scatter_(-1, chosen, 0.0)
     bias = F.pad(bias, (1, 0, 1, 0))  # [M, heads, S, S]
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+    return masked_attention(q, k, v, bias)
 
 
 def own_fraction(chosen: Tensor, group: int) -> Tensor:

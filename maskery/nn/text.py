@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.attention import sdpa_kernel
 
 from ..text import needs_extra
+from .attention import KERNELS, masked_attention
 from .vit import Block, Mix
 
 WORD = re.compile(r"\w+(?:['’]\w+)*|[^\w\s]")
@@ -124,12 +125,13 @@ class PretrainedText(nn.Module):
 
     def forward(self, tokens: Tensor, real: Tensor) -> Tensor:
         """As `WordEncoder`."""
-        return self.proj(self.net(input_ids=tokens, attention_mask=real.long()).last_hidden_state)
+        with sdpa_kernel(KERNELS):
+            return self.proj(self.net(input_ids=tokens, attention_mask=real.long()).last_hidden_state)
 
 
 def padding_mask(real: Tensor) -> Mix:
     """Attention to the tokens [B, L] that are no padding."""
-    return partial(F.scaled_dot_product_attention, attn_mask=real[:, None, None])
+    return partial(masked_attention, mask=real[:, None, None])
 
 
 def loaded(where: str, load: Callable[..., Any]) -> Any:

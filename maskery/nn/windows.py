@@ -9,11 +9,13 @@ relative positions.
 """
 
 import math
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .attention import masked_attention
 from .positions import Grid
 from .vit import Mix, ViT
 
@@ -46,8 +48,10 @@ def window_attention(grid: Grid, side: int, device: torch.device) -> Mix:
     real = partition(torch.ones(1, 1, h * w, 1, device=device)).bool().mT if any(padding) else None  # [n, 1, 1, s s]
 
     def mix(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        mask = None if real is None else real.repeat(len(q), 1, 1, 1)
-        x = F.scaled_dot_product_attention(partition(q), partition(k), partition(v), attn_mask=mask)
+        attend = F.scaled_dot_product_attention
+        if real is not None:
+            attend = partial(masked_attention, mask=real.repeat(len(q), 1, 1, 1))
+        x = attend(partition(q), partition(k), partition(v))
         x = x.unflatten(0, (len(q), rows, columns)).unflatten(4, (s, s)).permute(0, 3, 1, 4, 2, 5, 6)
         return x.flatten(4, 5).flatten(2, 3)[:, :, :h, :w].flatten(2, 3)  # [B, heads, N, d]
 

