@@ -30,7 +30,7 @@ from .data.views import to_float
 from .distributed import ALONE, World, data_parallel
 from .evals.inference_options import InferenceOptions
 from .evals.periodic import PeriodicEvaluation
-from .health.monitor import HealthMonitor
+from .health.checks import HealthMonitor
 from .log import LossSums, RunLog, StepTimer, device_usage, environment
 from .nn.vit import recompute_blocks
 from .objective import Objective

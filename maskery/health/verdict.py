@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from ..runs.metrics import Metrics, Row
+from ..runs.metrics import Metrics
 
 Level = Literal["good", "watch", "act"]
 
@@ -51,8 +51,5 @@ class RunRecord:
 
     def evaluations(self, name: str) -> list[tuple[float, float]]:
         """(step, value) of one metric at every periodic evaluation with a finite value."""
-        return [(row["step"], row[name]) for row in self.metrics.looks if _finite(row, name)]
-
-
-def _finite(row: Row, name: str) -> bool:
-    return isinstance(row.get(name), int | float) and math.isfinite(row[name])
+        rows = [(row["step"], row[name]) for row in self.metrics.looks if isinstance(row.get(name), int | float)]
+        return [(step, value) for step, value in rows if math.isfinite(value)]
