@@ -4,6 +4,7 @@ B images, C channels, N patches
 """
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..nn.positions import Grid
@@ -34,6 +35,4 @@ def masked(images: Tensor, hidden: Tensor, grid: Grid) -> Tensor:
 
 def enlarge(values: Tensor, images: Tensor, grid: Grid) -> Tensor:
     """Repeat values of patches [B, N] over their pixels: [B, 1, H, W]."""
-    (rows, columns), (height, width) = grid, images.shape[2:]
-    values = values.unflatten(1, grid).unsqueeze(1)
-    return values.repeat_interleave(height // rows, 2).repeat_interleave(width // columns, 3)
+    return F.interpolate(values.unflatten(1, grid).unsqueeze(1), images.shape[2:], mode="nearest-exact")

@@ -4,7 +4,6 @@ B images, C channels, H x W pixels
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +16,7 @@ from ..data.views import to_float
 from .segments import legend
 from .strip import strip
 
-SIDE = 320  # pixels of an image's long side
+SIDE, EXAMPLES = 320, 8  # pixels of an image's long side; images in a strip
 
 
 def whole_image(data: ImageData, i: int, size: Sequence[int] | None = None) -> Tensor:
@@ -27,19 +26,13 @@ def whole_image(data: ImageData, i: int, size: Sequence[int] | None = None) -> T
     return (image if size is None else F.interpolate(image, tuple(size), mode="area"))[0]
 
 
-@dataclass
 class ExampleStrip:
-    """A strip of `count` of the images `indices`, evenly spread, whose rows are added one by one."""
+    """A strip of some of the images `indices`, evenly spread, whose rows are added one by one."""
 
-    data: ImageData
-    indices: np.ndarray
-    captions: tuple[str, ...]
-    count: int = 8
-    rows: list[list[Tensor]] = field(default_factory=list)
-    classes: set[int] = field(default_factory=set)  # that occur in the rows
-
-    def __post_init__(self) -> None:
-        self.shown = set(spread(self.indices, self.count).tolist())
+    def __init__(self, indices: np.ndarray, captions: Sequence[str]):
+        self.captions, self.shown = captions, set(spread(indices, EXAMPLES).tolist())
+        self.rows: list[list[Tensor]] = []
+        self.classes: set[int] = set()  # that occur in the rows
 
     def __contains__(self, i: int) -> bool:
         return i in self.shown

@@ -15,6 +15,7 @@ from torch import Tensor
 from ..outputs import partial_path
 
 GAP, INK, PAPER = 6, (40, 40, 40), (255, 255, 255)
+TILE = 160  # about the pixels that small images are enlarged to
 CHIP, LINE = 11, 18  # side of a colour sample of the legend, and the height of one of its lines, in pixels
 
 
@@ -36,16 +37,19 @@ def displayable(columns: dict[str, Tensor]) -> dict[str, Tensor]:
     return shown
 
 
-def strip(
-    columns: dict[str, Tensor], path: Path, title: str = "", tile: int = 160, legend: Mapping[str, str] | None = None
-) -> Path:
-    """Write columns {caption: [B, C, H, W] in [0, 1]} as one PNG; small images are enlarged to about `tile` pixels.
+def to_picture(image: Tensor) -> Image.Image:
+    """[3, H, W] uint8 as Pillow has it."""
+    return Image.fromarray(np.ascontiguousarray(image.permute(1, 2, 0).numpy()))
+
+
+def strip(columns: dict[str, Tensor], path: Path, title: str = "", legend: Mapping[str, str] | None = None) -> Path:
+    """Write columns {caption: [B, C, H, W] in [0, 1]} as one PNG; small images are enlarged to about TILE pixels.
 
     `legend`: {name: #rrggbb}, drawn below the columns.
     """
     shown = displayable(columns)
     rows, _, height, width = next(iter(shown.values())).shape
-    scale = max(1, round(tile / max(height, width)))
+    scale = max(1, round(TILE / max(height, width)))
     height, width = height * scale, width * scale
     font, small = ImageFont.load_default(15), ImageFont.load_default(12)
 
@@ -64,8 +68,7 @@ def strip(
         left = GAP + column * (width + GAP)
         pen.text((left, head), "\n".join(captions[caption]), INK, small)
         for row, image in enumerate(images):
-            picture = Image.fromarray(np.ascontiguousarray(image.permute(1, 2, 0).numpy()))
-            picture = picture.resize((width, height), Image.Resampling.NEAREST)
+            picture = to_picture(image).resize((width, height), Image.Resampling.NEAREST)
             sheet.paste(picture, (left, head + caption_height + row * (height + GAP)))
     for name, (colour, left, row) in entries.items():
         top = down + row * LINE

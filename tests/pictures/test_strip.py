@@ -7,17 +7,17 @@ import pytest
 import torch
 from PIL import Image
 
-from maskery.pictures.strip import GAP, displayable, strip
+from maskery.pictures.strip import GAP, TILE, displayable, strip
 
 
 def test_pixels_arrive_where_they_belong(tmp_path: Path) -> None:
     red, blue = torch.zeros(2, 3, 8, 8), torch.zeros(2, 3, 8, 8)
     red[:, 0], blue[:, 2] = 1, 1
-    path = strip({"original": red, "masked": blue}, tmp_path / "a.png", "step 3", tile=80)
+    path = strip({"original": red, "masked": blue}, tmp_path / "a.png", "step 3")
     picture = np.asarray(Image.open(path))
-    assert picture.shape[1] == GAP + 2 * (80 + GAP)
+    assert picture.shape[1] == GAP + 2 * (TILE + GAP)
     assert tuple(picture[-GAP - 40, GAP + 40]) == (255, 0, 0)
-    assert tuple(picture[-GAP - 40, GAP + 80 + GAP + 40]) == (0, 0, 255)
+    assert tuple(picture[-GAP - 40, GAP + TILE + GAP + 40]) == (0, 0, 255)
     assert [p.name for p in tmp_path.iterdir()] == ["a.png"]
 
 

@@ -38,7 +38,7 @@ from ...evals.inference_options import InferenceOptions
 from ...nn.vit import ViTConfig
 from ...nn.windows import global_blocks, windowed
 from ...objective import Batch, Losses
-from ...pictures.objects import outlined
+from ...pictures.segments import outlined
 from ..labels import LabelsConfig
 from ..settings import ABOVE_0, BELOW_1, check_range
 from ..supervision import SupervisedObjective, supervised_encoder

@@ -12,7 +12,7 @@ from ...data.sources.coco import CocoSource
 from ...data.sources.rle import shape_mask
 from ...evals.detect import SCORE, average_precision
 from ...pictures.examples import ExampleStrip, whole_image
-from ...pictures.objects import outlined
+from ...pictures.segments import outlined
 from ...terminal import Terminal
 from ..outcome import (
     MeasureContext,
@@ -31,7 +31,7 @@ def measure_detector(context: MeasureContext) -> Outcome:
     """Measure it on all held-out images. Writes detections.png, some of them with truth and prediction."""
     task, data = context.objective, context.data
     names = task.config.labels.names
-    strip = ExampleStrip(data, data.held_out, CAPTIONS)
+    strip = ExampleStrip(data.held_out, CAPTIONS)
 
     def show(i: int, answer: dict[str, Tensor]) -> None:
         if i in strip:

@@ -30,7 +30,7 @@ def measure_segmenter(context: MeasureContext) -> Outcome:
     task, data = context.objective, context.data
     names = task.config.labels.names
     M = len(names)
-    strip = ExampleStrip(data, data.held_out, ("image", "truth", "prediction"))
+    strip = ExampleStrip(data.held_out, ("image", "truth", "prediction"))
 
     def show(i: int, predicted: Tensor, truth: Tensor) -> None:
         if i in strip:
