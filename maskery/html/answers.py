@@ -3,20 +3,17 @@
 One image an entry, with some of the questions about it.
 """
 
-import base64
-import io
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from ..outputs import partial_path, write_file
-from ..pictures.strip import GAP, INK, PAPER, displayable
-from .page import render
+from ..pictures.strip import GAP, INK, PAPER, displayable, to_picture
+from .page import data_uri, render
 
 SIDE = 160  # pixels of an image's long side, about
 COLUMNS, QUESTIONS, WIDTH = 3, 4, 230  # of the picture: entries in a row, questions of each, pixels of their text
@@ -56,8 +53,7 @@ class Entry:
 
     def picture(self) -> Image.Image:
         """The image with a long side of about SIDE; small images are enlarged without mixing colours."""
-        pixels = displayable({"image": self.image[None]})["image"][0]
-        picture = Image.fromarray(np.ascontiguousarray(pixels.permute(1, 2, 0).numpy()))
+        picture = to_picture(displayable({"image": self.image[None]})["image"][0])
         factor = SIDE / max(picture.size)
         size = (max(1, round(picture.width * factor)), max(1, round(picture.height * factor)))
         return picture.resize(size, Image.Resampling.NEAREST if factor >= 1 else Image.Resampling.LANCZOS)
@@ -65,14 +61,10 @@ class Entry:
 
 def write_page(entries: Sequence[Entry], path: Path, title: str, lines: Sequence[str]) -> None:
     """Write one HTML file; names, questions and answers are escaped."""
-    cards = [{"name": entry.name, "uri": data_uri(entry.picture()), "answers": entry.answers} for entry in entries]
+    cards = [
+        {"name": entry.name, "uri": data_uri(entry.picture(), "PNG"), "answers": entry.answers} for entry in entries
+    ]
     write_file(path, render("answers.html", title=title, lines=lines, cards=cards).encode())
-
-
-def data_uri(image: Image.Image) -> str:
-    data = io.BytesIO()
-    image.save(data, format="PNG")
-    return f"data:image/png;base64,{base64.b64encode(data.getvalue()).decode()}"
 
 
 def write_sheet(entries: Sequence[Entry], path: Path, title: str) -> None:
@@ -98,11 +90,7 @@ def text_lines(answers: Sequence[Answer]) -> list[tuple[str, tuple[int, int, int
     for answer in answers:
         verdict, colour = answer.verdict
         text = f"{answer.text} ({verdict}" + (f": {answer.people_text})" if answer.score == 0 else ")")
-        lines += [(line, INK) for line in textwrap.wrap(printable(answer.question), LETTERS)[:2]]
-        lines += [(line, colour) for line in textwrap.wrap(printable(text), LETTERS)[:1]]
+        for words, most, ink in ((answer.question, 2, INK), (text, 1, colour)):
+            drawable = words.encode("latin-1", "replace").decode("latin-1")  # the built-in font has no other letters
+            lines += [(line, ink) for line in textwrap.wrap(drawable, LETTERS)[:most]]
     return lines
-
-
-def printable(text: str) -> str:
-    """Replace what the built-in font cannot draw."""
-    return text.encode("latin-1", "replace").decode("latin-1")

@@ -12,29 +12,20 @@ from markupsafe import Markup
 from PIL import Image
 
 PAGES = Path(__file__).parent / "templates"
-COLOURS = 10  # --c0 to --c9 of the style
+WIDEST = 1100  # pixels of a picture
 
 
 def render(template: str, **facts: Any) -> str:
     """The whole page. Everything in `facts` is text: nothing of it is read as HTML."""
     style, script = ((PAGES / name).read_text(encoding="utf-8") for name in ("house.css", "house.js"))
-    live = facts.setdefault("version", "")
+    asks = "'self'" if facts.setdefault("version", "") else "'none'"
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    asks = "'self'" if live else "'none'"
     policy = (
         f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; "
         f"connect-src {asks}; base-uri 'none'; form-action 'none'"
     )
-    made = (
-        environment()
-        .get_template(template)
-        .render(
-            facts,
-            style=Markup(style),
-            script=Markup(script),
-            policy=policy,
-        )
-    )
+    page = environment().get_template(template)
+    made = page.render(facts, style=Markup(style), script=Markup(script), policy=policy)
     return made.encode("utf-8", "backslashreplace").decode()  # a surrogate that slipped through is no UTF-8
 
 
@@ -45,15 +36,19 @@ def environment() -> Environment:
     )
 
 
-def picture(path: Path, widest: int = 1100) -> str | None:
-    """An image file as a data URI, no wider than that; None when it cannot be read."""
+def picture(path: Path) -> str | None:
+    """An image file as a data URI, no wider than WIDEST; None when it cannot be read."""
     try:
         with Image.open(path) as image:
             small = image.convert("RGB")
     except (OSError, ValueError, Image.DecompressionBombError):
         return None
-    if small.width > widest:
-        small = small.resize((widest, round(small.height * widest / small.width)), Image.Resampling.LANCZOS)
+    if small.width > WIDEST:
+        small = small.resize((WIDEST, round(small.height * WIDEST / small.width)), Image.Resampling.LANCZOS)
+    return data_uri(small, "WEBP", quality=84, method=4)
+
+
+def data_uri(image: Image.Image, kind: str, **options: int) -> str:
     data = io.BytesIO()
-    small.save(data, format="WEBP", quality=84, method=4)
-    return f"data:image/webp;base64,{base64.b64encode(data.getvalue()).decode()}"
+    image.save(data, kind, **options)
+    return f"data:image/{kind.lower()};base64,{base64.b64encode(data.getvalue()).decode()}"

@@ -3,9 +3,7 @@
 n images, D width, B a batch of them
 """
 
-import base64
 import importlib
-import io
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,9 +20,10 @@ from ..data.dataset import ImageData, spread
 from ..data.eval_dataset import EvalDataset
 from ..data.loader import eval_batches
 from ..data.views import to_float
+from ..html.page import data_uri
 from ..nn.vit import ViT
 from ..pictures.attention import overlay
-from ..pictures.strip import displayable
+from ..pictures.strip import displayable, to_picture
 from ..text import plain
 
 Progress = Callable[[int, int], None]  # (done, total)
@@ -130,7 +129,8 @@ def read(data: ImageData, indices: np.ndarray, nets: dict[str, ViT], progress: P
                 with torch.no_grad():
                     features[name].append(n(images)[1].float().mean(1).cpu())
             attended = attended or attention(images[:ATTENTION_IMAGES], nets)
-            tiles += thumbnails(images)
+            small = (to_picture(x) for x in displayable({"": images})[""])
+            tiles += [picture.resize((TILE, TILE), Image.Resampling.BICUBIC) for picture in small]
             readable.append(part["indices"])
         if progress:
             progress(done, len(indices))
@@ -205,16 +205,8 @@ def attention(images: Tensor, nets: dict[str, ViT]) -> list[list[tuple[str, str]
         if name in nets:
             net = nets[name]
             columns[caption] = overlay(images, net.attend(net.normalise(images))[1], net.grid(images))
-    pictures = displayable(columns)
-    return [
-        [(caption, _uri(_picture(x[b]), ATTENTION_PIXELS)) for caption, x in pictures.items()]
-        for b in range(len(images))
-    ]
-
-
-def thumbnails(images: Tensor) -> list[Image.Image]:
-    """[B, C, H, W] in [0, 1] as pictures of TILE pixels."""
-    return [_picture(x).resize((TILE, TILE), Image.Resampling.BICUBIC) for x in displayable({"": images})[""]]
+    uris = [[(caption, _uri(to_picture(x))) for x in pictures] for caption, pictures in displayable(columns).items()]
+    return [list(row) for row in zip(*uris, strict=True)]
 
 
 def sheet(tiles: list[Image.Image]) -> str:
@@ -222,21 +214,11 @@ def sheet(tiles: list[Image.Image]) -> str:
     page = Image.new("RGB", (COLUMNS * TILE, -(-len(tiles) // COLUMNS) * TILE))
     for k, tile in enumerate(tiles):
         page.paste(tile, (k % COLUMNS * TILE, k // COLUMNS * TILE))
-    return _encoded(page)
+    return data_uri(page, "JPEG", quality=82)
 
 
-def _picture(x: Tensor) -> Image.Image:
-    return Image.fromarray(np.ascontiguousarray(x.permute(1, 2, 0).numpy()))
-
-
-def _uri(image: Image.Image, side: int) -> str:
-    scale = max(1, round(side / max(image.size)))
+def _uri(image: Image.Image) -> str:
+    scale = max(1, round(ATTENTION_PIXELS / max(image.size)))
     smooth = image.resize((image.width * scale, image.height * scale), Image.Resampling.BICUBIC)
-    smooth.thumbnail((2 * side, 2 * side))
-    return _encoded(smooth)
-
-
-def _encoded(image: Image.Image) -> str:
-    data = io.BytesIO()
-    image.save(data, format="JPEG", quality=82)
-    return f"data:image/jpeg;base64,{base64.b64encode(data.getvalue()).decode()}"
+    smooth.thumbnail((2 * ATTENTION_PIXELS, 2 * ATTENTION_PIXELS))
+    return data_uri(smooth, "JPEG", quality=82)
