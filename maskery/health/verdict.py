@@ -38,9 +38,7 @@ class RunRecord:
     @property
     def baseline_losses(self) -> tuple[str, Mapping[str, float]]:
         """The first loss that has trivial baselines, and the loss of each of them."""
-        for name, losses in self.baselines.get("guesses", {}).items():
-            return name, losses
-        return "loss", {}
+        return next(iter(self.baselines.get("guesses", {}).items()), ("loss", {}))
 
     def option(self, path: str, default: Any) -> Any:
         """The value of one configuration option, by its dotted name."""

@@ -81,9 +81,6 @@ class Frame:
     def height(self, y: float) -> float:
         return float(self.down(np.array([y]))[0])
 
-    def contains(self, y: float) -> bool:
-        return self.low <= (math.log10(max(y, 1e-30)) if self.log else y) <= self.high
-
 
 def chart(
     title: str,
@@ -102,15 +99,16 @@ def chart(
     scale = replace(scale, log=scale.log and any((c.y > 0).any() for c in curves))
     left, right = min(c.x[0] for c in curves), max(c.x[-1] for c in curves)
     right = right if right > left else left + 1
-    frame = Frame(
-        left, right, *_bounds(curves, [y for _, y in guides], left + scale.settle * (right - left), scale), scale.log
-    )
+    bounds = _bounds(curves, [y for _, y in guides], left + scale.settle * (right - left), scale)
+    frame = Frame(left, right, *bounds, scale.log)
+    ends = ((c.label, *(_words(float(y), scale.percent) for y in c.y[[0, -1]])) for c in curves)
+    ranges = "; ".join(f"{label} from {first} to {last}" for label, first, last in ends)
     return Chart(
         title,
         note,
-        _alt(title, curves, unit, scale.percent),
+        f"{title} by {unit}: {ranges}. Arrow keys read single values.",
         tuple(_line(c, i if c.colour is None else c.colour, frame) for i, c in enumerate(curves)),
-        tuple((words, frame.height(y)) for words, y in guides if frame.contains(y)),
+        tuple((words, top) for words, y in guides if -1 < (top := frame.height(y)) < 1001),
         tuple((float(frame.across(np.array(v))), f"{v:,.5g}") for v in _ticks(left, right)),
         tuple((frame.height(v), _words(v, scale.percent)) for v in _ticks(frame.low, frame.high, scale.log)),
         _values(curves, frame, unit, scale.percent),
@@ -131,15 +129,14 @@ def _line(c: Curve, colour: int, frame: Frame) -> Line:
 def finite(c: Curve) -> Curve:
     """Leave out points that are not finite."""
     at = np.isfinite(c.x) & np.isfinite(c.y)
-    part = {n: None if v is None else v[at] for n, v in (("low", c.low), ("high", c.high))}
-    return Curve(c.label, c.x[at], c.y[at], part["low"], part["high"], c.dots, c.colour)
+    return replace(c, **{n: v[at] for n in ("x", "y", "low", "high") if (v := getattr(c, n)) is not None})
 
 
-def thinned(c: Curve, most: int = POINTS) -> Curve:
-    """Average neighbours to at most so many points, with their lowest and highest values as the band."""
-    if len(c.x) <= most:
+def thinned(c: Curve) -> Curve:
+    """Average neighbours to at most POINTS points, with their lowest and highest values as the band."""
+    if len(c.x) <= POINTS:
         return c
-    starts = np.linspace(0, len(c.x), most, endpoint=False).astype(int)
+    starts = np.linspace(0, len(c.x), POINTS, endpoint=False).astype(int)
     n = np.diff(np.append(starts, len(c.x)))
     low = np.fmin.reduceat(c.y if c.low is None else c.low, starts)
     high = np.fmax.reduceat(c.y if c.high is None else c.high, starts)
@@ -181,11 +178,6 @@ def _points(xs: np.ndarray, ys: np.ndarray) -> str:
 
 def _words(value: float, percent: bool) -> str:
     return f"{100 * value:.4g} %" if percent else f"{value:.4g}"
-
-
-def _alt(title: str, curves: Sequence[Curve], unit: str, percent: bool) -> str:
-    ranges = [f"{c.label} from {_words(float(c.y[0]), percent)} to {_words(float(c.y[-1]), percent)}" for c in curves]
-    return f"{title} by {unit}: {'; '.join(ranges)}. Arrow keys read single values."
 
 
 def _values(curves: Sequence[Curve], frame: Frame, unit: str, percent: bool) -> str:

@@ -1,11 +1,9 @@
 """Charts of a run's metrics, with the meaning of each metric in words."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
-
 import numpy as np
 
-from ..html.charts import Chart, Curve, Scale, chart
+from ..health.checks import RunRecord
+from ..html.charts import LINEAR, Chart, Curve, Scale, chart
 from ..runs.metrics import Metrics
 
 LOOP = ("step", "epoch", "t", "loss", "lr", "grad_norm", "images_per_second", "data_wait", "memory", "gpu_use")
@@ -32,8 +30,6 @@ ACCURACIES = {
     "map": "mean average precision",
     "miou": "mean IoU",
 }
-
-
 ZERO, FRACTION = Scale(zero=True), Scale(percent=True, zero=True)
 
 
@@ -49,17 +45,14 @@ def training_curve(metrics: Metrics, name: str, label: str = "training") -> list
 def evaluation_curve(metrics: Metrics, name: str, label: str = "held out") -> list[Curve]:
     """A metric of the periodic evaluations."""
     rows = [(row["step"], row[name]) for row in metrics.looks if isinstance(row.get(name), int | float)]
-    if len(rows) < 2:
-        return []
-    steps, values = np.array(rows, float).T
-    return [Curve(label, steps, values, dots=len(rows) <= 60)]
+    return [Curve(label, *np.array(rows, float).T, dots=len(rows) <= 60)] if len(rows) > 1 else []
 
 
-def loss_chart(metrics: Metrics, baselines: Mapping[str, Any]) -> Chart | None:
+def loss_chart(record: RunRecord) -> Chart | None:
     """The loss that trivial baselines exist for, in training and held out, with the baselines as dotted lines."""
-    name, values = next(iter(baselines.get("guesses", {}).items()), ("loss", {}))
+    metrics, (name, values) = record.metrics, record.baseline_losses
     name = name if name in metrics.columns else "loss"
-    title = {"loss": "Loss"}.get(name) or MEANING.get(name, (name,))[0]
+    title = "Loss" if name == "loss" else MEANING.get(name, (name,))[0]
     note = "Training images under new crops and masks every time, and held-out images under always the same masks."
     note += " Dotted: what simple guesses would give on these very images." if values else ""
     curves = [*training_curve(metrics, name), *evaluation_curve(metrics, f"held_out_{name}")]
@@ -75,36 +68,38 @@ def feature_charts(metrics: Metrics) -> list[Chart]:
     votes = "20 nearest neighbours among training images vote, without any training."
     collapse = "Effective rank of held-out features: a fall to 1 is collapse."
     alike = "Spread of held-out features: 0 says that all images look alike to the network."
-    charts = [
-        chart("Accuracy on held-out images", accuracies, FRACTION, note=votes),
-        chart("Directions that features use", rank, ZERO, note=collapse),
-        chart("How much images differ", spread, ZERO, note=alike),
-    ]
-    return [c for c in charts if c]
+    return _charts(
+        ("Accuracy on held-out images", accuracies, FRACTION, votes),
+        ("Directions that features use", rank, ZERO, collapse),
+        ("How much images differ", spread, ZERO, alike),
+    )
 
 
 def training_charts(metrics: Metrics) -> list[Chart]:
     """Learning rate, gradient norm, speed and memory."""
-    rows = [
+    rows = (
         ("Learning rate", "lr", "learning rate", ZERO, ""),
         ("Gradient norm", "grad_norm", "norm", Scale(log=True), "On a logarithmic scale."),
         ("Images per second", "images_per_second", "images/s", ZERO, ""),
         ("Waiting for images", "data_wait", "fraction of the time", FRACTION, ""),
         ("GPU in use", "gpu_use", "fraction of the time", FRACTION, ""),
         ("Memory", "memory", "GB", ZERO, "The most this process has used, in GB."),
-    ]
-    charts = [
-        chart(title, training_curve(metrics, name, label), scale, note=note) for title, name, label, scale, note in rows
-    ]
-    return [c for c in charts if c]
+    )
+    return _charts(*((title, training_curve(metrics, name, label), *how) for title, name, label, *how in rows))
 
 
-def method_charts(metrics: Metrics, shown: Sequence[str] = ()) -> list[Chart]:
-    """A chart for every metric that the method itself logs, except for those already shown."""
-    names = [name for name in metrics.columns if name not in (*LOOP, *shown)]
-    charts = []
+def method_charts(metrics: Metrics, shown: str) -> list[Chart]:
+    """A chart for every metric that the method itself logs, except for the one already shown."""
+    names = [name for name in metrics.columns if name not in (*LOOP, shown)]
+    rows = []
     for name in [*(n for n in MEANING if n in names), *sorted(n for n in names if n not in MEANING)]:
         title, note = MEANING.get(name, (name.replace("_", " "), ""))
         curves = [*training_curve(metrics, name), *evaluation_curve(metrics, f"held_out_{name}")]
-        charts.append(chart(title, curves, note=note))
-    return [c for c in charts if c]
+        rows.append((title, curves, LINEAR, note))
+    return _charts(*rows)
+
+
+def _charts(*rows: tuple[str, list[Curve], Scale, str]) -> list[Chart]:
+    """Those charts of (title, curves, scale, note) that there are numbers for."""
+    made = (chart(title, curves, scale, note=note) for title, curves, scale, note in rows)
+    return [one for one in made if one]

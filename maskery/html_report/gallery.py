@@ -87,7 +87,8 @@ def gallery(data: ImageData, encoder: ViT, start: ViT | None, most: int, progres
     held_out = len(data.held_out) >= 2 * NEIGHBOURS
     nets = {"now": encoder} | ({"before": start.to(encoder.mean.device)} if start else {})
     readings = read(data, spread(data.held_out if held_out else data.train, most), nets, progress)
-    classes = class_names(data, readings.indices)
+    numbers = [-1] * len(readings.indices) if data.labels is None else data.labels[readings.indices].tolist()
+    classes = [plain(data.classes[y]) if y >= 0 else "" for y in numbers]  # "" where there is none
     colours = {name: i % 10 for i, name in enumerate(sorted({c for c in classes if c}))}
     names = [plain(str(data.images.source.names[i])) for i in readings.indices.tolist()]
     maps = {name: flat(x) for name, x in readings.features.items()}
@@ -97,17 +98,14 @@ def gallery(data: ImageData, encoder: ViT, start: ViT | None, most: int, progres
         for k in range(len(names))
     )
     near = {name: nearest(x).tolist() for name, x in readings.features.items()}
-
-    def chosen(rows: list[list[int]] | None, k: int) -> tuple[Dot, ...]:
-        return tuple(dots[i] for i in rows[k]) if rows else ()
-
+    similar = {name: [tuple(dots[i] for i in row) for row in rows] for name, rows in near.items()}
     queries = np.linspace(0, len(dots) - 1, min(QUERIES, len(dots))).astype(int).tolist()
     return Gallery(
         sheet(readings.tiles),
         dots,
         tuple(colours.items()) if len(colours) <= 10 else (),
         maps["now"][1],
-        tuple(Row(dots[k], chosen(near["now"], k), chosen(near.get("before"), k)) for k in queries),
+        tuple(Row(dots[k], similar["now"][k], similar["before"][k] if start else ()) for k in queries),
         same_class(near, classes),
         tuple((names[k], tuple(columns)) for k, columns in enumerate(readings.attention)),
         held_out,
@@ -137,13 +135,6 @@ def read(data: ImageData, indices: np.ndarray, nets: dict[str, ViT], progress: P
     if not tiles:
         raise ValueError("none of the images can be read")
     return Readings(np.concatenate(readable), {name: torch.cat(x) for name, x in features.items()}, tiles, attended)
-
-
-def class_names(data: ImageData, indices: np.ndarray) -> list[str]:
-    """The class of each image; "" where there is none."""
-    if data.labels is None:
-        return [""] * len(indices)
-    return [plain(data.classes[y]) if y >= 0 else "" for y in data.labels[indices].tolist()]
 
 
 def same_class(near: dict[str, list[list[int]]], classes: list[str]) -> tuple[float, float | None] | None:
@@ -201,10 +192,8 @@ def nearest(features: Tensor, k: int = NEIGHBOURS) -> Tensor:
 def attention(images: Tensor, nets: dict[str, ViT]) -> list[list[tuple[str, str]]]:
     """For each image [B, C, H, W]: (caption, data URI) of the image and of each network's class-token attention."""
     columns = {"image": images}
-    for name, caption in (("before", "before"), ("now", "now")):
-        if name in nets:
-            net = nets[name]
-            columns[caption] = overlay(images, net.attend(net.normalise(images))[1], net.grid(images))
+    for name, net in reversed(nets.items()):  # before, then now
+        columns[name] = overlay(images, net.attend(net.normalise(images))[1], net.grid(images))
     uris = [[(caption, _uri(to_picture(x))) for x in pictures] for caption, pictures in displayable(columns).items()]
     return [list(row) for row in zip(*uris, strict=True)]
 

@@ -10,16 +10,10 @@ from ..signals import interruptible
 HOST = "127.0.0.1"
 
 
-def serve(
-    page: Callable[[str], str],
-    state: Callable[[], str],
-    port: int,
-    say: Callable[[str], None],
-    ready: Callable[["Server"], None] = lambda server: None,
-) -> None:
+def serve(page: Callable[[str], str], state: Callable[[], str], port: int, say: Callable[[str], None]) -> None:
     """Serve `page(version)` at / until SIGINT or SIGTERM. `state` is another text whenever the page would be another.
 
-    ValueError in one line when the port is taken or there is no such port. `ready` gets the server once it listens.
+    ValueError in one line when the port is taken or there is no such port.
     """
     if not 0 <= port <= 65535:
         raise ValueError(f"--port is {port}: a port is a number from 0 to 65535")
@@ -29,7 +23,6 @@ def serve(
         raise ValueError(f"port {port} cannot be used ({e.strerror}): another --port, or 0 for any that is free") from e
     with server, interruptible():
         say(f"http://{HOST}:{server.server_port} shows the run while it goes on; Ctrl-C ends this")
-        ready(server)
         try:
             server.serve_forever(poll_interval=0.2)
         except KeyboardInterrupt:

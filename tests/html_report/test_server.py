@@ -16,7 +16,7 @@ import pytest
 
 import maskery
 from maskery.cli import main
-from maskery.html_report.server import Server, serve
+from maskery.html_report.server import Server
 from tests.test_train import TINY
 
 
@@ -33,6 +33,8 @@ def server() -> Iterator[tuple[Server, dict[str, str]]]:
     facts = {"state": "one", "made": ""}
 
     def page(version: str) -> str:
+        if facts["state"] == "gone":
+            raise ValueError("gone")
         facts["made"] += "."
         return f"<main>{facts['state']} {version}</main>"
 
@@ -93,24 +95,9 @@ def test_ports(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "no such run" in capsys.readouterr().err
 
 
-def test_a_run_that_vanishes_is_an_answer(run: Path) -> None:
-    def page(version: str) -> str:
-        raise ValueError("gone")
-
-    ports: list[int] = []
-
-    def ask(made: Server) -> None:
-        def later() -> None:
-            try:
-                assert get(made.server_port, "/") == (500, "gone\n")
-                ports.append(made.server_port)
-            finally:
-                made.shutdown()
-
-        threading.Thread(target=later).start()
-
-    serve(page, lambda: "", 0, print, ask)
-    assert ports
+def test_a_run_that_vanishes_is_an_answer(server: tuple[Server, dict[str, str]]) -> None:
+    server[1]["state"] = "gone"
+    assert get(server[0].server_port, "/") == (500, "gone\n")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
