@@ -40,7 +40,6 @@ LONG = {  # functions of more than 40 lines or 6 arguments, and why
 WHOLE = {
     "commands/test_verbs.py",
     "html_report/test_browser.py",
-    "nn/test_attention.py",
     "test_benchmarks.py",
     "test_contract.py",
     "test_data_of_users.py",
