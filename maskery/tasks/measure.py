@@ -1,10 +1,12 @@
 """Measure a finished run of a task on all held-out images."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 
+from ..config import Run
 from ..data.dataset import SurveyedSource, load_data, survey_source
 from ..evals.results import Result, fingerprint, write_result
 from ..pictures.learning_curves import learning_curves
@@ -12,19 +14,21 @@ from ..runs.directory import open_run
 from ..runs.metrics import read_rows
 from ..terminal import Quiet
 from .checkpoint import load_objective
-from .classification.report import CLASSIFICATION_REPORT
-from .detection.report import DETECTION_REPORT
-from .outcome import MeasureContext, Report
-from .segmentation.report import SEGMENTATION_REPORT
-from .vqa.report import VQA_REPORT
+from .classification.report import classification_protocol, measure_classifier
+from .detection.report import detection_protocol, measure_detector
+from .outcome import Outcome
+from .segmentation.report import measure_segmenter, segmentation_protocol
+from .vqa.report import measure_vqa, vqa_protocol
 
 RESULT = "result.json"
-REPORTS: dict[str, Report] = {
-    "probe": CLASSIFICATION_REPORT,
-    "finetune": CLASSIFICATION_REPORT,
-    "segment": SEGMENTATION_REPORT,
-    "detect": DETECTION_REPORT,
-    "vqa": VQA_REPORT,
+# Each task is measured by a function of (objective in eval mode, data, directory for files, options of inference), and
+# says how it was trained and measured: the same for all that can be compared.
+REPORTS: dict[str, tuple[Callable[..., Outcome], Callable[[Run], str]]] = {
+    "probe": (measure_classifier, classification_protocol),
+    "finetune": (measure_classifier, classification_protocol),
+    "segment": (measure_segmenter, segmentation_protocol),
+    "detect": (measure_detector, detection_protocol),
+    "vqa": (measure_vqa, vqa_protocol),
 }
 
 
@@ -35,7 +39,7 @@ def measure(where: Path, device: torch.device, of: str, weights: str, surveyed: 
     """
     directory = open_run(where)
     run = directory.run
-    report = REPORTS[run.method]
+    measure_task, protocol = REPORTS[run.method]
     task = load_objective(directory).to(device)
     surveyed = surveyed or survey_source(run.data, run.images, Quiet())
     opened = load_data(surveyed, replace(run.images, memory=0.0), run.size, Quiet())
@@ -43,7 +47,7 @@ def measure(where: Path, device: torch.device, of: str, weights: str, surveyed: 
     precision = torch.bfloat16 if run.precision == "bf16" else torch.float32
     evals = where / "evals"
     evals.mkdir(exist_ok=True)
-    outcome = report.measure(MeasureContext(task, run, data, evals, precision, data.workers()))
+    outcome = measure_task(task, data, evals, precision=precision, workers=data.workers())
     notes = list(outcome.notes)
     if outcome.skipped:
         notes.append(f"{outcome.skipped} of {len(data.held_out)} held-out images could not be read and are left out")
@@ -51,7 +55,7 @@ def measure(where: Path, device: torch.device, of: str, weights: str, surveyed: 
     result = Result(
         evaluation=run.method,
         numbers=outcome.numbers,
-        protocol=report.protocol(run),
+        protocol=protocol(run),
         data=run.data,
         fingerprint=fingerprint(opened.images.source, opened.train, outcome.indices, outcome.truth),
         weights=weights,

@@ -1,32 +1,12 @@
-"""What the report of a task gets and gives, and the phrases that all protocols share."""
+"""What the report of a task gives, and the phrases that all protocols share."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from ..config import Run
-from ..data.dataset import ImageData
-
-
-@dataclass(frozen=True)
-class MeasureContext:
-    """A trained objective, the data to measure it on, and where the files about it go."""
-
-    objective: Any  # in eval mode
-    run: Run
-    data: ImageData
-    directory: Path
-    precision: torch.dtype = torch.float32
-    workers: int = 0
-
-    @property
-    def how(self) -> dict[str, Any]:
-        """How images are read and predicted."""
-        return {"precision": self.precision, "workers": self.workers}
 
 
 @dataclass(frozen=True)
@@ -41,30 +21,17 @@ class Outcome:
     truth: str = ""  # the annotations, where labels do not hold them: other ones are another evaluation
 
 
-@dataclass(frozen=True)
-class Report:
-    """How a task is measured."""
-
-    measure: Callable[[MeasureContext], Outcome]  # writes pictures and predictions, too
-    protocol: Callable[[Run], str]  # how it was trained and measured, the same for all that can be compared
-
-
-def training_phrases(run: Run) -> list[str]:
+def training_protocol(run: Run, own: Sequence[str], encoder_trained: bool) -> str:
+    """How a run was trained: its length and optimiser, the `own` phrases of its task, its labels, what was chosen."""
+    settings, labels = run.settings, run.settings.labels
     length = f"{run.epochs:g} epochs" if run.steps is None else f"{run.steps} steps"
-    return [length, f"batch {run.batch_size}", f"{run.optim.name}, base lr {run.optim.base_lr:g}"]
-
-
-def encoder_phrases(settings: Any) -> list[str]:
-    return [f"layer decay {settings.layer_decay:g}", f"drop path {settings.drop_path:g}"]
-
-
-def label_phrases(run: Run) -> list[str]:
-    """Which labels there were, and what was chosen by a part of them."""
-    labels = run.settings.labels
-    parts = [str(labels.subset)] if labels.subset else []
+    parts = [length, f"batch {run.batch_size}", f"{run.optim.name}, base lr {run.optim.base_lr:g}"]
+    parts += [f"layer decay {settings.layer_decay:g}", f"drop path {settings.drop_path:g}"] if encoder_trained else []
+    parts += [*own, *([str(labels.subset)] if labels.subset else [])]
     parts += [f"{labels.tune:.0%} of the training images kept out to choose by"] if labels.tune else []
     parts += ["classes balanced in the loss"] if labels.balanced else []
-    return parts + ([f"the best of {run.watch.looks} looks by {run.watch.best}"] if run.watch.best else [])
+    parts += [f"the best of {run.watch.looks} looks by {run.watch.best}"] if run.watch.best else []
+    return ", ".join(parts)
 
 
 def absent_classes(names: Sequence[str], absent: Sequence[str]) -> list[str]:

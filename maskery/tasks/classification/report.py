@@ -14,28 +14,28 @@ from ...outputs import write_file
 from ...pictures.confusion import confusion_picture, most_confused
 from ...runs.directory import CHOSEN_HEAD
 from ...terminal import Terminal
-from ..outcome import MeasureContext, Outcome, Report, encoder_phrases, label_phrases, training_phrases
+from ..outcome import Outcome, training_protocol
 from .finetune import FinetuneConfig
+from .objective import ClassificationObjective
 from .probe import ProbeConfig
 
 
-def measure_classifier(context: MeasureContext) -> Outcome:
+def measure_classifier(task: ClassificationObjective, data: ImageData, directory: Path, **options: Any) -> Outcome:
     """Measure the head that is best on validation images. Writes chosen.json and confusion.png."""
-    task, data = context.objective, context.data
     name, head, validation = headline(task.labels.several), 0, []
     if len(task.suffixes) > 1 and len(data.validation):
-        validation = task.predict(data, data.validation, **context.how).scores(name)
+        validation = task.predict(data, data.validation, **options).scores(name)
         head = validation.index(max(validation))
     with Terminal().bar("held-out images") as tick:
-        predictions = task.predict(data, data.held_out, progress=tick, **context.how)
+        predictions = task.predict(data, data.held_out, progress=tick, **options)
     logits, truth = predictions.logits[head], predictions.truth
-    tables, notes = class_tables(logits, truth, data, context.directory)
+    tables, notes = class_tables(logits, truth, data, directory)
     if len(task.suffixes) > 1:
         rates = [suffix.removeprefix("_lr_") for suffix in task.suffixes]
         table, more = learning_rates(rates, head, predictions.scores(name), validation)
         tables["learning rates"] = table
         notes += more
-    write_file(context.directory / CHOSEN_HEAD, json.dumps({"head": head}).encode())
+    write_file(directory / CHOSEN_HEAD, json.dumps({"head": head}).encode())
     return Outcome(numbers(logits, truth), predictions.indices, predictions.skipped, tables, notes)
 
 
@@ -68,24 +68,19 @@ def learning_rates(
 
 def classification_protocol(run: Run) -> str:
     settings = run.settings
-    parts = training_phrases(run)
     if isinstance(settings, ProbeConfig):
         what = f"linear probe of the {settings.pooling.replace('_', ' ')}"
         if settings.pooling == "attentive":
             what = "attentive probe"
         if settings.layer or settings.blocks > 1:
             what += f" ({settings.blocks} blocks up to {settings.layer or 'the last'})"
-        parts += [f"{len(settings.lrs)} learning rates"] if len(settings.lrs) > 1 else []
+        own = [f"{len(settings.lrs)} learning rates"] if len(settings.lrs) > 1 else []
     else:
         assert isinstance(settings, FinetuneConfig)
         what = f"fine-tuning by the {settings.pooling.replace('_', ' ')}"
-        parts += encoder_phrases(settings)
-        parts += [f"mixup {settings.mixup:g}, cutmix {settings.cutmix:g}", f"smoothing {settings.smoothing:g}"]
-        parts += [settings.augment or "no RandAugment", f"erasing {settings.erasing:g}"]
-        parts += [f"average of weights {settings.average:g}"] if settings.average else []
-    parts += label_phrases(run)
+        own = [f"mixup {settings.mixup:g}, cutmix {settings.cutmix:g}", f"smoothing {settings.smoothing:g}"]
+        own += [settings.augment or "no RandAugment", f"erasing {settings.erasing:g}"]
+        own += [f"average of weights {settings.average:g}"] if settings.average else []
+    trained = training_protocol(run, own, isinstance(settings, FinetuneConfig))
     cut = "" if settings.eval_share == 1 else f", {settings.eval_share:.1%} of the short side"
-    return f"{what}: {', '.join(parts)}; measured on the centre crop{cut}"
-
-
-CLASSIFICATION_REPORT = Report(measure_classifier, classification_protocol)
+    return f"{what}: {trained}; measured on the centre crop{cut}"

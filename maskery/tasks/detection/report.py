@@ -1,5 +1,6 @@
 """Report of a detector: COCO's numbers, a table of the classes, pictures of whole images."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,22 +15,14 @@ from ...evals.detect import SCORE, average_precision
 from ...pictures.examples import ExampleStrip, whole_image
 from ...pictures.segments import outlined
 from ...terminal import Terminal
-from ..outcome import (
-    MeasureContext,
-    Outcome,
-    Report,
-    absent_classes,
-    encoder_phrases,
-    label_phrases,
-    training_phrases,
-)
+from ..outcome import Outcome, absent_classes, training_protocol
+from .objective import Detect
 
 CAPTIONS = ("image", "truth", f"found (surer than {SCORE})")
 
 
-def measure_detector(context: MeasureContext) -> Outcome:
+def measure_detector(task: Detect, data: ImageData, directory: Path, **options: Any) -> Outcome:
     """Measure it on all held-out images. Writes detections.png, some of them with truth and prediction."""
-    task, data = context.objective, context.data
     names = task.config.labels.names
     strip = ExampleStrip(data.held_out, CAPTIONS)
 
@@ -38,8 +31,8 @@ def measure_detector(context: MeasureContext) -> Outcome:
             strip.add(*pictures(data, i, answer, task))
 
     with Terminal().bar("held-out images") as tick:
-        result = task.detected(data, data.held_out, show, progress=tick, **context.how)
-    strip.write(context.directory / "detections.png", "held-out images, a colour a class", names)
+        result = task.detected(data, data.held_out, show, progress=tick, **options)
+    strip.write(directory / "detections.png", "held-out images, a colour a class", names)
     scores = average_precision(result, task.with_masks)
     annotations = result.truth["annotations"]
     counts = np.bincount([a["category_id"] - 1 for a in annotations if not a["iscrowd"]], minlength=len(names))
@@ -73,15 +66,9 @@ def detection_protocol(run: Run) -> str:
     settings = run.settings
     network = "Mask R-CNN" if settings.masks == "on" else "Faster R-CNN"
     frozen = " of a frozen encoder" if settings.freeze else ""
-    parts = training_phrases(run)
-    parts += [] if settings.freeze else encoder_phrases(settings)
-    if settings.window:
-        parts.append(f"windows of {settings.window} patches, {settings.global_blocks} global blocks")
+    windows = f"windows of {settings.window} patches, {settings.global_blocks} global blocks"
     low, high = settings.scale
-    parts += [f"jitter {low:g} to {high:g}", f"{settings.width} wide", f"{settings.rois} proposals an image"]
-    parts += label_phrases(run)
+    own = [f"jitter {low:g} to {high:g}", f"{settings.width} wide", f"{settings.rois} proposals an image"]
+    trained = training_protocol(run, [windows, *own] if settings.window else own, not settings.freeze)
     how = "COCO's average precision on whole images, scaled to fit the input"
-    return f"{network} on the simple feature pyramid{frozen}: {', '.join(parts)}; {how}"
-
-
-DETECTION_REPORT = Report(measure_detector, detection_protocol)
+    return f"{network} on the simple feature pyramid{frozen}: {trained}; {how}"

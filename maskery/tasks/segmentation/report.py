@@ -1,22 +1,19 @@
 """Report of a segmenter: numbers, a table of the classes, pictures of whole images."""
 
+from pathlib import Path
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from ...config import Run
+from ...data.dataset import ImageData
 from ...evals.segment import class_rows, iou, numbers
 from ...pictures.examples import ExampleStrip, whole_image
 from ...pictures.segments import legend, painted
 from ...terminal import Terminal
-from ..outcome import (
-    MeasureContext,
-    Outcome,
-    Report,
-    absent_classes,
-    encoder_phrases,
-    label_phrases,
-    training_phrases,
-)
+from ..outcome import Outcome, absent_classes, training_protocol
+from .objective import Segment
 
 HEADS = {"upernet": "UPerNet", "mlp": "all-MLP decoder", "linear": "linear head"}
 INFERENCE = {
@@ -25,9 +22,8 @@ INFERENCE = {
 }
 
 
-def measure_segmenter(context: MeasureContext) -> Outcome:
+def measure_segmenter(task: Segment, data: ImageData, directory: Path, **options: Any) -> Outcome:
     """Measure it on all held-out images. Writes segments.png, some of them with truth and prediction."""
-    task, data = context.objective, context.data
     names = task.config.labels.names
     M = len(names)
     strip = ExampleStrip(data.held_out, ("image", "truth", "prediction"))
@@ -39,8 +35,8 @@ def measure_segmenter(context: MeasureContext) -> Outcome:
             strip.add([image, *masks], torch.cat([truth.unique(), predicted.unique()]).tolist())
 
     with Terminal().bar("held-out images") as tick:
-        result = task.segmented(data, data.held_out, show, progress=tick, **context.how)
-    strip.write(context.directory / "segments.png", "held-out images, dark where no class is labelled", names)
+        result = task.segmented(data, data.held_out, show, progress=tick, **options)
+    strip.write(directory / "segments.png", "held-out images, dark where no class is labelled", names)
     matrix = result.matrix
     absent = [name for name, value in zip(names, iou(matrix).tolist(), strict=True) if value != value]
     colours = legend(names, range(M))
@@ -58,13 +54,7 @@ def measure_segmenter(context: MeasureContext) -> Outcome:
 def segmentation_protocol(run: Run) -> str:
     settings = run.settings
     frozen = " on a frozen encoder" if settings.freeze else ""
-    low, high = settings.scale
-    parts = training_phrases(run)
-    parts += [] if settings.freeze else encoder_phrases(settings)
-    parts += [f"crops at scales {low:g} to {high:g}"]
-    parts += [] if settings.distortion else ["colours as they are"]
-    parts += label_phrases(run)
-    return f"{HEADS[settings.head]}{frozen}: {', '.join(parts)}; measured {INFERENCE[settings.inference]}"
-
-
-SEGMENTATION_REPORT = Report(measure_segmenter, segmentation_protocol)
+    own = ["crops at scales {:g} to {:g}".format(*settings.scale)]
+    own += [] if settings.distortion else ["colours as they are"]
+    trained = training_protocol(run, own, not settings.freeze)
+    return f"{HEADS[settings.head]}{frozen}: {trained}; measured {INFERENCE[settings.inference]}"

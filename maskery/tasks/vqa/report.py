@@ -15,25 +15,25 @@ from ...html.answers import Answer, Entry, write_page, write_sheet
 from ...outputs import write_file
 from ...pictures.examples import whole_image
 from ...terminal import Terminal
-from ..outcome import MeasureContext, Outcome, Report, encoder_phrases, label_phrases, training_phrases
+from ..outcome import Outcome, training_protocol
+from .objective import Vqa
 from .targets import Forms
 
 PAGE, SHEET, QUESTIONS = 48, 12, 8  # images on the page, in the picture; questions of each
 
 
-def measure_vqa(context: MeasureContext) -> Outcome:
+def measure_vqa(task: Vqa, data: ImageData, evals: Path, **options: Any) -> Outcome:
     """Answer all held-out questions. Writes predictions.json, examples.html and examples.png."""
-    task, data, evals, names = context.objective, context.data, context.directory, context.objective.names
-    source = data.images.source
+    names, source = task.names, data.images.source
     assert isinstance(source, VqaSource)
     with Terminal().bar("held-out images") as tick:
-        answers = task.answers(data, data.held_out, progress=tick, **context.how)
+        answers = task.answers(data, data.held_out, progress=tick, **options)
     questions = [source.question(k) for k in answers.numbers]
     scores = [Truth.of(q.answers).score(names[m]) for q, m in zip(questions, answers.best, strict=True)]
     numbers, (limits, notes) = accuracies(questions, scores), without_looking(questions, names, source, data)
     write_predictions(answers, names, source, evals / "predictions.json")
     if source.splits is not None and len(unanswered := np.flatnonzero(source.splits == UNANSWERED)):
-        more = task.answers(data, unanswered, **context.how)
+        more = task.answers(data, unanswered, **options)
         write_predictions(more, names, source, evals / "predictions-unanswered.json")
         notes.append(f"{len(more.numbers):,} questions without annotations: evals/predictions-unanswered.json")
     shown = entries(answers, scores, names, data)
@@ -94,17 +94,8 @@ def vqa_protocol(run: Run) -> str:
     settings = run.settings
     text = settings.text or f"{settings.text_layers} layers of text from scratch"
     what = f"answers as {settings.vocabulary:,} classes at most, {text}, {settings.layers} layers of fusion"
-    parts = training_phrases(run)
-    if settings.blind:
-        what += ", the image not looked at"
-    elif settings.freeze:
-        what += " on a frozen encoder"
-    else:
-        parts += encoder_phrases(settings)
-    if settings.keep < 1:
-        parts.append(f"crops of at least {settings.keep:g} of each side")
-    parts += [f"up to {settings.questions} questions an image and step", *label_phrases(run)]
-    return f"{what}: {', '.join(parts)}; VQAv2's soft accuracy, whole images at the network's size"
-
-
-VQA_REPORT = Report(measure_vqa, vqa_protocol)
+    image = ", the image not looked at" if settings.blind else " on a frozen encoder" if settings.freeze else ""
+    own = [f"crops of at least {settings.keep:g} of each side"] if settings.keep < 1 else []
+    own.append(f"up to {settings.questions} questions an image and step")
+    trained = training_protocol(run, own, not image)
+    return f"{what}{image}: {trained}; VQAv2's soft accuracy, whole images at the network's size"
