@@ -19,9 +19,8 @@ from ..evals.label_subset import LabelSubset
 from ..nn.vit import SIZES, Size, ViTConfig
 from ..options import UsageError, parse, value_of
 from ..runs.directory import is_run
-from ..tasks import TASKS
+from ..tasks import TASK_RECIPES, TASKS
 from ..tasks.labels import LabelsConfig
-from ..tasks.recipes import TASK_RECIPES
 from ..tasks.small_data import LabelledData
 from ..weights.load import image_config, load_encoder
 

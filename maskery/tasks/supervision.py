@@ -4,6 +4,7 @@ B batch, D width, n features
 """
 
 import abc
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -21,6 +22,7 @@ from .labels import LabelsConfig
 CHUNK = {"cpu": 64, "cuda": 256}  # images of 224 x 224 that a frozen encoder takes: more fall out of a CPU's cache
 MOMENTUM = 0.1  # of the running mean and variance
 EPS = 1e-6
+ABOVE_0, BELOW_1 = math.nextafter(0.0, 1.0), math.nextafter(1.0, 0.0)  # for open ends of a range
 
 
 class SupervisedObjective(Objective, abc.ABC):
@@ -56,7 +58,6 @@ class SupervisedObjective(Objective, abc.ABC):
                 values |= {prefix + name: value for name, value in numbers.items()}
         return values
 
-    # ------------------------------------------------------------------------------------- the encoder, perhaps frozen
     def sample_encoder(self, image: Tensor, features: Callable[[Tensor], Tensor]) -> Batch:
         """What a step needs from the encoder: `features` of a frozen one, else the `paths` that are dropped."""
         if self.config.freeze:
@@ -92,6 +93,15 @@ def supervised_encoder(vit: ViTConfig, train: bool = True) -> ViT:
     encoder = ViT(vit).requires_grad_(train)
     encoder.pos_embed.requires_grad_(train)
     return encoder
+
+
+def check_range(config: Any, *names: str, low: float = 0.0, high: float = math.inf, note: str = "") -> None:
+    """ValueError that names the first of these settings that is out of the range; None is in every range."""
+    for name in names:
+        value = getattr(config, name)
+        if value is not None and not low <= value <= high:
+            limits = f"at least {low:g}" if math.isinf(high) else f"between {round(low, 9):g} and {round(high, 9):g}"
+            raise ValueError(f"--settings.{name.replace('_', '-')} is {value}: {limits}{note}")
 
 
 @torch.no_grad()

@@ -27,8 +27,7 @@ from ...nn.teacher import Ema
 from ...nn.vit import ViT, ViTConfig, drop_paths
 from ...objective import Batch, Losses
 from ..labels import LabelsConfig
-from ..settings import ABOVE_0, BELOW_1, check_range
-from ..supervision import supervised_encoder
+from ..supervision import ABOVE_0, BELOW_1, check_range, supervised_encoder
 from . import targets
 from .objective import ClassificationObjective
 
@@ -56,7 +55,11 @@ class Finetune(ClassificationObjective):
     def __init__(self, config: FinetuneConfig, vit: ViTConfig):
         super().__init__()
         self.config, self.augment, self.layer_decay = config, config.augment, config.layer_decay
-        check_settings(config)
+        note = "; at 0 nothing but the head would learn, and `maskery eval probe` does that"
+        check_range(config, "layer_decay", low=ABOVE_0, high=1, note=note)
+        check_range(config, "erasing", high=1)
+        check_range(config, "drop_path", "smoothing", "average", high=BELOW_1)
+        check_range(config, "mixup", "cutmix", note=" (0: without)")
         self.encoder = supervised_encoder(vit)  # f
         if config.pooling == "mean_patch":
             self.encoder.norm.requires_grad_(False)  # not part of it
@@ -149,12 +152,3 @@ def smoothed(y: Tensor, config: LabelsConfig, smoothing: float) -> Tensor:
     if config.several:
         return y * (1 - smoothing) + smoothing / 2
     return F.one_hot(y, config.count) * (1 - smoothing) + smoothing / config.count
-
-
-def check_settings(config: FinetuneConfig) -> None:
-    """ValueError that names a setting out of its range."""
-    note = "; at 0 nothing but the head would learn, and `maskery eval probe` does that"
-    check_range(config, "layer_decay", low=ABOVE_0, high=1, note=note)
-    check_range(config, "erasing", high=1)
-    check_range(config, "drop_path", "smoothing", "average", high=BELOW_1)
-    check_range(config, "mixup", "cutmix", note=" (0: without)")

@@ -40,8 +40,7 @@ from ...nn.windows import global_blocks, windowed
 from ...objective import Batch, Losses
 from ...pictures.segments import outlined
 from ..labels import LabelsConfig
-from ..settings import ABOVE_0, BELOW_1, check_range
-from ..supervision import SupervisedObjective, supervised_encoder
+from ..supervision import ABOVE_0, BELOW_1, SupervisedObjective, check_range, supervised_encoder
 from . import targets
 from .targets import Masks
 
@@ -78,7 +77,14 @@ class Detect(SupervisedObjective):
         super().__init__()
         from ...nn.mask_rcnn import mask_rcnn  # torchvision takes a second to import
 
-        check_settings(config, vit)
+        note = "; at 0 nothing but the heads would learn, and --settings.freeze does that"
+        check_range(config, "layer_decay", low=ABOVE_0, high=1, note=note)
+        check_range(config, "drop_path", high=BELOW_1)
+        check_range(config, "width", "rois", "window", low=1)
+        if config.window:
+            check_range(config, "global_blocks", low=1, high=vit.depth, note=", the blocks of this encoder")
+        if config.labels.balanced:
+            raise ValueError("--settings.labels.balanced: detection has no such loss")
         self.config, self.layer_decay, self.jitter = config, config.layer_decay, ScaleJitter(config.scale)
         self.encoder = supervised_encoder(vit, not config.freeze)  # f
         self.encoder.norm.requires_grad_(False)  # not part of it
@@ -89,7 +95,6 @@ class Detect(SupervisedObjective):
         M = config.labels.count
         self.detector = mask_rcnn(vit.dim, config.width, M, vit.patch_size, self.with_masks, config.rois)
 
-    # ------------------------------------------------------------------------------------------------ data
     @classmethod
     def prepare(cls, settings: Any, data: ImageData) -> tuple[Any, ImageData]:
         return targets.prepare(settings, data)
@@ -112,7 +117,6 @@ class Detect(SupervisedObjective):
                 found.append(targets.no_objects(size))
         return {"label": ObjectTargets.stack(found, size, self.with_masks).to(self.device)}
 
-    # ------------------------------------------------------------------------------------------------ training
     def tokens(self, image: Tensor, paths: Tensor | None = None) -> Tensor:
         """Patch tokens before the last norm, [B, N, D]."""
         f, x = self.encoder, self.encoder.normalise(image)
@@ -144,7 +148,6 @@ class Detect(SupervisedObjective):
         tokens = self.tokens(image, batch.get("paths")) if tokens is None else tokens
         return tokens.transpose(1, 2).unflatten(2, self.encoder.grid(image))
 
-    # ------------------------------------------------------------------------------------------------ measuring
     def detect(self, image: Tensor, extent: Tensor | None = None) -> list[dict[str, Tensor]]:
         """Images [B, C, H, W] in [0, 1], filled up to `extent` [B, 2] -> the K objects of each, highest score first.
 
@@ -189,15 +192,3 @@ class Detect(SupervisedObjective):
             objects = zip(answer["masks"][sure].cpu(), answer["boxes"][sure].cpu(), strict=True)
             masks = torch.from_numpy(np.array([paste_mask(*one, size) for one in objects]).reshape(-1, *size)).to(image)
         return outlined(image, answer["boxes"][sure], answer["classes"][sure], self.config.labels.count, masks)
-
-
-def check_settings(config: DetectConfig, vit: ViTConfig) -> None:
-    """ValueError that names a setting out of its range."""
-    note = "; at 0 nothing but the heads would learn, and --settings.freeze does that"
-    check_range(config, "layer_decay", low=ABOVE_0, high=1, note=note)
-    check_range(config, "drop_path", high=BELOW_1)
-    check_range(config, "width", "rois", "window", low=1)
-    if config.window:
-        check_range(config, "global_blocks", low=1, high=vit.depth, note=", the blocks of this encoder")
-    if config.labels.balanced:
-        raise ValueError("--settings.labels.balanced: detection has no such loss")

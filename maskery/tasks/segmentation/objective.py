@@ -40,8 +40,7 @@ from ...nn.vit import ViTConfig
 from ...objective import Batch, Losses
 from ...pictures.segments import painted
 from ..labels import LabelsConfig
-from ..settings import ABOVE_0, BELOW_1, check_range
-from ..supervision import SupervisedObjective, supervised_encoder
+from ..supervision import ABOVE_0, BELOW_1, SupervisedObjective, check_range, supervised_encoder
 from . import targets
 
 AUXILIARY = 256  # width of the auxiliary decoder
@@ -77,7 +76,12 @@ class Segment(SupervisedObjective):
         self.config, self.layer_decay = config, config.layer_decay
         self.depths = depths_of(config, vit.depth)
         self.crop = RandomScaleCrop(config.scale, config.cat_max_ratio)
-        check_settings(config)
+        note = "; at 0 nothing but the head would learn, and --settings.freeze does that"
+        check_range(config, "layer_decay", low=ABOVE_0, high=1, note=note)
+        check_range(config, "drop_path", "dropout", high=BELOW_1)
+        check_range(config, "auxiliary", note=" (0: without)")
+        check_range(config, "width", low=1)
+        check_range(config, "ignore_index", high=(1 << 16) - 1, note=", a value of a mask, or none")
         M = config.labels.count
         self.encoder = supervised_encoder(vit, not config.freeze)  # f
         for unused in self.encoder.blocks[max(self.depths) if config.head != "linear" else vit.depth :]:
@@ -102,7 +106,6 @@ class Segment(SupervisedObjective):
         if self.normalises:
             self.track_statistics(vit.dim)
 
-    # ------------------------------------------------------------------------------------------------ data
     @classmethod
     def prepare(cls, settings: Any, data: ImageData) -> tuple[Any, ImageData]:
         return targets.prepare(settings, data)
@@ -129,7 +132,6 @@ class Segment(SupervisedObjective):
                 found.append(torch.full(size, VOID, dtype=torch.int16))
         return {"label": torch.stack(found).to(self.device)}
 
-    # ------------------------------------------------------------------------------------------------ training
     def features(self, image: Tensor, paths: Tensor | None = None) -> Tensor:
         """f_1 .. f_4 as tokens [B, 4, N, D]; for `linear` the last tokens after the encoder's norm, [B, 1, N, D]."""
         f, x = self.encoder, self.encoder.normalise(image)
@@ -179,7 +181,6 @@ class Segment(SupervisedObjective):
             d = part(d)
         return self.classifier(channel_dropout(d, own)), second
 
-    # ------------------------------------------------------------------------------------------------ measuring
     def segment(self, image: Tensor) -> Tensor:
         """Images [B, C, H, W] in [0, 1] -> logits [B, M, H, W]; in eval mode."""
         logits, _ = self.logits({"image": image})
@@ -223,13 +224,3 @@ def depths_of(config: SegmentConfig, depth: int) -> tuple[int, ...]:
     if min(depths) < 1 or max(depths) > depth or list(depths) != sorted(depths):
         raise ValueError(f"--settings.depths {depths}: this encoder has {depth} blocks, and deeper ones come later")
     return depths
-
-
-def check_settings(config: SegmentConfig) -> None:
-    """ValueError that names a setting out of its range."""
-    note = "; at 0 nothing but the head would learn, and --settings.freeze does that"
-    check_range(config, "layer_decay", low=ABOVE_0, high=1, note=note)
-    check_range(config, "drop_path", "dropout", high=BELOW_1)
-    check_range(config, "auxiliary", note=" (0: without)")
-    check_range(config, "width", low=1)
-    check_range(config, "ignore_index", high=(1 << 16) - 1, note=", a value of a mask, or none")

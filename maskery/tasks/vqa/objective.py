@@ -37,8 +37,7 @@ from ...nn.vit import ViTConfig, init_linears
 from ...objective import Batch, Losses
 from ...pictures.attention import overlay
 from ..labels import LabelsConfig
-from ..settings import ABOVE_0, check_range
-from ..supervision import SupervisedObjective, supervised_encoder
+from ..supervision import ABOVE_0, SupervisedObjective, check_range, supervised_encoder
 from . import targets
 
 HEAD_WIDTH = 64  # of an attention head, as in every usual model, where the image's encoder does not say
@@ -98,7 +97,6 @@ class Vqa(SupervisedObjective):
             self.pretrained_prefixes = ("text.net.",)
             self.notes = (f"questions are read by {config.text}, {self.vocabulary.count:,} tokens",)
 
-    # ------------------------------------------------------------------------------------------------ data
     @classmethod
     def prepare(cls, settings: Any, data: ImageData) -> tuple[Any, ImageData]:
         check_settings(settings)
@@ -118,7 +116,6 @@ class Vqa(SupervisedObjective):
         questions = table.targets([table.questions(i, 0, 0) for i in indices.tolist()])
         return {"label": questions.to(self.device)}
 
-    # ------------------------------------------------------------------------------------------------ training
     def lr_multiplier(self, name: str) -> float:
         if self.config.text and name.startswith("text.net."):
             return self.config.text_rate
@@ -161,7 +158,6 @@ class Vqa(SupervisedObjective):
         real = (tokens != self.vocabulary.pad) | (torch.arange(tokens.shape[-1], device=tokens.device) == 0)
         return self.text(tokens.flatten(0, 1), real.flatten(0, 1)).unflatten(0, tokens.shape[:2]), real
 
-    # ------------------------------------------------------------------------------------------------ measuring
     def tokens(self, questions: Sequence[str]) -> np.ndarray:
         return self.vocabulary(questions, self.config.length or targets.MAX_LENGTH)
 
