@@ -96,16 +96,24 @@ def _digests(source: Source, indices: np.ndarray, pool: Executor) -> Iterator[tu
             yield k, i, value
 
 
+def reported_split(data: ImageData) -> ImageData:
+    """Hold out what every evaluation reports; with a "val" beside a "test" split the former is for validation."""
+    source = data.images.source
+    if not len(data.held_out):
+        raise ValueError(f"{source.where}: nothing is held out, so nothing could be measured; set --images.holdout")
+    held_out, validation = test_and_validation(source, data.held_out)
+    return replace(data, held_out=held_out, validation=validation)
+
+
 def labelled_images(data: ImageData, subset: bool = False) -> ImageData:
     """Keep the images with labels, and divide the held-out ones into those that are reported and validation images.
 
     ValueError when there are none, when training and held-out images do not fit together, and for a `subset` of the
     labels where an image may have several.
     """
+    data = reported_split(data)
     where, labels, train = data.images.source.where, data.labels, data.train
-    if not len(data.held_out):
-        raise ValueError(f"{where}: nothing is held out, so nothing could be measured; set --images.holdout")
-    held_out, validation = test_and_validation(data.images.source, data.held_out)
+    held_out, validation = data.held_out, data.validation
     if data.multi_hot is None:
         train = labelled(labels, train, data.classes, f"{where}: training images")
         held_out = labelled(labels, held_out, data.classes, f"{where}: held-out images", one_class=True)

@@ -23,7 +23,7 @@ TASKS: dict[str, type[Objective]] = {
     "detect": Detect,
     "vqa": Vqa,
 }
-TASK_RECIPES: dict[str, Callable[[Run, LabelledData], Suggestion]] = {  # how each is trained unless options say otherwise
+TASK_RECIPES: dict[str, Callable[[Run, LabelledData], Suggestion]] = {  # for what the options do not say
     "probe": probe_recipe,
     "finetune": finetune_recipe,
     "segment": segmentation_recipe,

@@ -11,7 +11,6 @@ import numpy as np
 
 from ..data.dataset import ImageData
 from ..evals.label_subset import LabelSubset
-from ..evals.splits import test_and_validation
 
 
 @dataclass(frozen=True)
@@ -54,21 +53,6 @@ def balanced_weights(counts: np.ndarray, fractions: np.ndarray, most: float = ma
     return tuple(round(float(w), 6) for w in inverse)
 
 
-def reported_split(data: ImageData) -> ImageData:
-    """Hold out what every evaluation reports; with a "val" beside a "test" split the former is for validation."""
-    source = data.images.source
-    if not len(data.held_out):
-        raise ValueError(f"{source.where}: nothing is held out, so nothing could be measured; set --images.holdout")
-    held_out, validation = test_and_validation(source, data.held_out)
-    return replace(data, held_out=held_out, validation=validation)
-
-
-def where_true(data: ImageData, usable: np.ndarray) -> ImageData:
-    """Leave out the images for which `usable` [n] is False."""
-    train, held_out, validation = (part[usable[part]] for part in (data.train, data.held_out, data.validation))
-    return replace(data, train=train, held_out=held_out, validation=validation)
-
-
 def subset_of_images(data: ImageData, config: LabelsConfig, why_no_shots: str) -> ImageData:
     """Keep the fraction of training images that is asked for, where an image has no single class."""
     subset = config.subset
@@ -96,12 +80,9 @@ def stratified_split(
     indices: np.ndarray, labels: np.ndarray, fraction: float, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """(rest, fraction of every class), both sorted. At least one image of every class stays in the rest."""
-    chosen = [
-        np.random.default_rng([seed, int(c), 1]).permutation(own)[
-            : min(max(1, round(fraction * len(own))), len(own) - 1)
-        ]
-        for c in np.unique(labels)
-        for own in [indices[labels == c]]
-    ]
+    chosen = []
+    for c in np.unique(labels):
+        own = np.random.default_rng([seed, int(c), 1]).permutation(indices[labels == c])
+        chosen.append(own[: min(max(1, round(fraction * len(own))), len(own) - 1)])
     held_out = np.sort(np.concatenate(chosen))
     return np.setdiff1d(indices, held_out), held_out

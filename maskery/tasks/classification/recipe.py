@@ -20,11 +20,8 @@ LARS_NEEDS = 500_000  # images from which MAE's linear probe is taken as it is
 RATES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)  # of SGD, times the learning rate
 INDIVISIBLE = "no class has a second image that could be held out for validation"
 CROP = Crop(scale=(0.08, 1.0))
-LARGE = {  # epochs, base lr, layer decay, drop path
-    "vit-large": (50, 1e-3, 0.75, 0.2),
-    "vit-huge": (50, 1e-3, 0.75, 0.3),
-}
-BASE = (100, 5e-4, 0.65, 0.1)  # of vit-base
+LARGE = {"vit-large": (50, 1e-3, 0.75, 0.2), "vit-huge": (50, 1e-3, 0.75, 0.3)}
+BASE = (100, 5e-4, 0.65, 0.1)  # of vit-base: epochs, base lr, layer decay, drop path
 
 
 def probe_recipe(run: Run, data: LabelledData) -> Suggestion:

@@ -21,12 +21,12 @@ from torch import Tensor
 
 from ...data.crops import CenterCrop, Crop
 from ...data.dataset import ImageData
-from ...data.decode.unreadable import Unreadable
 from ...data.object_targets import (
     NO_OBJECT,
     ObjectSampler,
     ObjectTargets,
     ScaleJitter,
+    VisibleObjects,
     check_size,
     object_targets,
     visible_objects,
@@ -105,17 +105,17 @@ class Detect(SupervisedObjective):
         return TrainDataset(data.images, data.train, plan, sampler, target)
 
     def picture_targets(self, data: ImageData, indices: np.ndarray) -> Batch:
-        found, size, source = [], self.encoder.config.image_size, data.images.source
+        size, source = self.encoder.config.image_size, data.images.source
         assert isinstance(source, CocoSource)
-        for i in indices.tolist():
-            try:
-                image = data.images.open(i)
-                check_size(source, i, image)
-                view = CenterCrop(size)(image.height, image.width)
-                found.append(visible_objects(source, i, view, size, self.with_masks))
-            except Unreadable:
-                found.append(targets.no_objects(size))
-        return {"label": ObjectTargets.stack(found, size, self.with_masks).to(self.device)}
+
+        def centre(i: int) -> VisibleObjects:
+            image = data.images.open(i)
+            check_size(source, i, image)
+            return visible_objects(source, i, CenterCrop(size)(image.height, image.width), size, self.with_masks)
+
+        found = dict(data.images.readable(indices.tolist(), centre, []))
+        objects = [found.get(i, targets.no_objects(size)) for i in indices.tolist()]
+        return {"label": ObjectTargets.stack(objects, size, self.with_masks).to(self.device)}
 
     def tokens(self, image: Tensor, paths: Tensor | None = None) -> Tensor:
         """Patch tokens before the last norm, [B, N, D]."""

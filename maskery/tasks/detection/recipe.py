@@ -11,16 +11,7 @@ from dataclasses import replace
 
 from ...config import Run, WatchConfig
 from ...suggest import Suggestion
-from ..small_data import (
-    FEWEST_DIVIDED,
-    LabelledData,
-    adamw,
-    at_least,
-    known_labels,
-    size_text,
-    small_batch,
-    suggested,
-)
+from ..small_data import FEWEST_DIVIDED, LabelledData, adamw, at_least, known_labels, size_text, small_batch, suggested
 from .objective import DetectConfig
 
 LARGE = 10_000  # images from which ViTDet's recipe is taken

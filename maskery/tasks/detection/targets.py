@@ -13,7 +13,8 @@ from ...data.dataset import ImageData
 from ...data.object_targets import NO_OBJECT, ObjectTargets, VisibleObjects
 from ...data.sources.coco import CocoSource
 from ...data.sources.rle import mask_api
-from ..labels import reported_split, split_validation, subset_of_images
+from ...evals.splits import reported_split
+from ..labels import split_validation, subset_of_images
 
 Masks = Literal["auto", "on", "off"]
 SIDE = 4  # objects along a side of a trial's images

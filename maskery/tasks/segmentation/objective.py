@@ -27,7 +27,6 @@ from torch import Tensor, nn
 
 from ...data.crops import Crop, center_box
 from ...data.dataset import ImageData
-from ...data.decode.unreadable import Unreadable
 from ...data.distortion import distorted
 from ...data.mask_targets import MaskSampler, RandomScaleCrop, mask_targets
 from ...data.masks import VOID, LabelMap, mask_of, nearest
@@ -112,9 +111,8 @@ class Segment(SupervisedObjective):
 
     def label_map(self, data: ImageData) -> LabelMap:
         """Which class each value of a mask is."""
-        config = self.config
-        void = targets.void_values(data.images.source, config.ignore_index, config.reduce_zero_label)
-        return LabelMap(config.ids or tuple(range(config.labels.count)), void)
+        ids = self.config.ids or tuple(range(self.config.labels.count))
+        return LabelMap(ids, targets.void_values(data.images.source, self.config))
 
     def train_dataset(self, data: ImageData, crops: Sequence[Crop], plan: SamplingPlan) -> TrainDataset:
         crop = replace(self.crop, flip=crops[0].flip)
@@ -122,15 +120,15 @@ class Segment(SupervisedObjective):
         return TrainDataset(data.images, data.train, plan, sampler, mask_targets(plan.size))
 
     def picture_targets(self, data: ImageData, indices: np.ndarray) -> Batch:
-        found, size, label_map = [], self.encoder.config.image_size, self.label_map(data)
-        for i in indices.tolist():
-            image = data.images.open(i)
-            try:
-                mask = mask_of(data.images.source, i, (image.height, image.width), label_map)
-                found.append(torch.from_numpy(nearest(mask, center_box(image.height, image.width, size), size)))
-            except Unreadable:
-                found.append(torch.full(size, VOID, dtype=torch.int16))
-        return {"label": torch.stack(found).to(self.device)}
+        images, size, label_map = data.images, self.encoder.config.image_size, self.label_map(data)
+
+        def centre(i: int) -> np.ndarray:
+            image = images.open(i)
+            mask = mask_of(images.source, i, (image.height, image.width), label_map)
+            return nearest(mask, center_box(image.height, image.width, size), size)
+
+        masks, void = dict(images.readable(indices.tolist(), centre, [])), np.full(size, VOID, np.int16)
+        return {"label": torch.from_numpy(np.stack([masks.get(i, void) for i in indices.tolist()])).to(self.device)}
 
     def features(self, image: Tensor, paths: Tensor | None = None) -> Tensor:
         """f_1 .. f_4 as tokens [B, 4, N, D]; for `linear` the last tokens after the encoder's norm, [B, 1, N, D]."""

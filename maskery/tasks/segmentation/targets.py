@@ -4,7 +4,7 @@ B batch, M classes, H x W pixels
 """
 
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch.nn.functional as F
@@ -13,20 +13,20 @@ from torch import Tensor
 from ...data.dataset import ImageData, check_unreadable
 from ...data.masks import VOID, LabelMap, MaskSurvey, survey_masks
 from ...data.sources.source import Source
+from ...evals.splits import reported_split
 from ...terminal import Terminal
-from ..labels import LabelsConfig, balanced_weights, reported_split, split_validation, subset_of_images, where_true
+from ..labels import LabelsConfig, balanced_weights, split_validation, subset_of_images
 
 MAX_CLASSES = 1000  # more are instances, or no classes at all
 MAX_WEIGHT = 10.0  # ours, of balanced classes: or the few pixels of a rare class would be all that counts
 
 
-Zero = Literal["auto", "on", "off"]  # whether 0 is void; auto: in ADE20K's layout
-
-
-def void_values(source: Source, ignore: int | None, zero: Zero) -> tuple[int, ...]:
+def void_values(source: Source, settings: Any) -> tuple[int, ...]:
     """The values of void in the masks of a source."""
+    zero = settings.reduce_zero_label
     zero_is_void = zero == "on" or (zero == "auto" and source.zero_is_void)
-    return tuple(dict.fromkeys([*([] if ignore is None else [ignore]), *([0] if zero_is_void else [])]))
+    ignored = [] if settings.ignore_index is None else [settings.ignore_index]
+    return tuple(dict.fromkeys([*ignored, *([0] if zero_is_void else [])]))
 
 
 def prepare(settings: Any, data: ImageData) -> tuple[Any, ImageData]:
@@ -37,7 +37,9 @@ def prepare(settings: Any, data: ImageData) -> tuple[Any, ImageData]:
     source, config = data.images.source, settings.labels
     if source.masks is None:
         raise ValueError(f"{source.where}: opened without masks: --images.masks")
-    data = where_true(reported_split(data), source.masks)
+    data, has_mask = reported_split(data), source.masks
+    train, held_out, validation = (part[has_mask[part]] for part in (data.train, data.held_out, data.validation))
+    data = replace(data, train=train, held_out=held_out, validation=validation)
     if not len(data.train) or not len(data.held_out):
         raise ValueError(
             f"{source.where}: {len(data.train)} training and {len(data.held_out)} held-out images have masks"
@@ -49,7 +51,7 @@ def prepare(settings: Any, data: ImageData) -> tuple[Any, ImageData]:
         surveys = surveyed(source, data.train, np.setdiff1d(every, data.train))
         unreadable = [entry for survey in surveys for entry in survey.unreadable]
         check_unreadable(source.where, unreadable, len(every), data.config.unreadable)
-        void = void_values(source, settings.ignore_index, settings.reduce_zero_label)
+        void = void_values(source, settings)
         names, ids = classes_of(source, surveys, void)
         config = config.named(names)
         if config.balanced:
@@ -74,14 +76,12 @@ def classes_of(
 ) -> tuple[tuple[str, ...], tuple[int, ...]]:
     """(names, values in masks). ValueError naming a file and its value that is no class, and for too few or many."""
     values = [v for v in np.flatnonzero(sum(s.pixels for s in surveys)).tolist() if v not in void]
-    names = source.mask_classes
-    if names:
-        first = 1 if 0 in void else 0
+    if names := source.mask_classes:
+        first = int(0 in void)
         ids = tuple(range(first, first + len(names)))
-        unknown = [v for v in values if v not in ids]
-        if unknown:
-            i = next(int(s.first[unknown[0]]) for s in surveys if s.first[unknown[0]] >= 0)
-            raise ValueError(LabelMap(ids, void).unknown_value(source.names[i], unknown[0]))
+        for unknown in (v for v in values if v not in ids):
+            i = next(int(s.first[unknown]) for s in surveys if s.first[unknown] >= 0)
+            raise ValueError(LabelMap(ids, void).unknown_value(source.names[i], unknown))
         return names, ids
     if len(values) > MAX_CLASSES:
         raise ValueError(

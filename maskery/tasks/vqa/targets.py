@@ -4,7 +4,7 @@ M answers
 """
 
 import json
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import replace
 from typing import Any
 
@@ -13,9 +13,10 @@ import numpy as np
 from ...data.dataset import ImageData
 from ...data.question_targets import NO_ANSWER, QuestionTable
 from ...data.sources.vqa_v2 import VqaSource
+from ...evals.splits import reported_split
 from ...evals.vqa import Truth, normalise, one_line
 from ...nn.text import Pieces, Words, words_of
-from ..labels import reported_split, split_validation, subset_of_images
+from ..labels import split_validation, subset_of_images
 
 MAX_LENGTH, MAX_QUESTIONS, MAX_WORDS = 20, 8, 20_000  # tokens of a question, questions of an image, words
 
@@ -28,7 +29,12 @@ def prepare(settings: Any, data: ImageData) -> tuple[Any, ImageData]:
     data = subset_of_images(reported_split(data), labels, "these have none")
     texts, counts = questions_and_answers(source, data.train)
     chosen = tuple(sorted(counts, key=lambda answer: (-counts[answer], answer))[: settings.vocabulary])
-    check_reachable(chosen, source, data.held_out)
+    forms = Forms(chosen)
+    if not any(forms.worth(source.question(k).answers) for k in source.numbers(data.held_out)):
+        raise ValueError(
+            f"{source.where}: none of the {len(chosen):,} answers that are learned ({', '.join(chosen[:3])}, ...) is "
+            f"right for any of the {source.count(data.held_out):,} held-out questions"
+        )
     words = settings.words if settings.text else json.dumps(words_of(texts, MAX_WORDS), ensure_ascii=False)
     length = settings.length or min(MAX_LENGTH, tokens_of(settings.text, words).longest(texts))
     asked = np.diff(source.first)  # questions about each image
@@ -50,16 +56,6 @@ def questions_and_answers(source: VqaSource, images: np.ndarray) -> tuple[list[s
     return texts, counts
 
 
-def check_reachable(answers: tuple[str, ...], source: VqaSource, held_out: np.ndarray) -> None:
-    """ValueError when none of the answers is right for any held-out question."""
-    forms = Forms(answers)
-    if not any(forms.worth(source.question(k).answers) for k in source.numbers(held_out)):
-        raise ValueError(
-            f"{source.where}: none of the {len(answers):,} answers that are learned ({', '.join(answers[:3])}, ...) is "
-            f"right for any of the {source.count(held_out):,} held-out questions"
-        )
-
-
 def tokens_of(text: str | None, words: str) -> Words | Pieces:
     return Pieces(text) if text else Words(json.loads(words or "[]"))
 
@@ -69,19 +65,17 @@ class Forms:
 
     def __init__(self, answers: tuple[str, ...]):
         self.answers = answers
-        self.exact: dict[str, int] = {one_line(answer): m for m, answer in enumerate(answers)}
-        self.alike: dict[str, list[int]] = {}
+        self.exact: defaultdict[str, list[int]] = defaultdict(list)
+        self.alike: defaultdict[str, list[int]] = defaultdict(list)
         for m, answer in enumerate(answers):
-            self.alike.setdefault(normalise(answer), []).append(m)
+            self.exact[one_line(answer)].append(m)
+            self.alike[normalise(answer)].append(m)
 
     def worth(self, answers: tuple[str, ...]) -> dict[int, float]:
         """Position -> soft accuracy, where it is more than 0."""
-        truth, scores = Truth.of(answers), {}
-        for text in truth.counts:
-            positions = self.alike.get(text, []) if truth.differ else [self.exact[text]] if text in self.exact else []
-            for m in positions:
-                scores[m] = truth.score(self.answers[m])
-        return {m: score for m, score in scores.items() if score > 0}
+        truth = Truth.of(answers)
+        positions = self.alike if truth.differ else self.exact
+        return {m: truth.score(self.answers[m]) for text in truth.counts for m in positions.get(text, ())}
 
 
 def question_table(settings: Any, source: VqaSource, images: np.ndarray, tokens: Words | Pieces) -> QuestionTable:
