@@ -74,11 +74,6 @@ class Classifier:
     images: ImagesConfig  # how files are read: channels, bits, pages, mean and std are known
 
     @property
-    def several(self) -> bool:
-        """The same as `multilabel`."""
-        return self.multilabel
-
-    @property
     def size(self) -> tuple[int, int]:
         """(height, width) of the input in pixels."""
         return self.network.encoder.config.image_size
@@ -190,22 +185,15 @@ def _load_run(where: Path) -> Classifier:
     run = directory.run
     if not _classifies(run.method):
         raise ValueError(f"{where}: a run of {run.method}, which classifies nothing; `maskery eval finetune` makes one")
-    unfinished = ValueError(
-        f"{directory.path}: not finished: the command of `maskery eval {run.method}` that began it goes on, and "
-        "measures it at the end"
-    )
-    if directory.chosen_head is None and not directory.checkpoint:
-        raise unfinished
-    objective: ClassificationObjective = load_objective(directory)
-    if directory.chosen_head is None and len(objective.suffixes) > 1:
-        raise unfinished
-    return Classifier(
-        SelectedHead(objective, directory.chosen_head or 0).eval(),
-        objective.labels.names,
-        objective.labels.several,
-        objective.config.eval_share,
-        run.images,
-    )
+    head = directory.chosen_head
+    objective = load_objective(directory) if head is not None or directory.checkpoint else None
+    if objective is None or (head is None and len(objective.suffixes) > 1):
+        raise ValueError(
+            f"{directory.path}: not finished: the command of `maskery eval {run.method}` that began it goes on, and "
+            "measures it at the end"
+        )
+    network, labels = SelectedHead(objective, head or 0).eval(), objective.labels
+    return Classifier(network, labels.names, labels.several, objective.config.eval_share, run.images)
 
 
 def _classifies(method: str) -> bool:

@@ -4,7 +4,7 @@ B images, C channels, H x W pixels of the network's input, N patches, D width
 """
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,6 @@ from ..weights.locate import open_weights
 from .preprocess import ImagesLike, Preprocessing
 
 Pool = Literal["mean", "class", "both", "tokens"]
-POOLS = ("mean", "class", "both", "tokens")
 
 
 class Encoder(nn.Module):
@@ -57,8 +56,8 @@ class Encoder(nn.Module):
 
         ValueError, which names the image, when one cannot be read or has other channels.
         """
-        if pool not in POOLS:
-            raise ValueError(f"pool is {pool!r}: one of {', '.join(POOLS)}")
+        if pool not in get_args(Pool):
+            raise ValueError(f"pool is {pool!r}: one of {', '.join(get_args(Pool))}")
         if device is not None:
             self.to(device)
         was_training = self.training
@@ -73,10 +72,8 @@ class Encoder(nn.Module):
 
     def _pooled(self, images: Tensor, pool: Pool) -> Tensor:
         class_token, patches = self.vit(images.to(self.vit.mean.device))
-        if pool == "tokens":
-            return torch.cat([class_token[:, None], patches], dim=1).float().cpu()
-        parts = {"mean": (patches.mean(1),), "class": (class_token,), "both": (class_token, patches.mean(1))}[pool]
-        return torch.cat(parts, dim=1).float().cpu()
+        parts = {"mean": (patches.mean(1),), "class": (class_token,), "both": (class_token, patches.mean(1))}
+        return torch.cat(parts.get(pool, (class_token[:, None], patches)), dim=1).float().cpu()
 
 
 def _add_prefix(state: dict[str, Tensor], prefix: str, *_: Any) -> None:

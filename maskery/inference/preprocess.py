@@ -37,10 +37,7 @@ class Preprocessing:
     images: ImagesConfig = field(default_factory=ImagesConfig)  # bits and pages of files
 
     def batches(self, images: ImagesLike, batch_size: int) -> Iterator[tuple[list[str], Tensor]]:
-        """Yield names and [b, C, H, W] float32 in [0, 1], on the CPU, in the images' order.
-
-        images: one or several, of any sizes: paths, PIL images, arrays [H, W], [H, W, C] or [B, H, W, C], tensors
-        [C, H, W] or [B, C, H, W]. uint8 and uint16 count from 0 to 255 and 65535, floats from 0 to 1.
+        """Yield names and [b, C, H, W] float32 in [0, 1], on the CPU, in the images' order; see `Encoder.features`.
 
         ValueError, which names the image, when one cannot be read or has other channels; when there is none.
         """
@@ -104,15 +101,10 @@ class Preprocessing:
 
 def _named(images: ImagesLike) -> Iterator[tuple[str, ImageLike]]:
     """Yield every single image with a name."""
-    if isinstance(images, str | Path | Image.Image):
+    if isinstance(images, np.ndarray | Tensor) and images.ndim not in (2, 3, 4):
+        raise ValueError(f"an array of shape {[*images.shape]} is neither an image nor a batch of images")
+    if isinstance(images, str | Path | Image.Image) or (isinstance(images, np.ndarray | Tensor) and images.ndim < 4):
         images = [images]
-    elif isinstance(images, np.ndarray | Tensor):
-        if images.ndim == 4:
-            images = list(images)
-        elif images.ndim in (2, 3):
-            images = [images]
-        else:
-            raise ValueError(f"an array of shape {[*images.shape]} is neither an image nor a batch of images")
     if not isinstance(images, Iterable):
         raise ValueError(f"images are paths, PIL images, arrays or tensors, not {type(images).__name__}")
     for i, image in enumerate(images):
