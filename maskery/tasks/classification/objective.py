@@ -46,9 +46,8 @@ class ClassificationObjective(SupervisedObjective, abc.ABC):
         if len(data.validation):
             scores = self.predict(data, spread(data.validation, most), **how).scores(name)
             head = scores.index(max(scores))
-            values[f"tune_{name}"] = scores[head]
-            if len(scores) > 1:
-                values |= {f"tune_{name}{suffix}": score for suffix, score in zip(self.suffixes, scores, strict=True)}
+            by_head = {f"tune_{name}{suffix}": score for suffix, score in zip(self.suffixes, scores, strict=True)}
+            values = {f"tune_{name}": scores[head]} | by_head  # the same name where there is one head
         predictions = self.predict(data, spread(data.held_out, most), **how)
         logits, truth = predictions.logits[head], predictions.truth
         target = truth.float() if self.labels.several else truth

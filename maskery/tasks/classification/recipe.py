@@ -32,7 +32,7 @@ def probe_recipe(run: Run, data: LabelledData) -> Suggestion:
     """
     eval_share, reasons = centre_crop(run)
     settings, large = ProbeConfig(eval_share=eval_share), data.images >= LARS_NEEDS
-    batch = 16384 if large else batch_size(data.images, 1024, steps=16)
+    batch = 16384 if large else batch_size(data.images, steps=16)
     if large:
         why = ["MAE's protocol: LARS, batch 16384, base lr 0.1, 90 epochs"]
     elif data.divisible:
@@ -56,7 +56,7 @@ def finetune_recipe(run: Run, data: LabelledData) -> Suggestion:
     decay = 0.75 if run.model == "vit-micro" else decay
     whose = f"MAE's for {run.model}" if published else f"ours for {run.model}, after MAE's for vit-base"
     why = [f"{epochs} epochs, layer decay {decay}, drop path {drop}: {whose}"]
-    batch = batch_size(data.images, 1024, steps=64)
+    batch = batch_size(data.images, steps=64)
     if batch < 1024:
         lr = 1e-3
         why.append(f"batch {batch}, base lr {lr:g}: ours for {data.images:,} images (MAE's batch is 1024)")
@@ -74,12 +74,9 @@ def finetune_recipe(run: Run, data: LabelledData) -> Suggestion:
     return suggested(run, [*why, *reasons], headline(data.multilabel) if stopped else None)
 
 
-def batch_size(images: int, most: int, steps: int) -> int:
-    """A power of two that gives so many steps an epoch or more, but at least 16 images."""
-    batch = most
-    while batch > 16 and images / batch < steps:
-        batch //= 2
-    return batch
+def batch_size(images: int, steps: int) -> int:
+    """A power of two, 16 to 1024, that gives so many steps an epoch or more where that is possible."""
+    return next((batch for batch in (1024, 512, 256, 128, 64, 32) if images / batch >= steps), 16)
 
 
 def centre_crop(run: Run) -> tuple[float, tuple[str, ...]]:

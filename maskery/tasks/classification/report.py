@@ -32,9 +32,14 @@ def measure_classifier(task: ClassificationObjective, data: ImageData, directory
     tables, notes = class_tables(logits, truth, data, directory)
     if len(task.suffixes) > 1:
         rates = [suffix.removeprefix("_lr_") for suffix in task.suffixes]
-        table, more = learning_rates(rates, head, predictions.scores(name), validation)
-        tables["learning rates"] = table
-        notes += more
+        tables["learning rates"] = {
+            rate: {"held_out": value} | ({"tune": validation[i]} if validation else {})
+            for i, (rate, value) in enumerate(zip(rates, predictions.scores(name), strict=True))
+        }
+        how = "best on images kept out of training" if validation else "the first one; none were kept out to choose by"
+        notes.append(f"of {len(rates)} learning rates, the one times {rates[head]} is reported: {how}")
+        if validation and rates[head] in (min(rates, key=float), max(rates, key=float)):
+            notes.append("that is an end of the learning rates there were: --settings.lrs takes others")
     write_file(directory / CHOSEN_HEAD, json.dumps({"head": head}).encode())
     return Outcome(numbers(logits, truth), predictions.indices, predictions.skipped, tables, notes)
 
@@ -49,21 +54,6 @@ def class_tables(logits: Tensor, truth: Tensor, data: ImageData, directory: Path
     no_picture = confusion_picture(matrix, data.classes, directory / "confusion.png")
     tables = {"classes": per_class(matrix).rows(data.classes), "taken for": most_confused(matrix, data.classes)}
     return tables, [no_picture] if no_picture else []
-
-
-def learning_rates(
-    rates: list[str], head: int, held_out: list[float], validation: list[float]
-) -> tuple[dict[str, Any], list[str]]:
-    """The numbers of each head, by what its learning rate was multiplied by, and why one of them is reported."""
-    table = {rate: {"held_out": value} for rate, value in zip(rates, held_out, strict=True)}
-    for rate, value in zip(rates, validation, strict=False):  # there are none without validation images
-        table[rate]["tune"] = value
-    how = "best on images kept out of training" if validation else "the first one; none were kept out to choose by"
-    notes = [f"of {len(rates)} learning rates, the one times {rates[head]} is reported: {how}"]
-    values = [float(rate) for rate in rates]
-    if validation and values[head] in (min(values), max(values)):
-        notes.append("that is an end of the learning rates there were: --settings.lrs takes others")
-    return table, notes
 
 
 def classification_protocol(run: Run) -> str:

@@ -18,21 +18,17 @@ from ..labels import LabelsConfig, balanced_weights, split_validation
 def prepare(config: LabelsConfig, data: ImageData) -> tuple[LabelsConfig, ImageData]:
     """Find the classes and the labelled images of each split. ValueError when nothing can be learned from them."""
     data = labelled_images(data, config.subset is not None)
-    labels, multi_hot = data.labels, data.multi_hot
-    if multi_hot is not None:
-        data = split_validation(data, config)
-        counts = multi_hot[data.train].sum(0)
-    else:
-        assert labels is not None
-        if config.subset:
-            train = config.subset.draw(labels, data.train, data.classes, config.draw).indices
-            data = replace(data, train=train)
-        data = split_validation(data, config, labels)
-        counts = np.bincount(labels[data.train], minlength=len(data.classes))
+    labels, multi_hot = data.labels, data.multi_hot  # one of them is None
+    if config.subset and labels is not None:
+        data = replace(data, train=config.subset.draw(labels, data.train, data.classes, config.draw).indices)
+    data = split_validation(data, config, labels)
     config = replace(config.named(data.classes), several=multi_hot is not None)
-    if config.balanced:
-        fractions = counts / counts.sum() if multi_hot is None else np.full(len(counts), 1 / len(counts))
-        config = replace(config, weights=balanced_weights(counts, fractions))
+    if config.balanced and labels is not None:
+        counts = np.bincount(labels[data.train], minlength=len(data.classes))
+        config = replace(config, weights=balanced_weights(counts, counts / counts.sum()))
+    if config.balanced and multi_hot is not None:
+        counts = multi_hot[data.train].sum(0)
+        config = replace(config, weights=balanced_weights(counts, np.full(len(counts), 1 / len(counts))))
     return config, data
 
 

@@ -106,5 +106,5 @@ def test_small_images_are_evaluated_whole(recipe: Any) -> None:
 
 def test_batches_of_small_data() -> None:
     sizes = (40, 300, 512, 10_000, 16_384, IMAGENET)
-    assert [batch_size(images, 1024, steps=16) for images in sizes] == [16, 16, 32, 512, 1024, 1024]
-    assert [batch_size(images, 1024, steps=64) for images in sizes] == [16, 16, 16, 128, 256, 1024]
+    assert [batch_size(images, steps=16) for images in sizes] == [16, 16, 32, 512, 1024, 1024]
+    assert [batch_size(images, steps=64) for images in sizes] == [16, 16, 16, 128, 256, 1024]
