@@ -6,8 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from .files import new_folder, save, splits_of
-from .scenes import SHAPES, Scene, scene
+from .scenes import SHAPES, Scene, new_folder, save, scene, splits_of
 
 
 def write_coco(root: Path, n: int, size: int = 64, seed: int = 0, holdout: float = 0.2, shapes: bool = True) -> Path:

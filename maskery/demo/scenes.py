@@ -10,14 +10,17 @@ fractions of the side, so one (seed, index) is the same scene at every size up t
 Legend: H = W = size in pixels, K objects in sight. Pictures in the making are planar, [3, H, W] float32 in 0..1.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import cos, hypot, pi, sin, sqrt
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
+from ..outputs import partial_directory
 from ..terminal import Tick, no_progress
-from .files import new_folder, save, splits_of
 from .textures import pattern
 
 SHAPES: tuple[str, ...] = ("disc", "square", "triangle", "ring", "star", "cross", "moon")
@@ -65,7 +68,7 @@ def scene(seed: int, index: int, size: int = 64) -> Scene:
     _check(seed, index, size)
     image, instances, kinds, tints = _picture(seed, index, size)
     mask = np.append(0, 1 + kinds).astype(np.uint8)[instances]
-    boxes = np.array([_box(instances == k + 1) for k in range(len(kinds))], np.float32).reshape(-1, 4)
+    boxes = np.array([Image.fromarray(instances == k + 1).getbbox() for k in range(len(kinds))], np.float32)
     rng = np.random.default_rng([seed, index, _QUESTION_STREAM])
     seen = [np.median(image[instances == k + 1], axis=0) / 255 for k in range(len(kinds))]  # K of [3]
     # a colour is asked for only where light and shadow have left it nearest to its own name
@@ -106,11 +109,35 @@ def write_masks(root: Path, n: int, size: int = 64, seed: int = 0, holdout: floa
         for split, indices in splits_of(n, holdout).items():
             for i in indices:
                 example, place = scene(seed, i, size), f"{split}/scene-{i:06d}.png"
-                mask = example.mask if shapes else (example.mask > 0).astype(np.uint8)
                 save(example.image, folder / "images" / place)
-                save(mask, folder / "masks" / place, palette)
+                save(example.mask if shapes else (example.mask > 0).astype(np.uint8), folder / "masks" / place, palette)
         (folder / "classes.txt").write_text("\n".join(names) + "\n")
     return Path(root)
+
+
+@contextmanager
+def new_folder(root: Path) -> Iterator[Path]:
+    """A folder to write to, renamed to `root` at the end. ValueError: `root` exists and is not an empty folder."""
+    root = Path(root)
+    if root.exists() and not (root.is_dir() and not any(root.iterdir())):
+        raise ValueError(f"{root} exists and is not an empty folder")
+    with partial_directory(root) as partial:
+        yield partial
+
+
+def splits_of(n: int, holdout: float) -> dict[str, range]:
+    """Split -> its scenes: the last `holdout` of n goes to "val"."""
+    first = n - round(holdout * n)
+    return {"train": range(first), "val": range(first, n)}
+
+
+def save(array: np.ndarray, path: Path, palette: list[int] | None = None) -> None:
+    """Write an array as a picture, or with a `palette` as its indices; make the folder where it is missing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = Image.fromarray(array)
+    if palette:
+        image.putpalette(palette)
+    image.save(path)
 
 
 def _check(seed: int, index: int, size: int, n: int = 1) -> None:
@@ -131,8 +158,7 @@ def _splits(labels: np.ndarray, holdout: float) -> list[str]:
     splits = ["train"] * len(labels)
     for label in np.unique(labels):
         members = np.flatnonzero(labels == label).tolist()
-        least = 1 if holdout > 0 else 0
-        held = min(max(round(holdout * len(members)), least), len(members) - 1)  # one stays to train on
+        held = min(max(round(holdout * len(members)), holdout > 0), len(members) - 1)  # one stays to train on
         for i in members[len(members) - held :]:
             splits[i] = "val"
     return splits
@@ -243,11 +269,6 @@ def _distance(shape: str, x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 # --- labels -----------------------------------------------------------------------------------------------------------
-
-
-def _box(pixels: np.ndarray) -> tuple[int, int, int, int]:
-    rows, columns = np.flatnonzero(pixels.any(1)), np.flatnonzero(pixels.any(0))
-    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 
 
 def _questions(

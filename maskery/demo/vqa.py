@@ -5,8 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..data.sources.vqa_v2 import TYPES
-from .files import new_folder, save, splits_of
-from .scenes import scene
+from .scenes import new_folder, save, scene, splits_of
 
 ANNOTATORS = 10
 
