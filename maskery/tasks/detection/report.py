@@ -12,8 +12,8 @@ from ...data.dataset import ImageData
 from ...data.sources.coco import CocoSource
 from ...data.sources.rle import shape_mask
 from ...evals.detect import SCORE, average_precision
-from ...pictures.examples import ExampleStrip, whole_image
 from ...pictures.segments import outlined
+from ...pictures.strip import ExampleStrip, whole_image
 from ...terminal import Terminal
 from ..outcome import Outcome, absent_classes, training_protocol
 from .objective import Detect

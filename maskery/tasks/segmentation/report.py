@@ -9,8 +9,8 @@ from torch import Tensor
 from ...config import Run
 from ...data.dataset import ImageData
 from ...evals.segment import class_rows, iou, numbers
-from ...pictures.examples import ExampleStrip, whole_image
 from ...pictures.segments import legend, painted
+from ...pictures.strip import ExampleStrip, whole_image
 from ...terminal import Terminal
 from ..outcome import Outcome, absent_classes, training_protocol
 from .objective import Segment

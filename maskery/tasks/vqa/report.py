@@ -13,7 +13,7 @@ from ...evals.answers import Answers
 from ...evals.vqa import Priors, Truth, accuracies, accuracy_rows, mean
 from ...html.answers import Answer, Entry, write_page, write_sheet
 from ...outputs import write_file
-from ...pictures.examples import whole_image
+from ...pictures.strip import whole_image
 from ...terminal import Terminal
 from ..outcome import Outcome, training_protocol
 from .objective import Vqa
