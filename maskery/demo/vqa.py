@@ -31,13 +31,14 @@ def write_files(root: Path, split: str, rows: Sequence[tuple[int | str, str, Seq
     """Write (image, question, answers) as VQAv2's two files; ids of questions count from 0."""
     questions, annotations = [], []
     for number, (image, question, answers) in enumerate(rows):
+        kind = 0 if answers[0] in ("yes", "no") else 1 if answers[0].isdecimal() else 2
         questions.append({"image_id": image, "question": question, "question_id": number})
         annotations.append(
             {
                 "image_id": image,
                 "question_id": number,
                 "question_type": " ".join(question.split()[:2]),
-                "answer_type": _type_of(answers[0]),
+                "answer_type": TYPES[kind],
                 "multiple_choice_answer": answers[0],
                 "answers": [{"answer": answer, "answer_id": j + 1} for j, answer in enumerate(answers)],
             }
@@ -45,7 +46,3 @@ def write_files(root: Path, split: str, rows: Sequence[tuple[int | str, str, Seq
     facts = {"info": {}, "task_type": "Open-Ended", "data_type": "scenes", "data_subtype": split}
     (root / f"questions_{split}.json").write_text(json.dumps(facts | {"questions": questions}))
     (root / f"annotations_{split}.json").write_text(json.dumps(facts | {"annotations": annotations}))
-
-
-def _type_of(answer: str) -> str:
-    return TYPES[0] if answer in ("yes", "no") else TYPES[1] if answer.isdecimal() else TYPES[2]

@@ -95,9 +95,8 @@ def charts(facts: Mapping[str, Any]) -> list[Chart]:
     for name, unit, scale in (("epoch", "epoch", 1), ("seconds", f"{curves.unit} of training", curves.unit_seconds)):
         lines = []
         for i, (label, curve) in enumerate(curves.by_label.items()):
-            mean, std = curve["mean"], curve["std"]
-            colour = i % len(COLOURS)
-            lines.append(Curve(label, curve[name] / scale, mean, mean - std, mean + std, dots=True, colour=colour))
+            x, mean, std = curve[name] / scale, curve["mean"], curve["std"]
+            lines.append(Curve(label, x, mean, mean - std, mean + std, dots=True, colour=i % len(COLOURS)))
         drawn.append(chart(f"Accuracy by {unit}", lines, Scale(percent=True), unit=unit, guides=guides, note=note))
     return [one for one in drawn if one]
 
@@ -106,12 +105,9 @@ def page(facts: Mapping[str, Any], out: Path) -> str:
     """Render compare.html: reading, tables, curves, the last strip of each method's first run, settings."""
     first, labels = facts["seeds"][0], [method["label"] for method in facts["methods"]]
     done, planned = sum("steps" in run for run in facts["runs"]), len(facts["seeds"]) * len(labels)
-    strips = []
-    for label in labels:
-        files = sorted((out / f"{label}-seed{first}" / "samples").glob("step-*.png"))
-        uri = picture(files[-1]) if files else None
-        if uri:
-            strips.append((label, f"{label}, seed {first}", uri))
+    samples = ((label, (out / f"{label}-seed{first}" / "samples").glob("step-*.png")) for label in labels)
+    files = ((label, max(pictures, default=None)) for label, pictures in samples)
+    strips = [(label, f"{label}, seed {first}", uri) for label, file in files if file and (uri := picture(file))]
     measures = [name for name in MEASURES if any(name in row for row in facts["table"])]
     drawn, note = charts(facts), facts["picture"]
     return render(
@@ -135,8 +131,7 @@ def page(facts: Mapping[str, Any], out: Path) -> str:
 def _cells(row: Mapping[str, Any], table: Rows, measures: list[str]) -> list[tuple[str, bool]]:
     """Format a row's numbers, each with whether it is the best of its column."""
     best = {name: max(other[name]["mean"] for other in table if name in other) for name in measures}
-    accuracies = [(cell(row, name), name in row and row[name]["mean"] == best[name]) for name in measures]
-    return [(cell(row, name), False) for name in COSTS] + accuracies
+    return [(cell(row, name), name in row and row[name]["mean"] == best.get(name)) for name in (*COSTS, *measures)]
 
 
 def _differences(start: str, table: Rows) -> list[tuple[str, list[str], list[tuple[str, list[str]]]]]:

@@ -103,8 +103,7 @@ def summary(run: RunDirectory, health: Sequence[Verdict], evaluations: Sequence[
         words.append(by_name["expected loss"].sentence)
     if "neighbours" in by_name and by_name["neighbours"] not in bad["act"]:
         words.append(by_name["neighbours"].sentence)
-    verdict = next((t.reading[0] for t in evaluations if t.reading), None)
-    if verdict:
+    if verdict := next((t.reading[0] for t in evaluations if t.reading), None):
         words.append(verdict[0].upper() + verdict[1:])
     elif run.metrics.lines:
         words.append("Whether it helps a task of yours, only an evaluation says: maskery eval probe RUN --data DIR.")
