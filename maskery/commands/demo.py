@@ -7,7 +7,7 @@ from typing import Any
 
 from ..data.sources.open import open_source
 from ..demo import scenes
-from ..pictures.learning_curves import learning_curves
+from ..pictures.plots import learning_curves
 from ..runs.metrics import read_rows
 from ..terminal import Terminal
 from .embed import embed

@@ -119,8 +119,7 @@ def chart(
 def _line(c: Curve, colour: int, frame: Frame) -> Line:
     xs, ys, band, dots = frame.across(c.x), frame.down(c.y), "", ""
     if c.low is not None and c.high is not None:
-        above, below = frame.down(c.high), frame.down(c.low)
-        band = "M" + _points(np.concatenate([xs, xs[::-1]]), np.concatenate([above, below[::-1]])) + "Z"
+        band = f"M{_points(xs, frame.down(c.high))}L{_points(xs[::-1], frame.down(c.low)[::-1])}Z"
     if c.dots:
         dots = "".join(f"M{x:.1f} {y:.1f}h0" for x, y in zip(xs, ys, strict=True))
     return Line(c.label, colour % 10, "M" + _points(xs, ys), band, dots)
@@ -146,11 +145,8 @@ def thinned(c: Curve) -> Curve:
 
 def _bounds(curves: Sequence[Curve], guides: Sequence[float], after: float, scale: Scale) -> tuple[float, float]:
     """The lowest and highest y with a margin, of values from x = `after` on."""
-    values = [guides] if guides else []
-    for c in curves:
-        at = c.x >= min(after, c.x[-1])
-        values += [y[at] for y in (c.y, c.low, c.high) if y is not None]
-    every = np.concatenate([np.asarray(v, float) for v in values])
+    parts = [y[c.x >= min(after, c.x[-1])] for c in curves for y in (c.y, c.low, c.high) if y is not None]
+    every = np.concatenate([guides, *parts])
     every = every[np.isfinite(every)]
     if scale.log:
         every = np.log10(every[every > 0]) if (every > 0).any() else np.zeros(1)

@@ -3,7 +3,6 @@
 import base64
 import hashlib
 import io
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -24,16 +23,11 @@ def render(template: str, **facts: Any) -> str:
         f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; "
         f"connect-src {asks}; base-uri 'none'; form-action 'none'"
     )
-    page = environment().get_template(template)
-    made = page.render(facts, style=Markup(style), script=Markup(script), policy=policy)
-    return made.encode("utf-8", "backslashreplace").decode()  # a surrogate that slipped through is no UTF-8
-
-
-@cache
-def environment() -> Environment:
-    return Environment(
+    pages = Environment(
         loader=FileSystemLoader(PAGES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
+    made = pages.get_template(template).render(facts, style=Markup(style), script=Markup(script), policy=policy)
+    return made.encode("utf-8", "backslashreplace").decode()  # a surrogate that slipped through is no UTF-8
 
 
 def picture(path: Path) -> str | None:

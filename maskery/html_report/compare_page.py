@@ -3,6 +3,8 @@
 import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -42,14 +44,11 @@ class AccuracyCurves:
 
 
 def _average(label: str, facts: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    by_step: dict[int, list[Mapping[str, float]]] = {}
-    for run in facts["runs"]:
-        for numbers in run["looks"] if run["label"] == label else ():
-            if MEASURE in numbers:
-                by_step.setdefault(numbers["step"], []).append(numbers)
-    rows = []
-    for step, seeds in sorted(by_step.items()):
-        accuracy, seconds = (spread([numbers[name] for numbers in seeds]) for name in (MEASURE, "seconds"))
+    looks = (look for run in facts["runs"] if run["label"] == label for look in run["looks"] if MEASURE in look)
+    rows, step_of = [], itemgetter("step")
+    for step, group in groupby(sorted(looks, key=step_of), step_of):
+        seeds = list(group)
+        accuracy, seconds = (spread([look[name] for look in seeds]) for name in (MEASURE, "seconds"))
         rows.append((step, seeds[0]["epoch"], seconds["mean"], accuracy["mean"], accuracy["std"] or 0.0))
     columns = np.array(rows, float).reshape(-1, 5).T
     return dict(zip(("step", "epoch", "seconds", "mean", "std"), columns, strict=True))

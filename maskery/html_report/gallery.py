@@ -5,7 +5,6 @@ n images, D width, B a batch of them
 
 import importlib
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,9 +23,8 @@ from ..html.page import data_uri
 from ..nn.vit import ViT
 from ..pictures.attention import overlay
 from ..pictures.strip import displayable, to_picture
+from ..terminal import Tick, no_progress
 from ..text import plain
-
-Progress = Callable[[int, int], None]  # (done, total)
 
 COLUMNS, TILE = 20, 64  # of the sheet of thumbnails
 QUERIES, NEIGHBOURS = 6, 5  # rows of nearest neighbours, and how many in each
@@ -79,7 +77,7 @@ class Readings:
     attention: list[list[tuple[str, str]]]  # of the first images: (caption, data URI)
 
 
-def gallery(data: ImageData, encoder: ViT, start: ViT | None, most: int, progress: Progress | None = None) -> Gallery:
+def gallery(data: ImageData, encoder: ViT, start: ViT | None, most: int, progress: Tick = no_progress) -> Gallery:
     """Show at most `most` held-out images, or training images where too few are held out.
 
     ValueError when none of them can be read.
@@ -112,7 +110,7 @@ def gallery(data: ImageData, encoder: ViT, start: ViT | None, most: int, progres
     )
 
 
-def read(data: ImageData, indices: np.ndarray, nets: dict[str, ViT], progress: Progress | None) -> Readings:
+def read(data: ImageData, indices: np.ndarray, nets: dict[str, ViT], progress: Tick) -> Readings:
     """Compute features, thumbnails and attention, batch by batch. ValueError when no image can be read."""
     net = nets["now"]
     device, done = net.mean.device, 0
@@ -130,8 +128,7 @@ def read(data: ImageData, indices: np.ndarray, nets: dict[str, ViT], progress: P
             small = (to_picture(x) for x in displayable({"": images})[""])
             tiles += [picture.resize((TILE, TILE), Image.Resampling.BICUBIC) for picture in small]
             readable.append(part["indices"])
-        if progress:
-            progress(done, len(indices))
+        progress(done, len(indices))
     if not tiles:
         raise ValueError("none of the images can be read")
     return Readings(np.concatenate(readable), {name: torch.cat(x) for name, x in features.items()}, tiles, attended)

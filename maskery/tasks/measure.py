@@ -9,7 +9,7 @@ import torch
 from ..config import Run
 from ..data.dataset import SurveyedSource, load_data, survey_source
 from ..evals.results import Result, fingerprint, write_result
-from ..pictures.learning_curves import learning_curves
+from ..pictures.plots import learning_curves
 from ..runs.directory import open_run
 from ..runs.metrics import read_rows
 from ..terminal import Quiet

@@ -11,7 +11,7 @@ from ...data.dataset import ImageData
 from ...evals.classify import headline, numbers
 from ...evals.metrics import confusion, multilabel, per_class
 from ...outputs import write_file
-from ...pictures.confusion import confusion_picture, most_confused
+from ...pictures.plots import confusion_picture, most_confused
 from ...runs.directory import CHOSEN_HEAD
 from ...terminal import Terminal
 from ..outcome import Outcome, training_protocol

@@ -1,10 +1,10 @@
-"""Confusion matrices as a picture (extra: report), and the most confused pairs of classes.
+"""Plots made with matplotlib (extra: report): learning curves, confusion matrices.
 
 M classes; matrices are [M, M], rows the true class, columns the predicted one
 """
 
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,45 @@ from ..outputs import partial_path
 from ..text import needs_extra
 
 MAX_CLASSES = 50  # in a picture: with more, labels cannot be read
+HELD_OUT = ("top1", "map", "miou", "accuracy")
+ACCURACIES = {"knn_mean_patch": "20-NN, mean patch", "knn_class_token": "20-NN, class token"}  # name -> label
+ACCURACIES |= dict.fromkeys(HELD_OUT, "held out") | {f"tune_{name}": "to choose by" for name in HELD_OUT}
+
+
+def learning_curves(rows: Sequence[Mapping[str, Any]], path: Path) -> Path | None:
+    """Draw the rows of metrics.jsonl: losses, learning rate, accuracy with labels. None without matplotlib."""
+    if importlib.util.find_spec("matplotlib") is None:
+        return None
+    from matplotlib.figure import Figure
+
+    steps = [row for row in rows if "loss" in row]
+    evaluations = [row for row in rows if "loss" not in row]
+    accuracies = [name for name in ACCURACIES if any(name in row for row in evaluations)]
+    figure = Figure(figsize=(5 * (3 if accuracies else 2), 3.4), layout="constrained")
+    axes = figure.subplots(1, 3 if accuracies else 2)
+
+    def draw(axis: Any, rows: Sequence[Mapping[str, Any]], name: str, label: str, style: str = "-") -> None:
+        points = [(row["epoch"], row[name]) for row in rows if name in row]
+        if points:
+            axis.plot(*zip(*points, strict=True), style, label=label)
+
+    draw(axes[0], steps, "loss", "training")
+    draw(axes[0], evaluations, "held_out_loss", "held out", "o-")
+    axes[0].legend()
+    draw(axes[1], steps, "lr", "lr")
+    titles = ["loss", "learning rate"]
+    if accuracies:
+        for name in accuracies:
+            draw(axes[2], evaluations, name, ACCURACIES[name], "o-")
+        metric = {"map": "mean average precision", "miou": "mean IoU"}.get(accuracies[0], "accuracy")
+        titles.append(f"{metric} on held-out images")
+        axes[2].set(ylim=(0, None))
+        axes[2].legend()
+    for axis, title in zip(axes, titles, strict=True):
+        axis.set(title=title, xlabel="epoch")
+        axis.grid(alpha=0.3)
+    figure.savefig(path, dpi=110)
+    return path
 
 
 def most_confused(matrix: Tensor, classes: Sequence[str]) -> list[dict[str, Any]]:

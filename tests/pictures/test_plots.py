@@ -1,4 +1,4 @@
-"""Who is taken for whom."""
+"""Who is taken for whom, as a table and a picture."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from maskery.pictures.confusion import confusion_picture, most_confused
+from maskery.pictures.plots import confusion_picture, most_confused
 
 MATRIX = torch.tensor([[8, 2, 0], [0, 5, 0], [3, 0, 1]])
 CLASSES = ("ant", "bee", "cat")
