@@ -19,8 +19,7 @@ def write_coco(root: Path, n: int, size: int = 64, seed: int = 0, holdout: float
     with new_folder(root) as folder:
         (folder / "annotations").mkdir()
         for split, indices in splits_of(n, holdout).items():
-            images: list[dict[str, Any]] = []
-            annotations: list[dict[str, Any]] = []
+            images, annotations = list[dict[str, Any]](), list[dict[str, Any]]()
             for i in indices:
                 example, name = scene(seed, i, size), f"scene-{i:06d}.png"
                 save(example.image, folder / split / name)

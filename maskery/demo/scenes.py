@@ -13,6 +13,7 @@ Legend: H = W = size in pixels, K objects in sight. Pictures in the making are p
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import combinations
 from math import cos, hypot, pi, sin, sqrt
 from pathlib import Path
 
@@ -155,13 +156,12 @@ def _label(seed: int, index: int) -> int:
 
 
 def _splits(labels: np.ndarray, holdout: float) -> list[str]:
-    splits = ["train"] * len(labels)
+    splits = np.full(len(labels), "train")
     for label in np.unique(labels):
-        members = np.flatnonzero(labels == label).tolist()
+        members = np.flatnonzero(labels == label)
         held = min(max(round(holdout * len(members)), holdout > 0), len(members) - 1)  # one stays to train on
-        for i in members[len(members) - held :]:
-            splits[i] = "val"
-    return splits
+        splits[members[len(members) - held :]] = "val"
+    return splits.tolist()
 
 
 # --- the picture ------------------------------------------------------------------------------------------------------
@@ -288,10 +288,9 @@ def _questions(
     single = [k for k, kind in enumerate(kinds) if counts[kind] == 1]  # "the star" must name one object
     questions += [(f"what colour is the {SHAPES[kinds[k]]}?", names[k]) for k in single if names[k]]
     middle = (boxes[:, 0] + boxes[:, 2]) / 2
-    for a in single:
-        for b in single[single.index(a) + 1 :]:
-            if abs(middle[a] - middle[b]) > 0.1:  # beyond doubt
-                left = bool(rng.integers(2))
-                question = f"is the {SHAPES[kinds[a]]} {'left' if left else 'right'} of the {SHAPES[kinds[b]]}?"
-                questions.append((question, "yes" if (middle[a] < middle[b]) == left else "no"))
+    for a, b in combinations(single, 2):
+        if abs(middle[a] - middle[b]) > 0.1:  # beyond doubt
+            left = bool(rng.integers(2))
+            question = f"is the {SHAPES[kinds[a]]} {'left' if left else 'right'} of the {SHAPES[kinds[b]]}?"
+            questions.append((question, "yes" if (middle[a] < middle[b]) == left else "no"))
     return tuple(questions)

@@ -1,7 +1,4 @@
-"""Two-tone textures for the built-in scenes: families told apart by their structure.
-
-H = W = size in pixels.
-"""
+"""Two-tone textures [H, W] for the built-in scenes, H = W = size in pixels: families told apart by their structure."""
 
 from functools import cache
 from math import cos, pi, sin, sqrt

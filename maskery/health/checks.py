@@ -130,7 +130,11 @@ def features(record: RunRecord) -> Verdict | None:
     if (spread < COLLAPSED or rank < ONE_LINE) and not dead:
         sentence += ": they have collapsed, all images look alike to the network."
         return Verdict("features", "act", sentence, "Lower --optim.base-lr; with a teacher, raise its momentum.")
-    if not dead and _is_still(ranks) and _is_still(spreads):
+    still = (
+        len(v) > 1 and v[-1][0] > v[-2][0] and abs(v[-1][1] - v[-2][1]) <= UNMOVED * abs(v[-2][1])
+        for v in (ranks, spreads)
+    )
+    if not dead and all(still):
         sentence += ", exactly as at the evaluation before: the encoder does not learn."
         return Verdict("encoder", "act", sentence, "Is it frozen, its learning rate 0, or its teacher's momentum 1?")
     best = max(v for step, v in ranks if step or len(ranks) == 1)  # not a random network's: it cannot be lost
@@ -138,12 +142,6 @@ def features(record: RunRecord) -> Verdict | None:
         sentence += f"; they used {best:.1f} directions before: dimensions are collapsing."
         return Verdict("features", "watch", sentence, "Lower --optim.base-lr; more or more varied images.")
     return Verdict("features", "good", f"{sentence}: no collapse.")
-
-
-def _is_still(values: list[tuple[float, float]]) -> bool:
-    """Whether the last two evaluations, of different steps, found the same."""
-    (step, before), (last_step, now) = values[-2:] if len(values) > 1 else [values[-1]] * 2
-    return abs(now - before) <= UNMOVED * abs(before) and last_step > step
 
 
 def teacher(record: RunRecord) -> Verdict | None:

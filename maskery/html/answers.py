@@ -1,7 +1,4 @@
-"""Questions about images, people's answers and a network's: an HTML page that needs no other file, and a picture.
-
-One image an entry, with some of the questions about it.
-"""
+"""Questions about images, people's answers and a network's: an HTML page that needs no other file, and a picture."""
 
 import textwrap
 from collections.abc import Sequence
@@ -47,6 +44,8 @@ class Answer:
 
 @dataclass(frozen=True)
 class Entry:
+    """An image, with some of the questions about it."""
+
     name: str
     image: Tensor  # [C, H, W] in [0, 1]
     answers: Sequence[Answer]
@@ -71,8 +70,7 @@ def write_sheet(entries: Sequence[Entry], path: Path, title: str) -> None:
     """Write the first questions of every entry beside its image, as one PNG."""
     font, small = ImageFont.load_default(15), ImageFont.load_default(12)
     width, height = SIDE + GAP + WIDTH, SIDE + 2 * GAP
-    rows = -(-len(entries) // COLUMNS)
-    sheet = Image.new("RGB", (GAP + COLUMNS * (width + GAP), HEAD + rows * height), PAPER)
+    sheet = Image.new("RGB", (GAP + COLUMNS * (width + GAP), HEAD + -(-len(entries) // COLUMNS) * height), PAPER)
     pen = ImageDraw.Draw(sheet)
     pen.text((GAP, 8), title, INK, font)
     for i, entry in enumerate(entries):

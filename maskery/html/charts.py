@@ -78,9 +78,6 @@ class Frame:
         y = np.log10(np.maximum(y, 1e-30)) if self.log else y
         return np.clip(1000 * (self.high - y) / (self.high - self.low), -4000, 5000)
 
-    def height(self, y: float) -> float:
-        return float(self.down(np.array([y]))[0])
-
 
 def chart(
     title: str,
@@ -101,6 +98,7 @@ def chart(
     right = right if right > left else left + 1
     bounds = _bounds(curves, [y for _, y in guides], left + scale.settle * (right - left), scale)
     frame = Frame(left, right, *bounds, scale.log)
+    xs, ys = _ticks(left, right), _ticks(frame.low, frame.high, scale.log)
     ends = ((c.label, *(_words(float(y), scale.percent) for y in c.y[[0, -1]])) for c in curves)
     ranges = "; ".join(f"{label} from {first} to {last}" for label, first, last in ends)
     return Chart(
@@ -108,9 +106,9 @@ def chart(
         note,
         f"{title} by {unit}: {ranges}. Arrow keys read single values.",
         tuple(_line(c, i if c.colour is None else c.colour, frame) for i, c in enumerate(curves)),
-        tuple((words, top) for words, y in guides if -1 < (top := frame.height(y)) < 1001),
-        tuple((float(frame.across(np.array(v))), f"{v:,.5g}") for v in _ticks(left, right)),
-        tuple((frame.height(v), _words(v, scale.percent)) for v in _ticks(frame.low, frame.high, scale.log)),
+        tuple((words, top) for words, y in guides if -1 < (top := float(frame.down(np.array(y)))) < 1001),
+        tuple(zip(frame.across(np.array(xs)).tolist(), (f"{x:,.5g}" for x in xs), strict=True)),
+        tuple(zip(frame.down(np.array(ys)).tolist(), (_words(y, scale.percent) for y in ys), strict=True)),
         _values(curves, frame, unit, scale.percent),
         unit if unit.endswith("s") or " " in unit else f"{unit}s",
     )
@@ -136,11 +134,11 @@ def thinned(c: Curve) -> Curve:
     if len(c.x) <= POINTS:
         return c
     starts = np.linspace(0, len(c.x), POINTS, endpoint=False).astype(int)
-    n = np.diff(np.append(starts, len(c.x)))
+    ends = np.append(starts[1:], len(c.x))
     low = np.fmin.reduceat(c.y if c.low is None else c.low, starts)
     high = np.fmax.reduceat(c.y if c.high is None else c.high, starts)
-    x = c.x[np.append(starts[1:], len(c.x)) - 1]
-    return Curve(c.label, x, np.add.reduceat(c.y, starts) / n, low, high, False, c.colour)
+    mean = np.add.reduceat(c.y, starts) / (ends - starts)
+    return Curve(c.label, c.x[ends - 1], mean, low, high, False, c.colour)
 
 
 def _bounds(curves: Sequence[Curve], guides: Sequence[float], after: float, scale: Scale) -> tuple[float, float]:

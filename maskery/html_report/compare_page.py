@@ -108,6 +108,9 @@ def page(facts: Mapping[str, Any], out: Path) -> str:
     files = ((label, max(pictures, default=None)) for label, pictures in samples)
     strips = [(label, f"{label}, seed {first}", uri) for label, file in files if file and (uri := picture(file))]
     measures = [name for name in MEASURES if any(name in row for row in facts["table"])]
+    columns, table = (*COSTS, *measures), facts["table"]
+    best = {name: max(row[name]["mean"] for row in table if name in row) for name in measures}
+    rows = [[(cell(row, n), n in row and row[n]["mean"] == best.get(n)) for n in columns] for row in table]
     drawn, note = charts(facts), facts["picture"]
     return render(
         "compare.html",
@@ -117,20 +120,14 @@ def page(facts: Mapping[str, Any], out: Path) -> str:
         so_far="" if facts["finished"] else f"So far: {done} of {planned} runs.",
         colours={label: i % len(COLOURS) for i, label in enumerate(labels)},
         heads=["epochs", "training time", "images/s", *(HEADS[name] for name in measures)],
-        rows=[(row["label"], _cells(row, facts["table"], measures)) for row in facts["table"]],
-        differences=_differences(facts["start"], facts["table"]),
+        rows=[(row["label"], cells) for row, cells in zip(table, rows, strict=True)],  # (text, whether it is the best)
+        differences=_differences(facts["start"], table),
         charts=drawn,
         note="" if drawn and note.startswith("no picture") else note,  # of compare.png, which these charts do not need
         strips=strips,
         settings=[(f"{m['label']} = {m['method']}", m["settings"].items()) for m in facts["methods"]],
         command=" ".join(facts["command"]),
     )
-
-
-def _cells(row: Mapping[str, Any], table: Rows, measures: list[str]) -> list[tuple[str, bool]]:
-    """Format a row's numbers, each with whether it is the best of its column."""
-    best = {name: max(other[name]["mean"] for other in table if name in other) for name in measures}
-    return [(cell(row, name), name in row and row[name]["mean"] == best.get(name)) for name in (*COSTS, *measures)]
 
 
 def _differences(start: str, table: Rows) -> list[tuple[str, list[str], list[tuple[str, list[str]]]]]:

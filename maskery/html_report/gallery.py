@@ -21,7 +21,7 @@ from ..data.loader import eval_batches
 from ..data.views import to_float
 from ..html.page import data_uri
 from ..nn.vit import ViT
-from ..pictures.attention import overlay
+from ..pictures.reconstruction import overlay
 from ..pictures.strip import displayable, to_picture
 from ..terminal import Tick, no_progress
 from ..text import plain
@@ -152,9 +152,8 @@ def flat(features: Tensor) -> tuple[list[tuple[float, float]], str]:
     x = torch.zeros_like(x) if alike else F.normalize(x, dim=1)
     umap = None if alike or len(x) <= UMAP_NEIGHBOURS else _umap()
     if umap:
-        at = torch.from_numpy(
-            umap(n_neighbors=UMAP_NEIGHBOURS, random_state=0, n_jobs=1).fit_transform(x.numpy())
-        ).double()
+        projector = umap(n_neighbors=UMAP_NEIGHBOURS, random_state=0, n_jobs=1)
+        at = torch.from_numpy(projector.fit_transform(x.numpy())).double()
         projection = "UMAP of their features, where distances between groups say little"
     else:
         u, s, _ = torch.linalg.svd(x - x.mean(0), full_matrices=False)

@@ -236,7 +236,8 @@ def training_charts(metrics: Metrics) -> list[Chart]:
         ("GPU in use", "gpu_use", "fraction of the time", FRACTION, ""),
         ("Memory", "memory", "GB", ZERO, "The most this process has used, in GB."),
     )
-    return _charts(*((title, training_curve(metrics, name, label), *how) for title, name, label, *how in rows))
+    charts = ((title, training_curve(metrics, name, label), scale, note) for title, name, label, scale, note in rows)
+    return _charts(*charts)
 
 
 def method_charts(metrics: Metrics, shown: str) -> list[Chart]:

@@ -44,7 +44,7 @@ from ..nn.frozen import Frozen
 from ..nn.teacher import Ema
 from ..nn.vit import ViT, ViTConfig
 from ..objective import Batch, Losses, Objective
-from ..pictures.attention import masked, overlay
+from ..pictures.reconstruction import masked, overlay
 from ..schedule import cosine
 
 

@@ -113,9 +113,6 @@ class ExampleStrip:
         self.rows: list[list[Tensor]] = []
         self.classes: set[int] = set()  # that occur in the rows
 
-    def __contains__(self, i: int) -> bool:
-        return i in self.shown
-
     def add(self, columns: Sequence[Tensor], classes: Iterable[int]) -> None:
         """Add a row: one picture [C, H, W] in [0, 1] per caption, and the classes that occur in it."""
         self.rows.append([scaled(column[None]) for column in columns])

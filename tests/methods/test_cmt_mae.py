@@ -19,7 +19,7 @@ from maskery.nn import masking
 from maskery.nn.decoder import DecoderSize
 from maskery.nn.vit import ViTConfig
 from maskery.objective import Batch
-from maskery.pictures.attention import masked, overlay
+from maskery.pictures.reconstruction import masked, overlay
 from maskery.weights.load import load_encoder
 from maskery.weights.teacher import build_objective, load_teacher
 

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from ...nn.linear_classifier import LinearClassifier, Pool, pooled
 from ...nn.vit import ViT, ViTConfig
 from ...objective import Batch, Losses
-from ...pictures.attention import overlay
+from ...pictures.reconstruction import overlay
 from ..labels import LabelsConfig
 from ..supervision import EPS, in_chunks
 from . import targets

@@ -27,7 +27,7 @@ def measure_detector(task: Detect, data: ImageData, directory: Path, **options: 
     strip = ExampleStrip(data.held_out, CAPTIONS)
 
     def show(i: int, answer: dict[str, Tensor]) -> None:
-        if i in strip:
+        if i in strip.shown:
             strip.add(*pictures(data, i, answer, task))
 
     with Terminal().bar("held-out images") as tick:

@@ -29,7 +29,7 @@ def measure_segmenter(task: Segment, data: ImageData, directory: Path, **options
     strip = ExampleStrip(data.held_out, ("image", "truth", "prediction"))
 
     def show(i: int, predicted: Tensor, truth: Tensor) -> None:
-        if i in strip:
+        if i in strip.shown:
             image = whole_image(data, i, truth.shape)
             masks = [painted(image[None], mask[None], M)[0] for mask in (truth, predicted)]
             strip.add([image, *masks], torch.cat([truth.unique(), predicted.unique()]).tolist())

@@ -35,7 +35,7 @@ from ...nn.fusion import Fusion
 from ...nn.text import PretrainedText, WordEncoder
 from ...nn.vit import ViTConfig, init_linears
 from ...objective import Batch, Losses
-from ...pictures.attention import overlay
+from ...pictures.reconstruction import overlay
 from ..labels import LabelsConfig
 from ..supervision import ABOVE_0, SupervisedObjective, check_range, supervised_encoder
 from . import targets
