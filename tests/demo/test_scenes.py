@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from sklearn.neighbors import KNeighborsClassifier
 
 from maskery.demo.scenes import CLASSES, COLOURS, SHAPES, Scene, scene, write_folder, write_masks
 
@@ -13,9 +14,6 @@ FIRST_LABELS = [5, 1, 6, 3, 4, 8, 9, 7, 2, 0]
 FIRST_KINDS = [[5, 0, 5, 0], [3], [6, 6, 1, 4], [1, 0, 1]]
 FIRST_MEANS = [117.6, 136.4, 130.1, 120.4]
 PLURALS = {shape + ("es" if shape.endswith("s") else "s"): shape for shape in SHAPES}
-
-
-# --- the same everywhere ----------------------------------------------------------------------------------------------
 
 
 def test_a_scene_is_a_pure_function_of_its_numbers() -> None:
@@ -47,9 +45,6 @@ def test_classes_are_balanced_and_their_order_is_not_the_index() -> None:
     labels = np.array([scene(0, i, size=16).label for i in range(100)])
     assert (np.bincount(labels) == 10).all()
     assert len(set(labels[::10].tolist())) > 3  # every tenth scene is not of one class
-
-
-# --- labels agree with the pixels -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("size", [16, 45, 64])
@@ -90,9 +85,6 @@ def test_the_main_shape_is_in_every_scene() -> None:
 def test_every_shape_and_count_occurs() -> None:
     assert {int(k) for s in SOME for k in s.kinds} == set(range(len(SHAPES)))
     assert {len(s.kinds) for s in SOME} == {1, 2, 3, 4}
-
-
-# --- questions --------------------------------------------------------------------------------------------------------
 
 
 def answer(s: Scene, question: str) -> str:
@@ -136,19 +128,10 @@ def test_yes_and_no_are_both_common() -> None:
         assert 0.35 < share < 0.65
 
 
-# --- the class is in the structure, not in the colour -----------------------------------------------------------------
-
-
 def neighbours_accuracy(features: np.ndarray, labels: np.ndarray, train: int) -> float:
-    """Weighted 20-nearest-neighbour accuracy (cosine, temperature 0.07) of features [n, D] after the first `train`."""
-    unit = features / np.linalg.norm(features, axis=1, keepdims=True)
-    similarity = unit[train:] @ unit[:train].T
-    near = np.argsort(similarity, axis=1)[:, -20:]
-    votes = np.zeros((len(near), len(CLASSES)))
-    np.add.at(
-        votes, (np.arange(len(near))[:, None], labels[near]), np.exp(np.take_along_axis(similarity, near, 1) / 0.07)
-    )
-    return float((votes.argmax(1) == labels[train:]).mean())
+    """20-nearest-neighbour accuracy (cosine) of features [n, D] after the first `train`."""
+    voting = KNeighborsClassifier(20, metric="cosine", weights="distance")
+    return float(voting.fit(features[:train], labels[:train]).score(features[train:], labels[train:]))
 
 
 def test_colour_does_not_tell_the_class() -> None:
@@ -159,9 +142,6 @@ def test_colour_does_not_tell_the_class() -> None:
     features = np.concatenate([bins, flat.mean(1) / 255], 1)
     assert neighbours_accuracy(features, labels, train=400) < 0.2  # chance is 0.1
     assert neighbours_accuracy(np.eye(10)[labels], labels, train=400) == 1  # the measure itself works
-
-
-# --- a folder ---------------------------------------------------------------------------------------------------------
 
 
 def test_write_folder(tmp_path: Path) -> None:
@@ -206,18 +186,21 @@ def test_write_folder_stopped_halfway_leaves_nothing(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_bad_numbers_are_named(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="size is 15"):
-        scene(0, 0, size=15)
-    with pytest.raises(ValueError, match="-1"):
-        scene(0, -1)
-    with pytest.raises(ValueError, match="-2"):
-        scene(-2, 0)
-    with pytest.raises(ValueError, match="holdout is 1"):
-        write_folder(tmp_path / "x", 10, holdout=1)
-    with pytest.raises(ValueError, match="n is -3"):
-        write_folder(tmp_path / "x", -3)
+@pytest.mark.parametrize(
+    ("numbers", "words"),
+    [
+        ({"size": 15}, "size is 15"),
+        ({"seed": -2}, "are -2 and"),
+        ({"holdout": 1}, "holdout is 1"),
+        ({"n": -3}, "n is -3"),
+    ],
+)
+def test_bad_numbers_are_named(tmp_path: Path, numbers: dict[str, int], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        write_folder(tmp_path / "x", **{"n": 10} | numbers)
     assert not (tmp_path / "x").exists()
+    with pytest.raises(ValueError, match="and -1"):
+        scene(0, -1)
 
 
 @pytest.mark.parametrize("shapes", [True, False])

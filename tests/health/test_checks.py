@@ -1,7 +1,7 @@
 """Healthy runs of every method are quiet, planted faults are named: real runs of a few seconds each."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,6 @@ TINY: dict[str, Any] = {
     "watch": {"log_every": 4, "looks": 4, "pictures": 0, "held_out": 64, "knn_bank": 100, "knn_queries": 60},
     "optim": {"base_lr": BASE_LR},
 }
-Of = Callable[..., dict[str, Verdict]]
 
 
 @pytest.fixture(scope="module")
@@ -63,29 +62,32 @@ def trained(data: Path, out: Path, **leaves: Any) -> dict[str, Verdict]:
     return judged(out)
 
 
-def named(found: dict[str, Verdict], level: str = "act") -> set[str]:
-    return {v.name for v in found.values() if v.level == level}
+def named(found: dict[str, Verdict]) -> set[str]:
+    return {v.name for v in found.values() if v.level == "act"}
 
 
-# ------------------------------------------------------------------------------------------------------- healthy
+def folder_of(images: Iterable[Image.Image], folder: Path) -> Path:
+    folder.mkdir()
+    for i, image in enumerate(images):
+        image.save(folder / f"{i}.png")
+    return folder
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_a_healthy_run_is_quiet(method: str, images: Path, healthy_mae: Path, tmp_path: Path) -> None:
     settings = {"cmt-mae": {"teacher": str(healthy_mae)}, "mixed-ae": {"group": 2}}.get(method, {})
     if method in ("rc-mae", "msa", "cmt-mae"):
         settings = settings | {"momentum": 0.9}  # 0.996 averages over 250 steps, more than this run has
-    found = (
-        judged(healthy_mae) if method == "mae" else trained(images, tmp_path / "run", method=method, settings=settings)
-    )
+    run = healthy_mae if method == "mae" else tmp_path / "run"
+    found = judged(run) if method == "mae" else trained(images, run, method=method, settings=settings)
     found.pop("speed", None)  # of the machine, which others may be using
     assert {v.name: v.sentence for v in found.values() if v.level != "good"} == {}
     assert found.keys() >= {"expected loss", "trend", "neighbours", "features", "images", "gradients", "learning rate"}
     assert found.keys() >= {"data wait", "time left"}
-    run = healthy_mae if method == "mae" else tmp_path / "run"
     said = [line for line in (run / "train.log").read_text().splitlines() if "health, " in line]
     assert [line for line in said if "health, speed: " not in line] == []
 
 
-# -------------------------------------------------------------------------------------------------------- faults
 def test_a_learning_rate_30_times_too_high(images: Path, tmp_path: Path) -> None:
     found = trained(images, tmp_path / "run", optim={"base_lr": 30 * BASE_LR}, steps=60)
     assert "learning rate" in named(found)
@@ -106,20 +108,15 @@ def test_a_frozen_encoder(images: Path, tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_images_that_show_nothing(tmp_path: Path) -> None:
-    (tmp_path / "images").mkdir()
-    for i in range(100):
-        Image.new("RGB", (32, 32), (2 * i, 100, 100)).save(tmp_path / "images" / f"{i}.png")
-    found = trained(tmp_path / "images", tmp_path / "run", steps=40)
+    plain = folder_of((Image.new("RGB", (32, 32), (2 * i, 100, 100)) for i in range(100)), tmp_path / "images")
+    found = trained(plain, tmp_path / "run", steps=40)
     assert named(found) == {"images"}
     assert "show nothing" in found["images"].sentence
 
 
 def test_images_that_are_all_one(tmp_path: Path) -> None:
-    (tmp_path / "images").mkdir()
-    pixels = np.random.default_rng(0).integers(0, 255, (32, 32, 3), dtype=np.uint8)
-    for i in range(100):
-        Image.fromarray(pixels).save(tmp_path / "images" / f"{i}.png")
-    found = trained(tmp_path / "images", tmp_path / "run", steps=40)
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (32, 32, 3), dtype=np.uint8))
+    found = trained(folder_of([noise] * 100, tmp_path / "images"), tmp_path / "run", steps=40)
     assert "images" in named(found)
     assert "same picture" in found["images"].sentence
 
@@ -150,12 +147,10 @@ def test_a_teacher_that_stays_where_it_began(images: Path, tmp_path: Path) -> No
 
 
 def test_a_starved_loader(tmp_path: Path) -> None:
-    (tmp_path / "images").mkdir()
-    for i in range(40):  # slow to read, and read again every time
-        small = np.random.default_rng(i).integers(0, 255, (8, 8, 3), dtype=np.uint8)
-        Image.fromarray(small).resize((900, 900), Image.Resampling.NEAREST).save(tmp_path / "images" / f"{i}.png")
-    watch = {"looks": 2, "log_every": 2}
-    found = trained(tmp_path / "images", tmp_path / "run", steps=8, watch=watch, images={"memory": 0, "workers": 0})
+    small = np.random.default_rng(0).integers(0, 255, (40, 8, 8, 3), dtype=np.uint8)
+    large = (Image.fromarray(x).resize((900, 900), Image.Resampling.NEAREST) for x in small)  # slow to read
+    read_again, watch = {"memory": 0, "workers": 0}, {"looks": 2, "log_every": 2}
+    found = trained(folder_of(large, tmp_path / "images"), tmp_path / "run", steps=8, watch=watch, images=read_again)
     assert named(found) == {"data wait"}
     assert "maskery profile" in found["data wait"].advice
 

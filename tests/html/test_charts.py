@@ -1,5 +1,3 @@
-"""Curves are where their values are."""
-
 import json
 import re
 

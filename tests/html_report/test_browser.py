@@ -1,6 +1,5 @@
 """The pages in a real browser: no errors, figures there, usable by keyboard and on a narrow screen."""
 
-import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -169,9 +168,7 @@ def test_everything_has_a_name_for_who_cannot_see_it(page: Browser) -> None:
     assert page.run("document.documentElement.lang") == "en"
 
 
-def test_live_pages_follow_the_run(tab: Browser, run: Path, tmp_path: Path) -> None:
-    part = tmp_path / "run"
-    shutil.copytree(run, part)
+def test_live_pages_follow_the_run(tab: Browser, part: Path) -> None:
     tab.errors.clear()
     with Server(
         lambda version: run_page(open_tolerantly(part), None, (), version), lambda: RunDirectory(part).version(), 0
@@ -192,10 +189,8 @@ def test_live_pages_follow_the_run(tab: Browser, run: Path, tmp_path: Path) -> N
     assert tab.errors == []
 
 
-def test_names_run_nothing(tab: Browser, tmp_path: Path, run: Path) -> None:
+def test_names_run_nothing(tab: Browser, part: Path) -> None:
     """A name that is a script, where the page shows names: the class of the policy, too, runs none but ours."""
-    part = tmp_path / "run"
-    shutil.copytree(run, part)
     (part / "skipped.jsonl").write_text(
         '{"name": "<script>document.title = 1</script><img src=x onerror=\\"document.title = 2\\">", "reason": "<b>"}\n'
     )

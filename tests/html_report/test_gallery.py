@@ -1,5 +1,3 @@
-"""Maps, neighbours and attention of networks whose answers are known."""
-
 import base64
 import io
 import sys

@@ -2,7 +2,6 @@
 
 import http.client
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -17,14 +16,6 @@ import pytest
 import maskery
 from maskery.cli import main
 from maskery.html_report.server import Server
-from tests.test_train import TINY
-
-
-@pytest.fixture(scope="module")
-def run(scene_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("live") / "run"
-    maskery.pretrain(data=scene_folder, out=out, steps=8, **TINY)
-    return out
 
 
 @pytest.fixture
@@ -101,13 +92,11 @@ def test_a_run_that_vanishes_is_an_answer(server: tuple[Server, dict[str, str]])
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_watching_from_the_command_line(run: Path, tmp_path: Path, number: int) -> None:
+def test_watching_from_the_command_line(part: Path, number: int) -> None:
     """New numbers are on the page, a signal ends it with 0, and nothing is left in the run.
 
     Ctrl-C, too, where whoever started us has SIGINT ignored, as a script's background jobs have.
     """
-    part = tmp_path / "run"
-    shutil.copytree(run, part)
     before = sorted(p.relative_to(part) for p in part.rglob("*"))
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(maskery.__file__).parents[1])}
     command = [sys.executable, "-m", "maskery", "watch", str(part), "--port", "0", "--images", "20"]

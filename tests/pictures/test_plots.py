@@ -1,5 +1,3 @@
-"""Who is taken for whom, as a table and a picture."""
-
 from pathlib import Path
 
 import numpy as np

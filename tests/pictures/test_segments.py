@@ -1,5 +1,3 @@
-"""Labels as colours over images."""
-
 import pytest
 import torch
 

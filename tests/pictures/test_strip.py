@@ -1,5 +1,3 @@
-"""Strips show what they are given."""
-
 from pathlib import Path
 
 import numpy as np
