@@ -1,5 +1,3 @@
-"""A trained classifier: the best checkpoint, the chosen head, the answers of its evaluation, images of every kind."""
-
 import json
 import shutil
 from pathlib import Path

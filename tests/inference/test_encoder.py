@@ -1,5 +1,3 @@
-"""Images as people have them -> features: each way to give an image is the same as evaluations give."""
-
 from pathlib import Path
 from typing import Any
 

@@ -6,10 +6,14 @@ from typing import Any
 from maskery.config import ImagesConfig, OptimConfig, Run, SaveConfig, WatchConfig
 from maskery.data.dataset import ImageData, open_data
 from maskery.distributed import ALONE
+from maskery.nn.vit import ViTConfig
 from maskery.tasks import TASKS
 from maskery.tasks.labels import LabelsConfig
 from maskery.terminal import Quiet
 from maskery.train import Result, train
+
+VIT = ViTConfig(48, 2, 3, 8, (32, 32))
+NAMES = LabelsConfig(classes='["disc", "moon", "star"]')
 
 
 def task(kind: str, data: Path, **leaves: Any) -> Run:

@@ -1,5 +1,3 @@
-"""Runs of tasks as they are measured: numbers, files, baselines, resumed, on two processes, as the pages say."""
-
 import json
 import re
 import shutil
@@ -83,7 +81,6 @@ def test_it_is_measured_again_from_its_files_alone(tuned: Path, tmp_path: Path) 
     assert again.numbers == read_result(tuned / "run" / "evals" / RESULT).numbers
 
 
-# ------------------------------------------------------------------------------------ segmentation, detection, answers
 ONE_STEP = ["--steps", "1", "--batch-size", "2", "--watch.looks", "0"]
 # Nothing drawn: else each process means over the pixels that it has, and draws for itself.
 FULL_VIEWS = ["--settings.scale", "1", "1", "--settings.no-distortion", "--settings.dropout", "0"]

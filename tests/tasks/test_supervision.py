@@ -1,5 +1,3 @@
-"""Settings out of their range, of every task."""
-
 from typing import Any
 
 import pytest

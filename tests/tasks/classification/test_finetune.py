@@ -1,5 +1,3 @@
-"""Fine-tuning: rates and decay of every layer, what happens to images and labels, what is averaged, against timm."""
-
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,32 +13,24 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 import maskery
-from maskery.config import ImagesConfig, Run
 from maskery.data.augment import seeded
-from maskery.distributed import ALONE
 from maskery.nn import positions
 from maskery.nn.vit import ViT, ViTConfig, drop_paths
 from maskery.objective import Batch
 from maskery.optim import grouped
 from maskery.tasks.classification.finetune import Finetune, FinetuneConfig, smoothed
 from maskery.tasks.labels import LabelsConfig
-from maskery.train import train
 from maskery.weights import load
 from tests.exported import to_timm
 from tests.test_microbatch import gradients
 from tests.test_train import metrics
 
+from ..runs import done
+
 VIT = ViTConfig(48, 3, 3, 8, (32, 32))
 THREE = LabelsConfig(classes='["moon", "ring", "star"]')
 SEVERAL = LabelsConfig(classes='["moon", "ring", "star"]', several=True)
-PLAIN: dict[str, Any] = {
-    "augment": None,
-    "erasing": 0.0,
-    "mixup": 0.0,
-    "cutmix": 0.0,
-    "smoothing": 0.0,
-    "drop_path": 0.0,
-}
+PLAIN: dict[str, Any] = dict.fromkeys(("erasing", "mixup", "cutmix", "smoothing", "drop_path"), 0.0) | {"augment": None}
 CPU = torch.device("cpu")
 
 
@@ -62,7 +52,6 @@ def batch_of(seed: int = 0, images: int = 8) -> Batch:
     return {"image": torch.rand(images, 3, 32, 32, generator=g), "label": torch.randint(3, (images,), generator=g)}
 
 
-# ----------------------------------------------------------------------------------------------------- rates, decay
 def base() -> Finetune:
     with torch.device("meta"):
         return Finetune(FinetuneConfig(), ViTConfig())
@@ -105,22 +94,13 @@ def test_the_head_begins_near_zero_and_the_norm_afresh() -> None:
     assert bool((task.norm.weight == 1).all())
 
 
-# ----------------------------------------------------------------------------------------------------- the network
 @pytest.mark.parametrize("pooling", ["mean_patch", "class_token"])
 def test_the_network_is_timms(pooling: Any) -> None:
     task = lively(finetune(pooling=pooling, **PLAIN))
     mean_patch = pooling == "mean_patch"
-    theirs = VisionTransformer(
-        32,
-        8,
-        embed_dim=48,
-        depth=3,
-        num_heads=3,
-        num_classes=3,
-        global_pool="avg" if mean_patch else "token",
-        fc_norm=mean_patch,
-        norm_layer=partial(nn.LayerNorm, eps=1e-6),
-    ).eval()
+    size = {"embed_dim": 48, "depth": 3, "num_heads": 3, "norm_layer": partial(nn.LayerNorm, eps=1e-6)}
+    pool: dict[str, Any] = {"global_pool": "avg" if mean_patch else "token", "fc_norm": mean_patch}
+    theirs = VisionTransformer(32, 8, num_classes=3, **size, **pool).eval()
     state = {n: t for n, t in task.encoder.state_dict().items() if not (mean_patch and n.startswith("norm."))}
     state |= {f"fc_norm.{n}": t for n, t in task.norm.state_dict().items()}
     theirs.load_state_dict(state | {f"head.{n}": t for n, t in task.head.state_dict().items()})
@@ -152,7 +132,6 @@ def test_in_evaluation_nothing_is_drawn() -> None:
     assert drawn["y"] is batch["label"]
 
 
-# ----------------------------------------------------------------------------------------------------- drop path
 def test_paths_are_dropped_more_often_the_later_the_block() -> None:
     torch.manual_seed(0)
     paths = drop_paths(20_000, 4, 0.3, CPU)
@@ -192,7 +171,6 @@ def test_micro_batches_are_cut_from_what_was_drawn_for_the_whole_batch() -> None
             torch.testing.assert_close(value, whole[name], rtol=1e-4, atol=1e-6, msg=name)
 
 
-# ----------------------------------------------------------------------------------------------------- images, labels
 def test_mixing_is_timms() -> None:
     task, kinds = finetune(erasing=0.0, drop_path=0.0), set()
     for seed in range(12):
@@ -264,7 +242,6 @@ def test_what_is_drawn_follows_from_torchs_seed_alone() -> None:
     assert not torch.equal(one["image"], other["image"])
 
 
-# ----------------------------------------------------------------------------------------------------- the average
 def test_the_average_follows_steps_alone_and_is_what_answers() -> None:
     task, batch = lively(finetune(average=0.9)), batch_of()
     assert task.average is not None
@@ -294,7 +271,6 @@ def test_the_average_begins_with_the_weights_that_training_starts_from(tmp_path:
     assert all(torch.equal(t, theirs[name]) for name, t in task.parts().state_dict().items())
 
 
-# ----------------------------------------------------------------------------------------------------- other images
 def test_positions_are_interpolated_for_another_image_size(tmp_path: Path) -> None:
     torch.manual_seed(1)
     small = ViT(VIT)
@@ -317,21 +293,11 @@ def test_images_of_five_channels_are_learned_from(tmp_path: Path) -> None:
                 image = rng.integers(level - 30, level + 30, (32, 32, 5), dtype=np.uint8)
                 file = tmp_path / "images" / split / label / f"{i}.tif"
                 tifffile.imwrite(file, image, photometric="minisblack", planarconfig="contig")
-    run = Run(
-        FinetuneConfig(augment=None),
-        data=str(tmp_path / "images"),
-        method="finetune",
-        model="vit-micro",
-        patch_size=8,
-        image_size=32,
-        steps=2,
-        batch_size=8,
-    )
-    train(run, tmp_path / "out", ALONE)
+    done("finetune", tmp_path / "images", tmp_path / "out", steps=2, settings={"augment": None})
     assert maskery.load(tmp_path / "out").config.channels == 5
     assert metrics(tmp_path / "out")[-1]["top1"] >= 0
     with pytest.raises(ValueError, match=r"not of 5 of 8 bits: --settings\.augment none"):
-        train(Run(**vars(run) | {"settings": FinetuneConfig(), "images": ImagesConfig()}), tmp_path / "no", ALONE)
+        done("finetune", tmp_path / "images", tmp_path / "no", steps=2)
 
 
 def test_a_classifier_that_was_trained_before_lends_its_encoder_and_not_its_head(tmp_path: Path) -> None:

@@ -1,5 +1,3 @@
-"""What probing and fine-tuning share: they are measured by their answers, and interrupting them changes nothing."""
-
 import shutil
 from pathlib import Path
 from typing import Any
@@ -13,16 +11,14 @@ import maskery
 from maskery.data.crops import CenterCrop
 from maskery.evals.classify import center_crops, image_logits
 from maskery.evals.inference_options import DEFAULTS
-from maskery.nn.vit import ViTConfig
 from maskery.tasks import TASKS
 from maskery.tasks.classification.objective import ClassificationObjective
 from maskery.tasks.labels import LabelsConfig
 from tests.test_train import assert_same_run, metrics, weights
 
 from ..images import several, two_colours
-from ..runs import done, opened
+from ..runs import VIT, done, opened
 
-VIT = ViTConfig(48, 2, 3, 8, (32, 32))
 SETTINGS: dict[str, dict[str, Any]] = {
     "probe": {"lrs": (1.0, 3.0), "pooling": "both"},
     "finetune": {"average": 0.5, "drop_path": 0.3},

@@ -1,5 +1,3 @@
-"""Linear probing: BatchNorm as PyTorch has it, heads side by side, what is probed, and that it learns."""
-
 from pathlib import Path
 from typing import Any
 

@@ -1,5 +1,3 @@
-"""Recipes of the tasks: MAE's numbers where they are MAE's, and what is said where they are ours."""
-
 from typing import Any
 
 import pytest
@@ -20,9 +18,14 @@ def run(**leaves: Any) -> Run:
     return Run(settings=None, data="images", init="weights", **leaves)
 
 
+def suggested(recipe: Any, images: int, **leaves: Any) -> tuple[Run, tuple[str, ...]]:
+    suggestion = recipe(run(**leaves), LabelledData(images))
+    return suggestion.run, suggestion.reasons
+
+
 @pytest.mark.parametrize("images", [500_000, IMAGENET])
 def test_the_linear_probe_of_much_data_is_maes(images: int) -> None:
-    made, why = (found := probe_recipe(run(), LabelledData(images))).run, found.reasons
+    made, why = suggested(probe_recipe, images)
     assert made.settings == ProbeConfig(pooling="class_token", lrs=(1.0,), eval_share=0.875)
     assert made.optim == OptimConfig("lars", 0.1, 0.0, 10 / 90, 0.0, momentum=0.9)
     assert (made.epochs, made.steps, made.batch_size, made.crop) == (90.0, None, 16384, Crop(scale=(0.08, 1.0)))
@@ -34,7 +37,7 @@ def test_the_linear_probe_of_much_data_is_maes(images: int) -> None:
 
 
 def test_the_linear_probe_of_less_data_tries_rates_side_by_side() -> None:
-    made, why = (found := probe_recipe(run(), LabelledData(499_999))).run, found.reasons
+    made, why = suggested(probe_recipe, 499_999)
     assert made.settings == ProbeConfig(lrs=RATES, labels=LabelsConfig(tune=0.1))
     assert (made.optim.name, made.optim.weight_decay, made.batch_size) == ("sgd", 0.0, 1024)
     assert len(why) == 2
@@ -52,22 +55,10 @@ def test_the_linear_probe_of_less_data_tries_rates_side_by_side() -> None:
 def test_fine_tuning_on_imagenet_is_maes(
     model: str, patch_size: int, epochs: int, base_lr: float, decay: float, drop_path: float
 ) -> None:
-    made, why = (
-        (found := finetune_recipe(run(model=model, patch_size=patch_size), LabelledData(IMAGENET))).run,
-        found.reasons,
-    )
-    assert made.settings == FinetuneConfig(
-        pooling="mean_patch",
-        layer_decay=decay,
-        drop_path=drop_path,
-        augment="rand-m9-mstd0.5-inc1",
-        erasing=0.25,
-        mixup=0.8,
-        cutmix=1.0,
-        smoothing=0.1,
-        average=0.0,
-        eval_share=0.875,
-    )
+    made, why = suggested(finetune_recipe, IMAGENET, model=model, patch_size=patch_size)
+    mixing = {"mixup": 0.8, "cutmix": 1.0, "smoothing": 0.1, "erasing": 0.25, "average": 0.0}
+    own = FinetuneConfig("mean_patch", decay, drop_path, "rand-m9-mstd0.5-inc1", eval_share=0.875, **mixing)
+    assert made.settings == own
     assert made.optim == OptimConfig("adamw", base_lr, 1e-6, 5 / epochs, 0.05, (0.9, 0.999), clip_grad=None)
     assert (made.epochs, made.batch_size, made.crop) == (epochs, 1024, Crop(scale=(0.08, 1.0)))
     assert made.watch == WatchConfig(looks=20)
@@ -76,7 +67,7 @@ def test_fine_tuning_on_imagenet_is_maes(
 
 
 def test_fine_tuning_on_less_data_stops_by_a_part_that_is_kept_out() -> None:
-    made, why = (found := finetune_recipe(run(model="vit-small"), LabelledData(5_000))).run, found.reasons
+    made, why = suggested(finetune_recipe, 5_000, model="vit-small")
     assert made.settings.labels == LabelsConfig(tune=0.1)
     assert (made.watch.best, made.watch.patience, made.watch.looks) == ("tune_top1", 8, 20)
     assert (made.batch_size, made.optim.base_lr) == (64, 1e-3)

@@ -1,5 +1,3 @@
-"""The report of classification: the head that is chosen, and how training is described."""
-
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,18 +25,8 @@ SEED = 2  # of a head that is not right by chance
 def test_a_head_is_never_chosen_by_held_out_images(tmp_path: Path) -> None:
     """The test split has its labels exchanged: who is right on the val split is always wrong there."""
     folder = two_colours(tmp_path / "images", {"train": 16, "val": 8, "test": 12}, wrong=["test"])
-    rates = (1e-6, 3.0)
-    done(
-        "probe",
-        folder,
-        tmp_path / "run",
-        steps=20,
-        batch_size=16,
-        seed=SEED,
-        watch={"looks": 0},
-        settings={"lrs": rates},
-        optim={"base_lr": 1.0, "weight_decay": 0.0},
-    )
+    length = {"steps": 20, "batch_size": 16, "watch": {"looks": 0}, "optim": {"base_lr": 1.0, "weight_decay": 0.0}}
+    done("probe", folder, tmp_path / "run", settings={"lrs": (1e-6, 3.0)}, seed=SEED, **length)
     result = measure(tmp_path / "run", CPU, "it", "them")
     heads = result.tables["learning rates"]
     assert heads["3"] == {"held_out": 0.0, "tune": 1.0}
@@ -79,10 +67,7 @@ def test_a_protocol_says_what_was_done() -> None:
     ],
 )
 def test_what_differs_between_runs_that_cannot_be_compared_is_in_their_protocols(settings: Any, words: str) -> None:
-    run = (
-        probe_recipe(Run(settings=None), LabelledData(10)).run
-        if isinstance(settings, ProbeConfig)
-        else finetune_recipe(Run(settings=None), LabelledData(10)).run
-    )
+    recipe = probe_recipe if isinstance(settings, ProbeConfig) else finetune_recipe
+    run = recipe(Run(settings=None), LabelledData(10)).run
     usual = classification_protocol(replace(run, settings=type(settings)()))
     assert words in classification_protocol(replace(run, settings=settings)) != usual

@@ -1,5 +1,3 @@
-"""The detector: its losses, what learns, what it detects."""
-
 from typing import Any
 
 import pytest
@@ -7,13 +5,10 @@ import torch
 
 from maskery.data.object_targets import ObjectTargets
 from maskery.microbatch import slice_batch
-from maskery.nn.vit import ViTConfig
 from maskery.tasks.detection import targets
 from maskery.tasks.detection.objective import Detect, DetectConfig
-from maskery.tasks.labels import LabelsConfig
 
-VIT = ViTConfig(48, 2, 3, 8, (32, 32))
-NAMES = LabelsConfig(classes='["disc", "moon", "star"]')
+from ..runs import NAMES, VIT
 
 
 def built(**settings: Any) -> Detect:

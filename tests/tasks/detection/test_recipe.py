@@ -1,5 +1,3 @@
-"""The recipe of detection: ViTDet's numbers where there is much data, ours where there is less."""
-
 from dataclasses import replace
 
 import pytest
@@ -22,6 +20,5 @@ def test_recipes() -> None:
     small = detection_recipe(start, LabelledData(100)).run
     assert (small.image_size, small.batch_size, small.lr) == (224, 4, pytest.approx(2e-4))
     assert small.watch.best == "tune_box_ap"
-    assert detection_recipe(
-        replace(start, settings=DetectConfig(freeze=True)), LabelledData(100)
-    ).run.lr == pytest.approx(1e-3)
+    frozen = replace(start, settings=DetectConfig(freeze=True))
+    assert detection_recipe(frozen, LabelledData(100)).run.lr == pytest.approx(1e-3)

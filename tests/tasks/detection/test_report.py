@@ -1,5 +1,3 @@
-"""The report of a detector that has learned: numbers, tables, pictures."""
-
 import json
 from pathlib import Path
 

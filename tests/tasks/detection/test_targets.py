@@ -1,5 +1,3 @@
-"""Objects as targets: classes and shapes of the data, and data that cannot be learned from."""
-
 import json
 import shutil
 from collections.abc import Callable
@@ -11,15 +9,12 @@ import pytest
 import torch
 
 from maskery.demo.coco import write_coco
-from maskery.nn.vit import ViTConfig
 from maskery.tasks.detection.objective import Detect, DetectConfig
 from maskery.tasks.labels import LabelsConfig
 from tests.bad_input import BadInput, assert_refused, misused
 
 from ..evaluation import Evaluation
-from ..runs import opened
-
-VIT = ViTConfig(48, 2, 3, 8, (32, 32))
+from ..runs import VIT, opened
 
 
 @pytest.fixture
@@ -56,9 +51,7 @@ BAD = [
 
 
 @pytest.mark.parametrize("bad", BAD, ids=lambda bad: bad.message[-30:])
-def test_data_that_cannot_be_learned_from(
-    bad: BadInput, detection: Evaluation, few: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_unusable_data(bad: BadInput, detection: Evaluation, few: Path, tmp_path: Path, capsys: Any) -> None:
     bad.spoil(few)
     assert_refused(detection.command(tmp_path / "o", data=few), bad, capsys, tmp_path / "o")
 

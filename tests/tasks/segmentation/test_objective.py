@@ -1,5 +1,3 @@
-"""The segmenter itself: its loss, what learns, what is normalised, its colours."""
-
 from dataclasses import replace
 from typing import Any
 
@@ -7,13 +5,10 @@ import pytest
 import torch
 
 from maskery.data.masks import VOID
-from maskery.nn.vit import ViTConfig
-from maskery.tasks.labels import LabelsConfig
 from maskery.tasks.segmentation import targets
 from maskery.tasks.segmentation.objective import Segment, SegmentConfig, depths_of
 
-VIT = ViTConfig(48, 2, 3, 8, (32, 32))
-NAMES = LabelsConfig(classes='["ground", "moon", "star"]')
+from ..runs import NAMES, VIT
 
 
 def built(**settings: Any) -> Segment:
@@ -67,16 +62,6 @@ def test_any_head_may_be_all_that_learns(head: str) -> None:
     objective(batch_of(), 0.0)["loss"].backward()
     assert all(p.grad is None for p in objective.encoder.parameters())
     assert all(p.grad is not None for name, p in objective.named_parameters() if p.requires_grad)
-
-
-def test_layer_decay_and_what_is_not_decayed() -> None:
-    objective = built(layer_decay=0.5)
-    rates = {name: objective.lr_multiplier(name) for name, _ in objective.named_parameters()}
-    assert rates["encoder.patch_embed.proj.weight"] == rates["encoder.pos_embed"] == 0.125
-    assert rates["encoder.blocks.0.norm1.weight"] == 0.25
-    assert rates["encoder.blocks.1.norm1.weight"] == 0.5
-    assert {rate for name, rate in rates.items() if not name.startswith("encoder.")} == {1.0}
-    assert not objective.has_weight_decay("encoder.pos_embed", objective.encoder.pos_embed)
 
 
 def test_depths() -> None:

@@ -1,5 +1,3 @@
-"""The recipe of segmentation: ADE20K's numbers where there is much data, ours where there is less."""
-
 from dataclasses import replace
 
 import pytest

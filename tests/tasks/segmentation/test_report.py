@@ -1,5 +1,3 @@
-"""The report of a segmenter that has learned: numbers, tables, pictures; other masks are another evaluation."""
-
 import json
 import re
 from pathlib import Path

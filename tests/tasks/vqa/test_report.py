@@ -1,5 +1,3 @@
-"""The report of question answering: it looks, predictions, the page, what is answered without truth."""
-
 import json
 import shutil
 from pathlib import Path

@@ -1,8 +1,7 @@
-"""Answers as targets: the vocabularies of the data, splits, and data that cannot be learned from."""
-
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -31,11 +30,8 @@ def test_a_test_split_beside_a_val_split_is_held_out_where_it_is_answered(few: P
     write_files(few, "test", [(2, "is it blue?", ["no"] * 10)])
     _, data = prepared(few)
     splits = data.images.source.splits
-    assert [set(splits[which]) for which in (data.train, data.held_out, data.validation)] == [
-        {"train"},
-        {"test"},
-        {"val"},
-    ]
+    kinds = [set(splits[which]) for which in (data.train, data.held_out, data.validation)]
+    assert kinds == [{"train"}, {"test"}, {"val"}]
 
 
 def test_what_is_taken_from_the_data(few: Path) -> None:
@@ -66,7 +62,6 @@ def test_built_in_scenes(tmp_path: Path) -> None:
     assert "yes" in settings.labels.names
 
 
-# --------------------------------------------------------------------------------------------------------- bad input
 def nothing_in_common(root: Path) -> None:
     write_files(root, "val", [(i, "what is it?", ["a cat"] * 10) for i in range(4)])
 
@@ -99,8 +94,6 @@ BAD = [
 
 
 @pytest.mark.parametrize("bad", BAD, ids=lambda bad: bad.message[-30:])
-def test_data_and_settings_that_make_no_sense(
-    bad: BadInput, vqa: Evaluation, few: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_unusable_data_and_settings(bad: BadInput, vqa: Evaluation, few: Path, tmp_path: Path, capsys: Any) -> None:
     bad.spoil(few)
     assert_refused(vqa.command(tmp_path / "o", data=few), bad, capsys, tmp_path / "o")
