@@ -88,9 +88,8 @@ class Classifier:
 
     def image_config(self, config: ImagesConfig) -> ImagesConfig:
         """How to read a data set: `config` with the classifier's channels, bits, pages, mean and std."""
-        own = self.images
-        channels, mean, std = self.channels, own.mean, own.std
-        return replace(config, channels=channels, bits=own.bits, pages=own.pages, mean=mean, std=std, memory=0)
+        own = {name: getattr(self.images, name) for name in ("bits", "pages", "mean", "std")}
+        return replace(config, channels=self.channels, memory=0, **own)
 
     def to(self, device: torch.device | str) -> Self:
         """Move the network to a device."""

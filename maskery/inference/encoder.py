@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..config import DEFAULT_IMAGES, ImagesConfig
+from ..evals.eval_pass import eval_mode
 from ..nn.vit import ViT
 from ..weights.load import build_encoder
 from ..weights.locate import open_weights
@@ -60,11 +61,8 @@ class Encoder(nn.Module):
             raise ValueError(f"pool is {pool!r}: one of {', '.join(get_args(Pool))}")
         if device is not None:
             self.to(device)
-        was_training = self.training
-        self.eval()
-        pooled = [self._pooled(batch, pool) for _, batch in self.preprocessing.batches(images, batch_size)]
-        self.train(was_training)
-        return torch.cat(pooled)
+        with eval_mode(self):
+            return torch.cat([self._pooled(batch, pool) for _, batch in self.preprocessing.batches(images, batch_size)])
 
     @property
     def preprocessing(self) -> Preprocessing:

@@ -65,10 +65,7 @@ def subset_of_images(data: ImageData, config: LabelsConfig, why_no_shots: str) -
 
 
 def split_validation(data: ImageData, config: LabelsConfig, labels: np.ndarray | None = None) -> ImageData:
-    """Hold out a fraction of the training images for validation, of every class of `labels` [n] alike.
-
-    Nothing is done where there are validation images already, or none are asked for.
-    """
+    """Hold out a fraction of the training images for validation, of every class of `labels` [n] alike, if none are."""
     if len(data.validation) or not config.tune or len(data.train) < 2:
         return data
     classes = np.zeros(len(data.train), np.int64) if labels is None else labels[data.train]

@@ -88,6 +88,8 @@ def test_pools_are_the_networks_tokens(encoder: Encoder) -> None:
     assert encoder.features(images, device="cpu").grad_fn is None
     encoder.train()
     assert torch.equal(encoder.features(images), patches.mean(1))
+    with pytest.raises(ValueError, match="there are no images"):
+        encoder.features([])
     assert encoder.training
     encoder.eval()
 

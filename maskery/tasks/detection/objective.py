@@ -13,7 +13,7 @@ Ours: without windows the class token stays and every block attends to all patch
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -42,7 +42,6 @@ from ...pictures.segments import outlined
 from ..labels import LabelsConfig
 from ..supervision import ABOVE_0, BELOW_1, SupervisedObjective, check_range, supervised_encoder
 from . import targets
-from .targets import Masks
 
 PARTS = {
     "loss_objectness": "objectness",
@@ -57,7 +56,7 @@ KEYS = 2**48  # seeds of the samples of an image's proposals
 @dataclass(frozen=True)
 class DetectConfig:
     freeze: bool = False  # the encoder stays as it is: only pyramid and heads are trained
-    masks: Masks = "auto"  # learn and measure masks; auto: where every object has one
+    masks: Literal["auto", "on", "off"] = "auto"  # learn and measure masks; auto: where every object has one
     window: int | None = None  # patches along a side of the windows of attention; None: attention to all patches
     global_blocks: int = 4  # blocks that attend to all patches nonetheless
     width: int = 256  # of the pyramid and the heads

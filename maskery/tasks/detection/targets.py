@@ -4,7 +4,7 @@ B images, T objects of one at most, h x w pixels
 """
 
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -16,7 +16,6 @@ from ...data.sources.rle import mask_api
 from ...evals.splits import reported_split
 from ..labels import split_validation, subset_of_images
 
-Masks = Literal["auto", "on", "off"]
 SIDE = 4  # objects along a side of a trial's images
 
 

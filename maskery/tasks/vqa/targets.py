@@ -27,8 +27,10 @@ def prepare(settings: Any, data: ImageData) -> tuple[Any, ImageData]:
     if not isinstance(source, VqaSource):
         raise ValueError(f"{source.where}: opened without questions: --images.questions")
     data = subset_of_images(reported_split(data), labels, "these have none")
-    texts, counts = questions_and_answers(source, data.train)
-    chosen = tuple(sorted(counts, key=lambda answer: (-counts[answer], answer))[: settings.vocabulary])
+    texts = [source.text(k) for k in source.numbers(data.train)]
+    counts = Counter(Truth.of(source.question(k).answers).most_common for k in source.numbers(data.train))
+    frequent = sorted(counts.keys() - {""}, key=lambda answer: (-counts[answer], answer))
+    chosen = tuple(frequent[: settings.vocabulary])
     forms = Forms(chosen)
     if not any(forms.worth(source.question(k).answers) for k in source.numbers(data.held_out)):
         raise ValueError(
@@ -43,17 +45,6 @@ def prepare(settings: Any, data: ImageData) -> tuple[Any, ImageData]:
     mean = round(float(np.minimum(asked[data.train], questions).mean()), 6)
     facts = {"words": words, "length": length, "questions": questions, "asked": mean}
     return replace(settings, labels=labels.named(chosen), **facts), data
-
-
-def questions_and_answers(source: VqaSource, images: np.ndarray) -> tuple[list[str], Counter[str]]:
-    """The texts of the questions about these images, and how often an answer is the usual one."""
-    texts, counts = [], Counter()
-    for k in source.numbers(images):
-        question = source.question(k)
-        texts.append(question.text)
-        if answer := Truth.of(question.answers).most_common:
-            counts[answer] += 1
-    return texts, counts
 
 
 def tokens_of(text: str | None, words: str) -> Words | Pieces:
