@@ -19,19 +19,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...data.crops import CenterCrop, Crop
+from ...data.crops import Crop
 from ...data.dataset import ImageData
-from ...data.object_targets import (
-    NO_OBJECT,
-    ObjectSampler,
-    ObjectTargets,
-    ScaleJitter,
-    VisibleObjects,
-    check_size,
-    object_targets,
-    visible_objects,
-)
-from ...data.sources.coco import CocoSource
+from ...data.object_targets import NO_OBJECT, ObjectSampler, ScaleJitter, object_targets
 from ...data.train_dataset import SamplingPlan, TrainDataset
 from ...evals.detect import SCORE, Detections, Show, average_precision, detect_images, fitting_images, paste_mask
 from ...evals.inference_options import InferenceOptions
@@ -104,17 +94,8 @@ class Detect(SupervisedObjective):
         return TrainDataset(data.images, data.train, plan, sampler, target)
 
     def picture_targets(self, data: ImageData, indices: np.ndarray) -> Batch:
-        size, source = self.encoder.config.image_size, data.images.source
-        assert isinstance(source, CocoSource)
-
-        def centre(i: int) -> VisibleObjects:
-            image = data.images.open(i)
-            check_size(source, i, image)
-            return visible_objects(source, i, CenterCrop(size)(image.height, image.width), size, self.with_masks)
-
-        found = dict(data.images.readable(indices.tolist(), centre, []))
-        objects = [found.get(i, targets.no_objects(size)) for i in indices.tolist()]
-        return {"label": ObjectTargets.stack(objects, size, self.with_masks).to(self.device)}
+        objects = targets.centre_objects(data, indices, self.encoder.config.image_size, self.with_masks)
+        return {"label": objects.to(self.device)}
 
     def tokens(self, image: Tensor, paths: Tensor | None = None) -> Tensor:
         """Patch tokens before the last norm, [B, N, D]."""

@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from ...data.crops import CenterCrop
 from ...data.dataset import ImageData
-from ...data.object_targets import NO_OBJECT, ObjectTargets, VisibleObjects
+from ...data.decode.unreadable import Unreadable
+from ...data.object_targets import NO_OBJECT, ObjectTargets, VisibleObjects, check_size, visible_objects
 from ...data.sources.coco import CocoSource
 from ...data.sources.rle import mask_api
 from ...evals.splits import reported_split
@@ -46,6 +48,20 @@ def prepare(settings: Any, data: ImageData) -> tuple[Any, ImageData]:
 def no_objects(size: tuple[int, int]) -> VisibleObjects:
     """An image without objects."""
     return VisibleObjects(np.zeros((0, 4), np.float32), np.zeros(0, np.int64), np.zeros((0, *size), np.uint8), size)
+
+
+def centre_objects(data: ImageData, indices: np.ndarray, size: tuple[int, int], masks: bool) -> ObjectTargets:
+    """Objects in the centre crop of each image; none where it cannot be read."""
+    source, found = data.images.source, []
+    assert isinstance(source, CocoSource)
+    for i in indices.tolist():
+        try:
+            image = data.images.open(i)
+            check_size(source, i, image)
+            found.append(visible_objects(source, i, CenterCrop(size)(image.height, image.width), size, masks))
+        except Unreadable:
+            found.append(no_objects(size))
+    return ObjectTargets.stack(found, size, masks)
 
 
 def grid_of_squares(image: Tensor, masks: bool) -> ObjectTargets:
