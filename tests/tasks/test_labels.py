@@ -7,12 +7,17 @@ import torch
 import torch.nn.functional as F
 
 from maskery.data.dataset import ImageData
-from maskery.tasks.classification import targets
-from maskery.tasks.classification.targets import prepare
+from maskery.tasks.classification.objective import label_loss
+from maskery.tasks.classification.probe import Probe, ProbeConfig
 from maskery.tasks.labels import LabelsConfig, stratified_split
 
 from .images import several, two_colours
-from .runs import opened
+from .runs import VIT, opened
+
+
+def prepare(config: LabelsConfig, data: ImageData) -> tuple[LabelsConfig, ImageData]:
+    settings, data = Probe.prepare(ProbeConfig(labels=config), data)
+    return settings.labels, data
 
 
 def names(data: ImageData, which: np.ndarray) -> list[str]:
@@ -86,13 +91,13 @@ def test_classes_of_a_balanced_loss_count_alike(tmp_path: Path) -> None:
     assert (6 * blue + 2 * red) / 8 == pytest.approx(1, rel=1e-5)
     truth = torch.from_numpy(data.labels[data.train])
     logits = torch.zeros(8, 2)
-    assert float(targets.loss(logits, truth, config)) == pytest.approx(float(F.cross_entropy(logits, truth)), rel=1e-5)
+    assert float(label_loss(logits, truth, config)) == pytest.approx(float(F.cross_entropy(logits, truth)), rel=1e-5)
     logits = torch.randn(8, 2, generator=torch.Generator().manual_seed(0))
     each = F.cross_entropy(logits, truth, reduction="none")
     mean_of_means = (each[truth == 0].mean() + each[truth == 1].mean()) / 2
-    torch.testing.assert_close(targets.loss(logits, truth, config), mean_of_means, rtol=1e-4, atol=1e-6)
-    as_shares = targets.loss(logits, F.one_hot(truth).float(), config)
-    torch.testing.assert_close(as_shares, targets.loss(logits, truth, config))
+    torch.testing.assert_close(label_loss(logits, truth, config), mean_of_means, rtol=1e-4, atol=1e-6)
+    as_shares = label_loss(logits, F.one_hot(truth).float(), config)
+    torch.testing.assert_close(as_shares, label_loss(logits, truth, config))
 
 
 def test_a_class_without_training_images_has_no_weight(tmp_path: Path) -> None:
@@ -106,8 +111,8 @@ def test_micro_batches_of_a_balanced_loss_add_up_to_the_whole() -> None:
     config = LabelsConfig(classes='["a", "b", "c"]', weights=(0.5, 1.0, 3.0))
     g = torch.Generator().manual_seed(0)
     logits, truth = torch.randn(12, 3, generator=g), torch.randint(3, (12,), generator=g)
-    parts = [targets.loss(logits[i : i + 3], truth[i : i + 3], config) / 4 for i in range(0, 12, 3)]
-    torch.testing.assert_close(torch.stack(parts).sum(), targets.loss(logits, truth, config))
+    parts = [label_loss(logits[i : i + 3], truth[i : i + 3], config) / 4 for i in range(0, 12, 3)]
+    torch.testing.assert_close(torch.stack(parts).sum(), label_loss(logits, truth, config))
 
 
 def test_several_labels_an_image(tmp_path: Path) -> None:
@@ -119,9 +124,9 @@ def test_several_labels_an_image(tmp_path: Path) -> None:
     assert data.multi_hot is not None
     assert int(data.multi_hot[[*known.train, *known.validation, *known.held_out]].max()) == 1
     logits, y = torch.randn(4, 2), torch.tensor([[1.0, 0], [0, 0], [1, 1], [0.3, 0.9]])
-    torch.testing.assert_close(targets.loss(logits, y, config), F.binary_cross_entropy_with_logits(logits, y))
-    assert targets.placeholder(config, 3, torch.device("cpu")).tolist() == [[0, 0]] * 3
-    assert targets.placeholder(LabelsConfig(), 3, torch.device("cpu")).tolist() == [0] * 3
+    torch.testing.assert_close(label_loss(logits, y, config), F.binary_cross_entropy_with_logits(logits, y))
+    tasks = [Probe(ProbeConfig(labels=labels), VIT) for labels in (config, LabelsConfig())]
+    assert [task.label_of({"image": torch.rand(3, 3, 32, 32)}).tolist() for task in tasks] == [[[0, 0]] * 3, [0] * 3]
 
 
 def test_a_balanced_loss_over_several_labels_keeps_its_size(tmp_path: Path) -> None:
@@ -135,7 +140,7 @@ def test_a_balanced_loss_over_several_labels_keeps_its_size(tmp_path: Path) -> N
     assert config.weights[1] == pytest.approx(config.weights[0] * blue / red, rel=1e-4)
     y = torch.from_numpy(data.multi_hot[data.train]).float()
     plain = F.binary_cross_entropy_with_logits(torch.zeros_like(y), y)
-    torch.testing.assert_close(targets.loss(torch.zeros_like(y), y, config), plain, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(label_loss(torch.zeros_like(y), y, config), plain, rtol=1e-4, atol=1e-6)
 
 
 def bad(case: str, folder: Path) -> tuple[Path, dict[str, Any], dict[str, Any]]:

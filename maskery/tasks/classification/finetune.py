@@ -28,8 +28,7 @@ from ...nn.vit import ViT, ViTConfig, drop_paths
 from ...objective import Batch, Losses
 from ..labels import LabelsConfig
 from ..supervision import ABOVE_0, BELOW_1, check_range, supervised_encoder
-from . import targets
-from .objective import ClassificationObjective
+from .objective import ClassificationObjective, label_loss
 
 
 @dataclass(frozen=True)
@@ -78,8 +77,7 @@ class Finetune(ClassificationObjective):
         return nn.ModuleList([self.encoder, self.norm, self.head])
 
     def sample(self, batch: Batch, t: float) -> Batch:
-        image = batch["image"]
-        y = batch["label"] if "label" in batch else targets.placeholder(self.labels, len(image), image.device)
+        image, y = batch["image"], self.label_of(batch)
         if not self.training:
             return {"image": image, "y": y}
         with seeded(int(torch.randint(2**31, ()))):
@@ -113,7 +111,7 @@ class Finetune(ClassificationObjective):
     def forward(self, batch: Batch, t: float) -> Losses:
         batch = batch if "y" in batch else self.sample(batch, t)
         logits = self.logits(self.encoder, self.norm, self.head, batch["image"], batch.get("paths"))
-        return {"loss": targets.loss(logits, batch["y"], self.labels)}
+        return {"loss": label_loss(logits, batch["y"], self.labels)}
 
     def logits(self, f: ViT, norm: nn.Module, head: nn.Module, image: Tensor, paths: Tensor | None = None) -> Tensor:
         """[B, M] in float32."""

@@ -1,6 +1,6 @@
-"""What probing and fine-tuning share: they answer with logits, and are measured by how often they are right.
+"""What probing and fine-tuning share: labels of whole images, the loss, logits, and how often they are right.
 
-B batch, L heads (classifiers that are trained side by side), M classes
+n images, B batch, L heads (classifiers that are trained side by side), M classes
 """
 
 import abc
@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ...data.crops import CenterCrop
@@ -16,9 +17,11 @@ from ...data.dataset import ImageData, spread
 from ...evals.classify import center_crops, headline, image_logits, numbers, truth
 from ...evals.eval_pass import eval_mode
 from ...evals.inference_options import InferenceOptions
+from ...evals.splits import labelled_images
 from ...nn.linear_classifier import LinearClassifier
+from ...objective import Batch
+from ..labels import LabelsConfig, balanced_weights, split_validation
 from ..supervision import SupervisedObjective
-from . import targets
 
 
 class ClassificationObjective(SupervisedObjective, abc.ABC):
@@ -28,8 +31,28 @@ class ClassificationObjective(SupervisedObjective, abc.ABC):
 
     @classmethod
     def prepare(cls, settings: Any, data: ImageData) -> tuple[Any, ImageData]:
-        labels, data = targets.prepare(settings.labels, data)
-        return replace(settings, labels=labels), data
+        """Find the classes and the labelled images of each split. ValueError when nothing can be learned from them."""
+        config = settings.labels
+        data = labelled_images(data, config.subset is not None)
+        labels, multi_hot = data.labels, data.multi_hot  # one of them is None
+        if config.subset and labels is not None:
+            data = replace(data, train=config.subset.draw(labels, data.train, data.classes, config.draw).indices)
+        data = split_validation(data, config, labels)
+        config = replace(config.named(data.classes), several=multi_hot is not None)
+        if config.balanced and labels is not None:
+            counts = np.bincount(labels[data.train], minlength=len(data.classes))
+            config = replace(config, weights=balanced_weights(counts, counts / counts.sum()))
+        if config.balanced and multi_hot is not None:
+            counts = multi_hot[data.train].sum(0)
+            config = replace(config, weights=balanced_weights(counts, np.full(len(counts), 1 / len(counts))))
+        return replace(settings, labels=config), data
+
+    def label_of(self, batch: Batch) -> Tensor:
+        """The labels of a batch; zeros where it has none, for a trial step on noise."""
+        if "label" in batch:
+            return batch["label"]
+        zeros = torch.zeros(len(batch["image"]), self.labels.count, device=batch["image"].device)
+        return zeros if self.labels.several else zeros[:, 0].long()
 
     @abc.abstractmethod
     def classify(self, image: Tensor) -> Tensor:
@@ -51,7 +74,7 @@ class ClassificationObjective(SupervisedObjective, abc.ABC):
         predictions = self.predict(data, spread(data.held_out, most), **how)
         logits, truth = predictions.logits[head], predictions.truth
         target = truth.float() if self.labels.several else truth
-        loss = targets.loss(logits, target, replace(self.labels, weights=()))
+        loss = label_loss(logits, target, replace(self.labels, weights=()))
         return {name: numbers(logits, truth)[name], "held_out_loss": float(loss)} | values
 
     @torch.no_grad()
@@ -63,6 +86,16 @@ class ClassificationObjective(SupervisedObjective, abc.ABC):
             result = image_logits(self.classify, crops)
         labels = truth(data, result.indices)
         return Predictions(result.logits.unbind(1), labels, result.indices, len(result.skipped))
+
+
+def label_loss(logits: Tensor, target: Tensor, config: LabelsConfig) -> Tensor:
+    """Cross entropy with class numbers [B] or probabilities [B, M]; binary where an image may have several labels."""
+    weight = logits.new_tensor(config.weights) if config.weights else None
+    if config.several:
+        return F.binary_cross_entropy_with_logits(logits, target, weight=weight)
+    if weight is not None and target.ndim == 1:  # torch's mean over class numbers would divide by the weights' sum
+        target = F.one_hot(target, logits.shape[1]).to(logits.dtype)
+    return F.cross_entropy(logits, target, weight)
 
 
 @dataclass(frozen=True)

@@ -28,8 +28,7 @@ from ...objective import Batch, Losses
 from ...pictures.reconstruction import overlay
 from ..labels import LabelsConfig
 from ..supervision import EPS, in_chunks
-from . import targets
-from .objective import ClassificationObjective
+from .objective import ClassificationObjective, label_loss
 
 ProbePooling = Literal["class_token", "mean_patch", "both", "attentive"]
 
@@ -90,16 +89,15 @@ class Probe(ClassificationObjective):
 
     def sample(self, batch: Batch, t: float) -> Batch:
         h = self.features(batch["image"])
-        y = batch["label"] if "label" in batch else targets.placeholder(self.labels, len(h), h.device)
         if self.config.pooling != "attentive":
             # A trial on noise does not wait for other processes.
             h = self.batch_normalised(h, "label" in batch) if self.training else self.normalised(h)
-        return {"h_n": h, "y": y} | ({} if self.training else {"image": batch["image"]})
+        return {"h_n": h, "y": self.label_of(batch)} | ({} if self.training else {"image": batch["image"]})
 
     def forward(self, batch: Batch, t: float) -> Losses:
         batch = batch if "h_n" in batch else self.sample(batch, t)
         h_n, y = batch["h_n"], batch["y"]
-        each = [targets.loss(head(h_n), y, self.labels) for head in self.heads]
+        each = [label_loss(head(h_n), y, self.labels) for head in self.heads]
         named = {f"loss{suffix}": loss.detach() for suffix, loss in zip(self.suffixes, each, strict=True)}
         return named | {"loss": torch.stack(each).sum()}
 
