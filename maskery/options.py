@@ -74,25 +74,6 @@ def options(leaves: Mapping[str, Any], prefix: str = "") -> list[str]:
     return args
 
 
-def overlay(base: T, parsed: T, args: Sequence[str]) -> T:
-    """The dataclass `base` with the fields that `args` name taken from `parsed`, the result of parsing `args`."""
-    names = (arg[2:].partition("=")[0].replace("-", "_") for arg in args if arg.startswith("--"))
-    return _overlay(base, parsed, [name.split(".") for name in names])
-
-
-def _overlay(base: Any, parsed: Any, paths: Iterable[Sequence[str]]) -> Any:
-    own, below = {f.name for f in fields(base)}, dict[str, list[Sequence[str]]]()
-    for name, *rest in paths:
-        name = name if name in own else name.removeprefix("no_")
-        if name in own:
-            below.setdefault(name, []).append(rest)
-    changes = {
-        name: getattr(parsed, name) if [] in rests else _overlay(getattr(base, name), getattr(parsed, name), rests)
-        for name, rests in below.items()
-    }
-    return replace(base, **changes)
-
-
 def unknown(what: str, name: str, among: Iterable[str]) -> UsageError:
     """The error for a name that does not exist: with the nearest one, or all there are."""
     among = list(among)

@@ -14,7 +14,7 @@ from ..config import Run
 from ..methods import METHODS
 from ..options import UsageError, parse, unknown, value_of
 from ..terminal import Quiet
-from .run_options import BaseRun, apply_args, base_run, parse_options, with_method
+from .pretrain import BaseRun, apply_args, base_run, parse_options, with_method
 
 SECTIONS = ("settings", "images", "crop", "optim", "watch", "save", "log")  # before a dot in options of all methods
 PROGRAM = "maskery compare"

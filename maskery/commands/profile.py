@@ -10,8 +10,8 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,17 +27,18 @@ from ..data.train_dataset import RandomCrops, SamplingPlan, TrainDataset
 from ..distributed import World, world
 from ..log import environment, memory
 from ..objectives import OBJECTIVES
-from ..options import UsageError, options, parse
+from ..options import UsageError, options, parse, value_of
 from ..outputs import write_file
 from ..runs.directory import read_config
 from ..terminal import Quiet, Terminal
 from ..train import resolve, train
 from ..weights.teacher import build_objective
-from .profile_findings import findings, table
-from .run_options import PretrainOptions, apply_options, base_run, parse_options
+from .pretrain import PretrainOptions, base_run, check_run, named_base, with_length
 
 PARTS = ("data wait", "crop", "draw", "forward", "backward", "optimiser", "after_step")
 PATIENCE = 30.0  # seconds that each of the three kinds of steps may take, once there are three of them
+SIGNIFICANT = 0.1  # fraction of a step that deserves a sentence
+Finding = tuple[float, str]  # (fraction of a step, sentence)
 
 
 @dataclass(frozen=True)
@@ -90,23 +91,31 @@ class Clock:
 
 def profile(args: Sequence[str] = (), **leaves: Any) -> dict[str, Any]:
     """`maskery profile`: options as a list, or in Python `profile(data=...)`, `profile(run=...)`. Returns the facts."""
-    ours, theirs = _ours([*args, *options(leaves)])
-    asked = parse(ProfileOptions, ours, "maskery profile", ProfileOptions(parse_options([])))
+    args = [*args, *options(leaves)]
+    if where := value_of(args, "--run"):
+        config = Path(where) / "config.yaml"
+        if not config.is_file():
+            raise ValueError(f"{where}: there is no such run")
+        args = ["--config", str(config), *args]
+
+    def parsed(base: Run) -> ProfileOptions:
+        return parse(ProfileOptions, args, "maskery profile", ProfileOptions(PretrainOptions(base)))
+
+    asked = parsed(named_base(args))
+    chosen = asked.pretrain
+    if chosen.out or chosen.overwrite:
+        option = "out" if chosen.out else "overwrite"
+        raise UsageError(f"--{option}: a profile keeps no run; --json FILE keeps its numbers")
     if asked.timed < 1:
         raise UsageError(f"--timed is {asked.timed}: it has to be at least 1")
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UsageError("maskery profile runs in one process: start it without torchrun")
-    if asked.run:
-        config = Path(asked.run) / "config.yaml"
-        if not config.is_file():
-            raise ValueError(f"{asked.run}: there is no such run")
-        theirs = ["--config", str(config), *theirs]
-    elif not any(arg.partition("=")[0] in ("--data", "--config", "--help", "-h") for arg in theirs):
+    if not (chosen.run.data or chosen.config):
         raise UsageError("give a run, or --data: a folder of images, a list (.txt, .csv) or a table (.parquet, .arrow)")
     with world() as here, tempfile.TemporaryDirectory(prefix="maskery-profile-") as scratch:
-        chosen = parse_options(theirs, "maskery profile")
-        base = base_run(chosen, theirs, here.device, Terminal())
-        run = apply_options(chosen, theirs, base.run)
+        base = base_run(chosen, args, here.device, Terminal())
+        run = with_length(parsed(base.run).pretrain.run, args)
+        check_run(run)
         for reason in base.reasons:
             Terminal().say(reason)
         facts = measure(run, Path(scratch) / "run", here, asked.timed)
@@ -218,14 +227,82 @@ def images_per_second(run: Run, data: ImageData, device: torch.device, seconds: 
         torch.set_num_threads(threads)
 
 
-def _ours(args: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Options of this verb alone, and those of the run; --help is ours."""
-    names = {f.name for f in fields(ProfileOptions)} - {"pretrain"}
-    ours, theirs, mine = [], [], False
-    for arg in args:
-        if arg.startswith("-"):
-            mine = arg.partition("=")[0].lstrip("-") in names | {"help", "h", "out", "overwrite"}
-            if mine and arg.partition("=")[0] in ("--out", "--overwrite"):
-                raise UsageError(f"{arg.partition('=')[0]}: a profile keeps no run; --json FILE keeps its numbers")
-        (ours if mine else theirs).append(arg)
-    return ours, theirs
+def table(facts: dict[str, Any]) -> str:
+    """The numbers of a profile for people."""
+    parts, shares = facts["parts"], facts["shares"]
+    lines = [f"{'part of a step':14} {'ms':>9}  share"]
+    lines += [f"{name:14} {1e3 * seconds:9.1f}  {shares[name]:5.1%}" for name, seconds in parts.items()]
+    lines += [
+        f"{'all parts':14} {1e3 * sum(parts.values()):9.1f}         the device is waited for after each of them",
+        f"{'undisturbed':14} {1e3 * facts['step_seconds']:9.1f}         {facts['images_per_second']:,.1f} images/s",
+        "",
+        f"utilisation    {facts['utilisation']:.1%} of this device's largest {facts['precision']} matrix product "
+        f"({facts['matrix_product_tflops']:,.2f} TFLOP/s; {facts['gflop_per_image']:,.2f} GFLOP an image)",
+        f"memory         {facts['memory_gb']:.2f} of {facts['memory_total_gb']:.0f} GB, micro-batches of "
+        f"{facts['micro_batch']} of {facts['batch_size']} images",
+        f"data           {facts['images_per_second_per_worker']:,.0f} images/s from one loader process; "
+        + (f"there are {facts['workers']}" if facts["workers"] else "the loop makes its own batches")
+        + (" (images are in memory)" if facts["kept_in_memory"] else ""),
+        "",
+    ]
+    return "\n".join(lines + [f"- {sentence}" for sentence in facts["findings"]])
+
+
+def findings(facts: dict[str, Any], device: str) -> list[str]:
+    """One sentence for everything that costs time and can be changed, the most expensive first; never empty."""
+    shares = facts["shares"]
+    ranked = [*_data(facts), *(_gpu(facts) if device == "cuda" else ()), *_parts(shares)]
+    ranked.sort(key=lambda finding: -finding[0])
+    return [sentence for _, sentence in ranked] or [
+        f"Nothing to change: {shares['forward'] + shares['backward']:.0%} of a step is forward and backward, at "
+        f"{facts['utilisation']:.0%} of what the device's matrix product reaches."
+    ]
+
+
+def _data(facts: dict[str, Any]) -> Iterator[Finding]:
+    """Waiting for images: more loader processes, or images that are cheaper to read."""
+    wait, per_worker = facts["shares"]["data wait"], facts["images_per_second_per_worker"]
+    if wait < SIGNIFICANT:
+        return
+    workers, cores = facts["workers"], facts["cores"]
+    step_rate = facts["images_per_second"] / max(1 - wait, 1e-3)  # of the step without waiting
+    sentence = f"{wait:.0%} of a step is waiting for images: one loader process makes {per_worker:,.0f} a second"
+    needed = min(cores, -(-int(step_rate) // max(int(per_worker), 1)))  # loader processes
+    cheaper = "" if facts["kept_in_memory"] or facts["packed"] else "`maskery pack` makes images cheaper to read"
+    if not workers:
+        sentence += f", and none runs during a step: --images.workers {max(1, needed)}"
+        sentence += f", or {cheaper}" if cheaper else ""
+    elif per_worker * workers < step_rate:
+        sentence += f", {workers} of them are not enough for the {step_rate:,.0f} the step could take"
+        more = [f"--images.workers {needed}"] if needed > workers else []
+        sentence += ": " + ", or ".join([*more, cheaper] if cheaper else more or ["more cores would help"])
+    else:
+        sentence += f", so {workers} would be enough if they had cores of their own ({cores} are shared with the step)"
+        sentence += f": {cheaper}" if cheaper else ""
+    yield wait, sentence + "."
+
+
+def _gpu(facts: dict[str, Any]) -> Iterator[Finding]:
+    """Precision, compilation and free memory."""
+    if facts["precision"] == "float32" and facts["bf16"]:
+        yield 0.6, "Matrix products are in float32, and this GPU has bf16: --precision bf16."
+    if facts["compile"] == "off":
+        yield 0.3, "The method is not compiled: --compile on fuses what lies between matrix products."
+    free = 1 - facts["memory_gb"] / facts["memory_total_gb"]
+    if facts["micro_batch"] < facts["batch_size"] and free > 0.55:
+        yield 0.2, f"{free:.0%} of the GPU's memory is free: a larger --micro-batch than {facts['micro_batch']}."
+
+
+def _parts(shares: Mapping[str, float]) -> Iterator[Finding]:
+    """Cropping, random choices and the optimiser."""
+    crop, draw, update = shares["crop"], shares["draw"], shares["optimiser"] + shares["after_step"]
+    if crop >= SIGNIFICANT:
+        yield crop, f"{crop:.0%} of a step is cutting crops: `maskery pack` makes them small."
+    if draw >= 2 * SIGNIFICANT:
+        yield (
+            draw,
+            f"{draw:.0%} of a step is what the method draws beforehand (strong views, teachers that see whole images): "
+            "that is its price, another --method has none or less of it.",
+        )
+    if update >= SIGNIFICANT:
+        yield update, f"{update:.0%} of a step is the optimiser's: a larger --batch-size shares it among more images."

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from maskery.commands.compare_options import Budget, Variant, parse_plan
-from maskery.commands.run_options import base_run, parse_options
+from maskery.commands.pretrain import base_run, parse_options
 from maskery.config import Run, dump
 from maskery.methods import METHODS
 from maskery.methods.mae import MAEConfig

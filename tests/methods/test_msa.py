@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from maskery import config as configs
-from maskery.commands.run_options import PretrainOptions
+from maskery.commands.pretrain import PretrainOptions
 from maskery.config import Run
 from maskery.data.crops import Crop
 from maskery.data.photometric import Strong
