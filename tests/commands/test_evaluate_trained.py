@@ -15,11 +15,13 @@ from safetensors.torch import load_file
 
 import maskery
 from maskery.cli import MISUSED, STOPPED, main
-from maskery.commands.evaluate_trained import TaskStudyResult, evaluate
+from maskery.commands.evaluate_trained import HIDDEN, TaskCommand, TaskStudyResult, evaluate
+from maskery.config import Run
 from maskery.data.sources.open import open_source
 from maskery.evals.results import END, RANDOM, START, fingerprint, read_result, read_results
 from maskery.nn.vit import SIZES, ViT, ViTConfig
-from maskery.options import options
+from maskery.options import UsageError, options
+from maskery.tasks import TASKS
 from maskery.weights.load import load_encoder
 from tests.exported import to_timm
 from tests.interrupting import signal_when
@@ -349,18 +351,7 @@ def test_every_evaluation_reports_on_the_same_images(places: Path, tmp_path: Pat
     shutil.copy(folder / "train" / "blue" / "000.png", folder / "val" / "blue" / "000.png")  # not reported on
     source = open_source(folder)
     train, test = (np.flatnonzero(source.splits == name) for name in ("train", "test"))
-    quick = [
-        "--steps",
-        "1",
-        "--batch-size",
-        "8",
-        "--images.workers",
-        "0",
-        "--watch.looks",
-        "1",
-        "--watch.knn-bank",
-        "0",
-    ]
+    quick = options(QUICK | {"steps": 1, "watch": {"looks": 1, "knn_bank": 0}, "overlap": True})
     classifier = tmp_path / "finetune" / "end-seed0"
     for what, *more in (
         ["knn", str(places / "first")],
@@ -379,3 +370,42 @@ def test_every_evaluation_reports_on_the_same_images(places: Path, tmp_path: Pat
         file.unlink()
     looks = [facts for facts in metrics(classifier) if "tune_top1" in facts]
     assert looks, "what is to be chosen is chosen by the other split"
+
+
+# ----------------------------------------------------------------------------------------------------- options
+def parse(*args: str) -> TaskCommand:
+    return TaskCommand.parse("finetune", ["--data", "d", *args])
+
+
+@pytest.mark.parametrize(
+    ("args", "name"),
+    [([], "finetune"), (["--shots", "5"], "finetune-5-shots"), (["--labels", "1%"], "finetune-1percent")],
+)
+def test_runs_lie_in_the_run_that_is_evaluated(args: list[str], name: str, tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    assert parse("--where", str(tmp_path), *args).out == tmp_path / "evals" / name
+    assert parse("--where", str(tmp_path), *args, "--out", "o").out == Path("o")
+
+
+def test_options_replace_what_a_recipe_says() -> None:
+    args = ["--epochs", "3", "--settings.mixup", "0.5", "--seed", "4", "--seeds", "2"]
+    command = parse("--where", "w", "--out", "o", *args)
+    run = command.apply_to(Run(TASKS["finetune"].Config(), steps=100, batch_size=64))
+    assert (run.epochs, run.steps, run.batch_size, run.settings.mixup) == (3, None, 64, 0.5)
+    assert command.seeds == range(4, 6)
+
+
+@pytest.mark.parametrize("name", HIDDEN[Run])
+def test_what_the_weights_decide_is_no_option(name: str) -> None:
+    option = f"--{name.replace('_', '-')}"
+    with pytest.raises(UsageError, match=f"Unrecognized options: {option}"):
+        parse("--where", "w", "--out", "o", option, "16")
+
+
+def test_the_help_has_no_hidden_options(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse("--help")
+    shown = capsys.readouterr().out
+    assert "--image-size" in shown
+    assert "--settings.mixup" in shown
+    assert not any(f"--{name.replace('_', '-')} " in shown for name in HIDDEN[Run])
