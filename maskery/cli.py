@@ -1,10 +1,9 @@
 """The command line: a table of verbs."""
 
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any
 
 from .options import UsageError, call, unknown
 
@@ -44,24 +43,19 @@ class Verb:
     function: str
     positional: str = ""  # the argument that may be given without its name, in first place
     parses: bool = False  # the function takes its options as a list
-    stopped: Callable[[Any], bool] = lambda result: False  # whether a signal stopped it
 
     def __call__(self, args: Sequence[str], name: str) -> int:
         function = getattr(import_module(f".commands.{self.module}", __package__), self.function)
         if self.positional and args and not args[0].startswith("-"):
             args = [f"--{self.positional}", *args]
         result = function(args) if self.parses else call(function, args, f"maskery {name}")
-        return STOPPED if self.stopped(result) else DONE
-
-
-def has_stopped(result: Any) -> bool:
-    return result.stopped
+        return STOPPED if getattr(result, "stopped", False) else DONE  # by a signal
 
 
 VERBS = {
-    "pretrain": Verb("pretrain", "pretrain", parses=True, stopped=has_stopped),
-    "resume": Verb("resume", "resume", "run", stopped=has_stopped),
-    "compare": Verb("compare", "compare", parses=True, stopped=has_stopped),
+    "pretrain": Verb("pretrain", "pretrain", parses=True),
+    "resume": Verb("resume", "resume", "run"),
+    "compare": Verb("compare", "compare", parses=True),
     "embed": Verb("embed", "embed", "where"),
     "predict": Verb("predict", "predict", "where"),
     "export": Verb("export", "export", "where"),
@@ -71,13 +65,13 @@ VERBS = {
     "watch": Verb("report", "watch", "run"),
     "inspect": Verb("inspect", "inspect"),
     "list": Verb("list", "list_names", "what"),
-    "demo": Verb("demo", "demo", stopped=lambda result: result is None),
+    "demo": Verb("demo", "demo"),
 }
 TRAINED = ("probe", "finetune", "segment", "detect", "vqa")
 QUICK_PROBE = Verb("evaluate_frozen", "quick_probe", "where", parses=True)
 EVALUATIONS = {
     "knn": Verb("evaluate_frozen", "knn", "where", parses=True),
-    **{name: Verb("evaluate_trained", name, "where", parses=True, stopped=has_stopped) for name in TRAINED},
+    **{name: Verb("evaluate_trained", name, "where", parses=True) for name in TRAINED},
     "robustness": Verb("robustness", "robustness", "where", parses=True),
 }
 

@@ -1,7 +1,7 @@
 """Suggest a run for somebody's images. These rules are ours: the papers have recipes for a million images only."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from .config import OptimConfig, Run
@@ -11,7 +11,6 @@ from .recipes import DECODERS
 
 Size = int | tuple[int, int]  # a square, or (height, width)
 IMAGENET = 1_281_167  # training images
-FEW = "note: {:,} images are few; compare with ImageNet weights before you rely on your own"
 MANY = 1_000_000  # images from which on a run is as long as MAE's of ImageNet
 
 
@@ -33,43 +32,30 @@ def suggest(
     `given` has the user's choices of model, patch_size, image_size and batch_size, which are kept and not explained.
     Pure: the same arguments, the same run.
     """
-    given, cpu, reasons = given or {}, device == "cpu", list[str]()
+    chosen, cpu, reasons = dict(given or {}), device == "cpu", list[str]()
 
-    def choose(name: str, value: tuple[Any, str]) -> Any:
-        if name in given:
-            return given[name]
-        reasons.append(value[1])
-        return value[0]
+    def choose(name: str, choice: tuple[Any, str]) -> Any:
+        if name not in chosen:
+            chosen[name] = choice[0]
+            reasons.append(choice[1])
+        return chosen[name]
 
     image_size = choose("image_size", _image_size(typical_size, cpu))
-    patch_size = choose("patch_size", _patch_size(image_size, cpu))
+    choose("patch_size", _patch_size(image_size, cpu))
     model = choose("model", _model(images, cpu))
     batch_size = choose("batch_size", _batch_size(images, cpu))
-    epochs, epochs_reason = _epochs(images, batch_size, cpu)
+    choose("epochs", _epochs(images, batch_size, cpu))
     base_lr, lr_reason = _base_lr(model, batch_size)
-    settings, decoder_reasons = _settings(method, model)
-    reasons += [epochs_reason, lr_reason, *decoder_reasons]
-    reasons += [FEW.format(images)] if images < 10_000 else []
-    run = Run(
-        settings=settings,
-        method=method,
-        model=model,
-        patch_size=patch_size,
-        image_size=image_size,
-        epochs=float(epochs),
-        batch_size=batch_size,
-        optim=OptimConfig(base_lr=float(f"{base_lr:.2g}")),
-    )
+    reasons.append(lr_reason)
+    settings = METHODS[method].Config()
+    if hasattr(settings, "decoder"):
+        decoder = DECODERS.get(model, DecoderSize())
+        reasons.append(f"decoder {decoder.dim} wide, {decoder.depth} blocks: goes with {model}")
+        settings = replace(settings, decoder=decoder)
+    if images < 10_000:
+        reasons.append(f"note: {images:,} images are few; compare with ImageNet weights before you rely on your own")
+    run = Run(settings, method=method, optim=OptimConfig(base_lr=base_lr), **chosen)
     return Suggestion(run, tuple(reasons))
-
-
-def _settings(method: str, model: str) -> tuple[Any, list[str]]:
-    """The method's defaults, with the decoder that goes with the model."""
-    settings, decoder = METHODS[method].Config(), DECODERS.get(model, DecoderSize())
-    if "decoder" not in {f.name for f in fields(settings)}:
-        return settings, []
-    reason = f"decoder {decoder.dim} wide, {decoder.depth} blocks: goes with {model}"
-    return replace(settings, decoder=decoder), [reason]
 
 
 def _image_size(typical_size: tuple[int, int], cpu: bool) -> tuple[int, str]:
@@ -101,31 +87,27 @@ def _model(images: int, cpu: bool) -> tuple[str, str]:
 
 def _batch_size(images: int, cpu: bool) -> tuple[int, str]:
     """A power of two with at least eight steps an epoch."""
-    largest = 64 if cpu else 256 if images < 20_000 else 512 if images < 100_000 else 1024
-    largest = 4096 if images >= MANY and not cpu else largest
-    batch_size = largest
+    sizes = ((20_000, 256), (100_000, 512), (MANY, 1024))
+    batch_size = largest = 64 if cpu else next((size for limit, size in sizes if images < limit), 4096)
     while batch_size > 8 and images / batch_size < 8:
         batch_size //= 2
-    return batch_size, f"batch {batch_size}: " + (
-        "eight steps an epoch" if batch_size < largest else "for this many images"
-    )
+    why = "eight steps an epoch" if batch_size < largest else "for this many images"
+    return batch_size, f"batch {batch_size}: {why}"
 
 
-def _epochs(images: int, batch_size: int, cpu: bool) -> tuple[int, str]:
+def _epochs(images: int, batch_size: int, cpu: bool) -> tuple[float, str]:
     if images >= MANY and not cpu:  # MAE's 800 passes over ImageNet: after that other images teach more
         seen, least, most = 800 * IMAGENET, 1, 800
     else:
         seen, least, most = (400_000, 5, 400) if cpu else (40_000 * batch_size, 400, 4000)
     epochs = min(max(round(seen / max(images, 1)), least), most)
-    return epochs, f"{epochs} epochs: {epochs * images / batch_size:,.0f} steps; fewer images need more passes"
+    return float(epochs), f"{epochs} epochs: {epochs * images / batch_size:,.0f} steps; fewer images need more passes"
 
 
 def _base_lr(model: str, batch_size: int) -> tuple[float, str]:
     if model == "vit-micro":
-        base_lr = 2.5e-3 * 256 / batch_size
-        return base_lr, (
-            f"base lr {base_lr:.2g}, 5 % warm-up: lr 2.5e-3, which a narrow network bears and a short run needs"
-        )
-    # with Adam the learning rate goes with the square root of the batch, from the paper's 2.4e-3 at 4096
-    base_lr = 1.5e-4 * (4096 / batch_size) ** 0.5
-    return base_lr, f"base lr {base_lr:.2g}, 5 % warm-up: the paper's 1.5e-4 at batch 4096, square-root scaled"
+        base_lr, why = 2.5e-3 * 256 / batch_size, "lr 2.5e-3, which a narrow network bears and a short run needs"
+    else:  # with Adam the learning rate goes with the square root of the batch, from the paper's 2.4e-3 at 4096
+        base_lr = 1.5e-4 * (4096 / batch_size) ** 0.5
+        why = "the paper's 1.5e-4 at batch 4096, square-root scaled"
+    return float(f"{base_lr:.2g}"), f"base lr {base_lr:.2g}, 5 % warm-up: {why}"

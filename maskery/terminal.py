@@ -23,15 +23,17 @@ class Reporter(Protocol):
 
 
 class Terminal:
-    """Sentences and bars for people, on stderr; a bar only on a terminal."""
+    """Sentences and bars for people, on stderr; a bar only on a terminal. Without `messages`, bars alone."""
 
-    def __init__(self) -> None:
+    def __init__(self, messages: bool = True) -> None:
+        self.messages = messages
         self.console = Console(stderr=True, highlight=False, soft_wrap=True)
         self.said: list[str] = []
 
     def say(self, message: str) -> None:
         self.said.append(message)
-        self.console.print(message, markup=False)
+        if self.messages:
+            self.console.print(message, markup=False)
 
     @contextmanager
     def bar(self, what: str) -> Iterator[Tick]:
@@ -51,4 +53,4 @@ class Quiet:
 
     @contextmanager
     def bar(self, what: str) -> Iterator[Tick]:
-        yield lambda done, total: None
+        yield no_progress

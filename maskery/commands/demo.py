@@ -3,19 +3,17 @@
 import shutil
 import time
 from pathlib import Path
-from typing import Any
 
 from ..data.sources.open import open_source
 from ..demo import scenes
 from ..pictures.plots import learning_curves
 from ..runs.metrics import read_rows
 from ..terminal import Terminal
+from ..train import Result
 from .embed import embed
 from .export import export
 from .pretrain import pretrain
 from .report import report
-
-BATCH = 64
 
 
 def demo(
@@ -25,8 +23,8 @@ def demo(
     images: int = 4000,
     seed: int = 0,
     overwrite: bool = False,
-) -> dict[str, float] | None:
-    """Pretrain a small vision transformer, show what it gained, write pictures, export it. None when a signal came.
+) -> Result:
+    """Pretrain a small vision transformer, show what it gained, write pictures, export it.
 
     Args:
         data: your own images instead of the built-in ones
@@ -42,29 +40,37 @@ def demo(
     if data:
         open_source(data)  # an error before anything is removed
     clear(out, overwrite)
-    settings: dict[str, Any] = {"data": data, "steps": steps, "batch_size": BATCH, "watch": {"looks": 4}}
     if not data:
-        settings["data"] = str(write_images(out / "images", images, seed, terminal))
+        data = str(out / "images")
+        with terminal.bar("painting scenes") as tick:
+            scenes.write_folder(Path(data), images, seed=seed, progress=tick)
+        terminal.say(f"{data}: {images:,} built-in scenes, ten classes told apart by texture and shape")
 
-    result = pretrain(out=str(out / "run"), seed=seed, model="vit-micro", **settings)
+    run = out / "run"
+    result = pretrain(
+        data=data, out=str(run), seed=seed, model="vit-micro", steps=steps, batch_size=64, watch={"looks": 4}
+    )
     if result.stopped:
-        return None
-    export(out / "run", out / "timm")
-    embed(out / "run", settings["data"], out / "embeddings.parquet")
-    curves = learning_curves(read_rows(out / "run" / "metrics.jsonl"), out / "run" / "curves.png")
-    page = report(out / "run")
+        return result
+    export(run, out / "timm")
+    embed(run, data, out / "embeddings.parquet")
+    curves = learning_curves(read_rows(run / "metrics.jsonl"), run / "curves.png")
+    page = report(run)
     before, after = result.looks[0], result.looks[-1]
-    print_gains(before, after)
-    print_outputs(out, curves, page)
+    for name, words, form in (
+        ("knn_mean_patch", "nearest neighbours, mean patch token", ".1%"),
+        ("knn_class_token", "nearest neighbours, class token", ".1%"),
+        ("held_out_loss", "held-out loss, the same masks", ".3f"),
+    ):
+        if name in after:
+            print(f"{words:38} at random initialisation {before[name]:{form}}   after {after[name]:{form}}")
+    print(f"reconstructions   {run / 'samples'}")
+    if curves:
+        print(f"learning curves   {curves}")
+    print(f"weights for timm  {out / 'timm'}")
+    print(f"report            {page}: open it in a browser")
     print(f"done in {time.monotonic() - start:.0f} s")
-    return {f"{name}_{when}": row[name] for when, row in (("before", before), ("after", after)) for name in row}
-
-
-def write_images(folder: Path, images: int, seed: int, terminal: Terminal) -> Path:
-    with terminal.bar("painting scenes") as tick:
-        scenes.write_folder(folder, images, seed=seed, progress=tick)
-    terminal.say(f"{folder}: {images:,} built-in scenes, ten classes told apart by texture and shape")
-    return folder
+    return result
 
 
 def clear(out: Path, overwrite: bool) -> None:
@@ -73,23 +79,3 @@ def clear(out: Path, overwrite: bool) -> None:
         if not overwrite or not (out / "run").exists():
             raise ValueError(f"{out}: exists already" + ("; --overwrite replaces it" if not overwrite else ""))
         shutil.rmtree(out)
-
-
-def print_gains(before: dict[str, Any], after: dict[str, Any]) -> None:
-    """Print accuracies and loss of the first and the last evaluation."""
-    for name, words in (
-        ("knn_mean_patch", "nearest neighbours, mean patch token"),
-        ("knn_class_token", "nearest neighbours, class token"),
-        ("held_out_loss", "held-out loss, the same masks"),
-    ):
-        if name in after:
-            form = ".3f" if "loss" in name else ".1%"
-            print(f"{words:38} at random initialisation {before[name]:{form}}   after {after[name]:{form}}")
-
-
-def print_outputs(out: Path, curves: Path | None, page: Path) -> None:
-    print(f"reconstructions   {out / 'run' / 'samples'}")
-    if curves:
-        print(f"learning curves   {curves}")
-    print(f"weights for timm  {out / 'timm'}")
-    print(f"report            {page}: open it in a browser")

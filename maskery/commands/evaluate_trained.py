@@ -198,9 +198,7 @@ def _verb(task: Task) -> Callable[..., TaskStudyResult]:
         return evaluate(task, args, **leaves)
 
     evaluate_task.__name__ = evaluate_task.__qualname__ = task
-    evaluate_task.__doc__ = (
-        f"`maskery eval {task}`: options as a list, or in Python `{task}(where=..., data=..., seeds=3)`."
-    )
+    evaluate_task.__doc__ = f"`maskery eval {task}`: options as a list, or in Python `{task}(where=..., data=...)`."
     return evaluate_task
 
 

@@ -121,9 +121,7 @@ def profile(args: Sequence[str] = (), **leaves: Any) -> dict[str, Any]:
         facts = measure(run, Path(scratch) / "run", here, asked.timed)
     print(table(facts))
     if asked.json:
-        target = Path(asked.json)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        write_file(target, js.dumps(facts, indent=1).encode())
+        write_file(Path(asked.json), js.dumps(facts, indent=1).encode())
     return facts
 
 

@@ -19,7 +19,7 @@ from ..weights.load import load_encoder
 
 PAGE = "report.html"
 PARTS = "Map, neighbours and attention"
-Shown = tuple[Gallery | None, list[str]]  # or the reasons why there is none
+Shown = tuple[Gallery | None, list[str]]  # the gallery of the newest checkpoint, or the reasons why there is none
 NOT_REQUESTED: Shown = None, [f"{PARTS}: not asked for."]
 
 
@@ -31,7 +31,7 @@ def report(
     Args:
         run: directory of the run, finished or not
         out: file to write; default: report.html in the run
-        data: where the images are now, when they are no longer where the run directory them
+        data: where the images are now, when they are no longer where the run recorded them
         images: of the map and the neighbours, at most; held-out ones where there are enough
         pictures: also what needs the images and a checkpoint: map, neighbours, attention
         overwrite: replace the page when it exists
@@ -42,13 +42,8 @@ def report(
     directory, target = open_tolerantly(run), Path(out or run / PAGE)
     if target.exists() and not overwrite:
         raise ValueError(f"{target}: exists already")
-    shown, missing = (
-        open_gallery(directory, data, images, Terminal())
-        if pictures
-        else (None, ["Map, neighbours and attention: not asked for."])
-    )
-    target.parent.mkdir(parents=True, exist_ok=True)
-    write_file(target, run_page(directory, shown, missing).encode())
+    shown = open_gallery(directory, data, images) if pictures else NOT_REQUESTED
+    write_file(target, run_page(directory, *shown).encode())
     print(f"{target}: {target.stat().st_size / 1e6:.1f} MB, open it in a browser; it needs nothing beside it")
     return target
 
@@ -59,7 +54,7 @@ def watch(run: Path, port: int = 8765, data: str = "", images: int = 200) -> Non
     Args:
         run: directory of the run; it need not have begun
         port: of http://127.0.0.1, which only this machine can reach; 0: any that is free
-        data: where the images are now, when they are no longer where the run directory them
+        data: where the images are now, when they are no longer where the run recorded them
         images: of the map and the neighbours, at most; made anew with every checkpoint; 0: none
     """
     open_tolerantly(run)
@@ -67,21 +62,16 @@ def watch(run: Path, port: int = 8765, data: str = "", images: int = 200) -> Non
 
     def page(version: str) -> str:
         directory = open_tolerantly(run)
-        if not images:
-            cached[directory.last] = NOT_REQUESTED
         if directory.last not in cached:
-            made = open_gallery(directory, data, images, Terminal())
+            made = open_gallery(directory, data, images) if images else NOT_REQUESTED
             cached.clear()
             cached[directory.last] = made
-        shown, missing = cached[directory.last]
-        return run_page(directory, shown, missing, version)
+        return run_page(directory, *cached[directory.last], version)
 
     serve(page, lambda: RunDirectory(run).version(), port, Terminal().say)
 
 
-def open_gallery(
-    directory: RunDirectory, data: str, images: int, terminal: Terminal
-) -> tuple[Gallery | None, list[str]]:
+def open_gallery(directory: RunDirectory, data: str, images: int) -> Shown:
     """The gallery of the newest checkpoint and of what it began with, or the reasons why there is none."""
     try:
         run = directory.run
@@ -105,19 +95,10 @@ def open_gallery(
         start, missing = None, [*missing, f"What it was before the first step: {e}"]
     try:
         config = ImagesConfig(**{**vars(run.images), "memory": 0.0})
-        opened = open_data(data or run.data, config, run.size, BarsOnly(terminal))
+        terminal = Terminal(messages=False)  # the run has printed them already
+        opened = open_data(data or run.data, config, run.size, terminal)
         with terminal.bar("looking at images") as tick:
             return gallery(opened, encoder, start, images, tick), missing
     except (ValueError, OSError, ImportError) as e:
         hint = "" if data else " (--data says where they are now)"
         return None, [*missing, f"{PARTS}: the images cannot be read: {e}{hint}"]
-
-
-class BarsOnly:
-    """Reports progress, and no messages: the run has printed them already."""
-
-    def __init__(self, terminal: Terminal):
-        self.bar = terminal.bar
-
-    def say(self, message: str) -> None:
-        return
