@@ -19,9 +19,14 @@ def to_bytes(name: str) -> bytes:
         return name.encode("utf-8", "surrogatepass")
 
 
+def readable(name: str) -> str:
+    """A name as valid text: bytes that are no UTF-8 become escapes."""
+    return to_bytes(name).decode("utf-8", "backslashreplace")
+
+
 def plain(name: str) -> str:
     """On one line; what could not be seen is written out: a new line as \\n, a byte that is no UTF-8 as \\xff."""
-    text = to_bytes(name).decode("utf-8", "backslashreplace")
+    text = readable(name)
     return "".join(c.encode("unicode_escape").decode() if unicodedata.category(c) in HIDDEN else c for c in text)
 
 

@@ -84,10 +84,10 @@ class MethodStudy:
         """Check everything, then begin the comparison in its directory or go on with it."""
         earlier = read_record(plan.out)
         self.plan, self.world, self.terminal = plan, here, Terminal()
-        self.runs, base = plan.runs(here.device)  # by label and seed
+        self.runs, reasons, surveyed = plan.runs(here.device)
         self.first = next(iter(self.runs.values()))
         # the images of the first run, and those that encoders are measured on, or why none
-        self.surveyed = base.surveyed or survey_source(self.first.data, self.first.images, Quiet())
+        self.surveyed = surveyed or survey_source(self.first.data, self.first.images, Quiet())
         self.data = load_data(self.surveyed, replace(self.first.images, memory=0.0), self.first.size, Quiet())
         self.images = ProbeImages.of(self.data)
         self.facts = self._facts()
@@ -97,7 +97,7 @@ class MethodStudy:
         elif earlier:
             self._continue_from(earlier)
         self.write()
-        for note in base.reasons:
+        for note in reasons:
             self.terminal.say(note)
         if isinstance(self.images, str):
             self.terminal.say(f"the methods will not be ranked: {self.images}")

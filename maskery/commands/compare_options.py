@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
@@ -11,13 +11,13 @@ import torch
 import tyro
 
 from ..config import Run
+from ..data.dataset import SurveyedSource
 from ..methods import METHODS
 from ..options import UsageError, parse, unknown, value_of
 from ..terminal import Quiet
-from .pretrain import BaseRun, apply_args, base_run, parse_options, with_method
+from .pretrain import apply_args, base_run, parse_options, with_method
 
 SECTIONS = ("settings", "images", "crop", "optim", "watch", "save", "log")  # before a dot in options of all methods
-PROGRAM = "maskery compare"
 
 
 @dataclass(frozen=True)
@@ -38,11 +38,9 @@ class CompareOptions:
 
 
 OWN = ("--out", "--methods", "--budget", "--seed", "--seeds", "--overwrite", "--no-overwrite")  # no options of a run
-COMPARISON, SETTINGS, RUNS = (
-    "--",
-    "--settings.",
-    "--*",
-)  # owners of options beside the labels, which have no hyphen first
+# owners of options beside the labels, which have no hyphen first
+COMPARISON, SETTINGS, RUNS = "--", "--settings.", "--*"
+Runs = dict[tuple[str, int], Run]  # by label and seed
 
 
 @dataclass(frozen=True)
@@ -99,13 +97,15 @@ class ComparisonPlan:
         """Iterate over the cells: all variants of a seed before the next one, so that they can be compared early."""
         return ((variant, seed) for seed in self.seeds for variant in self.variants)
 
-    def runs(self, device: torch.device) -> tuple[dict[tuple[str, int], Run], BaseRun]:
-        """Build the run of every label and seed, and what they are based on. A budget of time is not in them yet."""
+    def runs(self, device: torch.device) -> tuple[Runs, Sequence[str], SurveyedSource | None]:
+        """Build the run of every label and seed, with reasons for what the images decide, and the images if surveyed.
+
+        A budget of time is not in them yet.
+        """
         args = self.fill_in(self.common, self.seeds[0])
-        base = base_run(parse_options(args), args, device, Quiet())
-        if self.budget:  # which decides instead of the recipe
-            base = replace(base, reasons=[reason for reason in base.reasons if " epochs: " not in reason])
-        return {(v.label, seed): self._run(v, seed, base.run) for v, seed in self.order()}, base
+        base, surveyed = base_run(parse_options(args), args, device, Quiet())
+        reasons = [reason for reason in base.reasons if not self.budget or " epochs: " not in reason]
+        return {(v.label, seed): self._run(v, seed, base.run) for v, seed in self.order()}, reasons, surveyed
 
     def fill_in(self, args: Sequence[str], seed: int) -> list[str]:
         """Replace {seed} and {out} in options."""
@@ -121,10 +121,9 @@ class ComparisonPlan:
         references = [arg for arg in args if "{out}" in arg]
         for arg in references:
             self._check_reference(arg, variant, seed)
+        base = with_method(base, variant.method)
         try:
-            run, objective = apply_args(
-                self.fill_in(args, seed), with_method(base, variant.method), build=not references
-            )
+            run, objective = apply_args(self.fill_in(args, seed), base, build=not references)
         except UsageError as e:
             raise UsageError(f"{variant.label}: {_with_label(str(e), variant)}") from None
         except ValueError as e:
@@ -151,35 +150,30 @@ class ComparisonPlan:
 def parse_plan(args: Sequence[str]) -> ComparisonPlan:
     """Parse the options of `maskery compare`, without reading any data. --help prints and exits."""
     methods = _parse_methods(value_of(args, "--methods") or "")
-    split = _split(args, methods)
+    split, hidden = _split(args, methods), {Run: ("method",)}
     default = CompareOptions(Run(settings=METHODS["mae"].Config()))
-    options = parse(CompareOptions, [*split[COMPARISON], *split[RUNS]], PROGRAM, default, hidden={Run: ("method",)})
-    budget = Budget.parse(options.budget) if options.budget else None
-    _check(options, methods)
-    return ComparisonPlan(
-        Path(options.out),
-        options.overwrite,
-        budget,
-        tuple(range(options.run.seed, options.run.seed + options.seeds)),
-        tuple(Variant(label, method, tuple(split[label])) for label, method in methods.items()),
-        tuple(split[RUNS]),
-        tuple(split[SETTINGS]),
-    )
-
-
-def _check(options: CompareOptions, methods: Mapping[str, str]) -> None:
-    """UsageError for what is missing or does not fit together."""
+    options = parse(CompareOptions, [*split[COMPARISON], *split[RUNS]], "maskery compare", default, hidden)
+    budget, run = Budget.parse(options.budget) if options.budget else None, options.run
     if not methods:
         raise UsageError(f"--methods is missing: some of {', '.join(METHODS)}, separated by commas")
-    if not options.run.data and not options.config:
+    if not run.data and not options.config:
         raise UsageError("--data is missing: a folder of images, a list (.txt, .csv) or a table (.parquet, .arrow)")
     if not options.out:
         raise UsageError("--out is missing: the directory of the comparison")
     if options.seeds < 1:
         raise UsageError(f"--seeds is {options.seeds}: it has to be at least 1")
     for name in ("epochs", "steps"):
-        if options.budget and getattr(options.run, name) is not None:
-            raise UsageError(f"--budget {options.budget} and --{name} {getattr(options.run, name)}: give one of them")
+        if budget and getattr(run, name) is not None:
+            raise UsageError(f"--budget {options.budget} and --{name} {getattr(run, name)}: give one of them")
+    return ComparisonPlan(
+        Path(options.out),
+        options.overwrite,
+        budget,
+        tuple(range(run.seed, run.seed + options.seeds)),
+        tuple(Variant(label, method, tuple(split[label])) for label, method in methods.items()),
+        tuple(split[RUNS]),
+        tuple(split[SETTINGS]),
+    )
 
 
 def _parse_methods(text: str) -> dict[str, str]:
@@ -194,17 +188,13 @@ def _parse_methods(text: str) -> dict[str, str]:
             raise UsageError(f"--methods: the label {label!r} has to consist of letters, digits, - and _")
         if label in SECTIONS:
             raise UsageError(f"--methods: {label} cannot be a label: --{label}.* are options of all methods")
-        same = [other for other in methods if _folded(other) == _folded(label)]
-        if same:
-            also = "" if same[0] == label else f" (as {same[0]})"
+        # what options or file systems may not tell apart
+        folded = {other.replace("_", "-").lower(): other for other in methods}
+        if same := folded.get(label.replace("_", "-").lower()):
+            also = "" if same == label else f" (as {same})"
             raise UsageError(f"--methods: {label} is named twice{also}; LABEL=METHOD gives one of them another name")
         methods[label] = method
     return methods
-
-
-def _folded(label: str) -> str:
-    """Fold what options or file systems may not tell apart."""
-    return label.replace("_", "-").lower()
 
 
 def _split(args: Sequence[str], labels: Iterable[str]) -> dict[str, list[str]]:

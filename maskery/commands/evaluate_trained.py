@@ -44,10 +44,8 @@ from .study import Cell, complete
 
 PLANNED = "asked.yaml"  # in every run directory: the run before the data and the machine complete it
 Task = Literal["probe", "finetune", "segment", "detect", "vqa"]
-CLASS_LABELS = "images with labels: class folders, a list (.csv) or a table"
+LABELLED = "images with labels: class folders, a list (.csv) or a table"
 DATA = {
-    "probe": CLASS_LABELS,
-    "finetune": CLASS_LABELS,
     "segment": "images with masks: images/ beside masks/ or annotations/, or a table with a column of masks",
     "detect": "images with objects: a folder with annotations/instances_train*.json or train.json, COCO's",
     "vqa": "images with questions: a folder with VQAv2's files, *_train*_questions.json and its annotations",
@@ -90,7 +88,7 @@ class TaskCommand:
         if not options.where:
             raise UsageError(f"maskery eval {task} WHERE: a run or weights are missing")
         if not options.run.data:
-            raise UsageError(f"--data is missing: {DATA[task]}")
+            raise UsageError(f"--data is missing: {DATA.get(task, LABELLED)}")
         if options.seeds < 1:
             raise UsageError(f"--seeds is {options.seeds}: it has to be at least 1")
         return cls(task, tuple(args), options, Path(options.out) if options.out else _directory(task, options))
@@ -102,8 +100,7 @@ class TaskCommand:
     def apply_to(self, recipe: Run) -> Run:
         """Replace what options say in the run of a recipe."""
         default = replace(self.options, run=recipe)
-        run = parse(TaskOptions, self.args, f"maskery eval {self.task}", default, HIDDEN).run
-        return with_length(run, self.args)
+        return with_length(parse(TaskOptions, self.args, "maskery eval", default, HIDDEN).run, self.args)
 
 
 def _directory(task: Task, options: TaskOptions) -> Path:
@@ -142,8 +139,7 @@ def build_run(command: TaskCommand, candidate: Candidate, labelled: LabelledImag
     options = command.options
     vit = load_encoder(candidate.where or Path(options.where), lambda note: None).config
     images = replace(options.run.images, channels=vit.channels, mean=vit.mean, std=vit.std, labels=True)
-    trained = image_config(Path(options.where))
-    if trained:
+    if trained := image_config(Path(options.where)):
         images = replace(images, bits=images.bits or trained.bits, pages=trained.pages)
     sized = value_of(command.args, "--image-size") is not None
     start = Run(
@@ -299,7 +295,7 @@ def average_over_seeds(cells: Sequence[Cell], warnings: Sequence[str]) -> tuple[
     for label in dict.fromkeys(cell.label for cell in cells):
         results = [read_result(cell.file(RESULT)) for cell in cells if cell.label == label]
         notes = dict.fromkeys([*(note for result in results for note in result.notes), *warnings])
-        facts = vars(results[0]) | {"notes": tuple(notes), "made": ""}
-        facts = {name: value for name, value in facts.items() if name not in ("numbers", "seed", "by_seed")}
+        facts = {n: value for n, value in vars(results[0]).items() if n not in ("numbers", "seed", "by_seed")}
+        facts |= {"notes": tuple(notes), "made": ""}
         averages.append(Result.repeated({result.seed: result.numbers for result in results}, **facts))
     return tuple(averages)

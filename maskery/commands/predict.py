@@ -25,7 +25,7 @@ from ..nn.linear_classifier import probabilities
 from ..options import UsageError
 from ..outputs import partial_path
 from ..terminal import Terminal
-from ..text import to_bytes
+from ..text import readable
 
 Rows = Sequence[Prediction]
 Skipped = list[tuple[str, str]]  # (name, reason)
@@ -81,11 +81,6 @@ def predictions(classifier: Classifier, data: ImageData, skipped: Skipped, termi
             rows = zip(indices.tolist(), probabilities(logits, classifier.multilabel), strict=True)
             yield [classifier.prediction(readable(names[int(i)]), row) for i, row in rows]
     skipped += crops.skipped
-
-
-def readable(name: str) -> str:
-    """A file's name as valid text: bytes that are no UTF-8 become escapes."""
-    return to_bytes(name).decode("utf-8", "backslashreplace")
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from ..nn.vit import SIZES
 from ..objective import Objective
 from ..options import UsageError, options, parse, unknown, value_of
 from ..runs.directory import read_config
-from ..suggest import suggest
+from ..suggest import Suggestion, suggest
 from ..terminal import Quiet, Reporter, Terminal
 from ..trackers import tracker
 from ..train import Result, train
@@ -37,15 +37,6 @@ class PretrainOptions:
     overwrite: bool = False  # remove the run that is in `out`
 
 
-@dataclass(frozen=True)
-class BaseRun:
-    """What options are applied to."""
-
-    run: Run
-    reasons: Sequence[str] = ()  # for the settings chosen from the images
-    surveyed: SurveyedSource | None = None  # the images, where they had to be opened for that
-
-
 def pretrain(args: Sequence[str] = (), **leaves: Any) -> Result:
     """`maskery pretrain`: options as a list, or in Python `pretrain(data=..., out=..., optim={"base_lr": 1e-3})`."""
     args = [*args, *options(leaves)]
@@ -58,10 +49,10 @@ def pretrain(args: Sequence[str] = (), **leaves: Any) -> Result:
     with world() as here:
         if here.main:
             check_out(out, chosen.overwrite)
-        base = base_run(chosen, args, here.device, Terminal() if here.main else Quiet())
+        base, surveyed = base_run(chosen, args, here.device, Terminal() if here.main else Quiet())
         run, _ = apply_args(args, base.run)
         here.wait()
-        return train(run, out, here, base.reasons, overwrite=chosen.overwrite, surveyed=base.surveyed)
+        return train(run, out, here, base.reasons, overwrite=chosen.overwrite, surveyed=surveyed)
 
 
 def check_out(out: Path, overwrite: bool) -> None:
@@ -79,14 +70,16 @@ def parse_options(args: Sequence[str]) -> PretrainOptions:
     return parse(PretrainOptions, args, "maskery pretrain", PretrainOptions(named_base(args)))
 
 
-def base_run(options: PretrainOptions, args: Sequence[str], device: torch.device, report: Reporter) -> BaseRun:
-    """Take the run of a recipe or config, or suggest one for the images."""
+def base_run(
+    options: PretrainOptions, args: Sequence[str], device: torch.device, report: Reporter
+) -> tuple[Suggestion, SurveyedSource | None]:
+    """Take the run of a recipe or config, or suggest one for the images, which are opened and surveyed for that."""
     run = options.run
     for name, value in (("batch-size", run.batch_size), ("micro-batch", run.micro_batch)):
         if isinstance(value, int) and value < 1:
             raise UsageError(f"--{name} is {value}: it has to be at least 1")
     if options.recipe or options.config:
-        return BaseRun(named_base(args))
+        return Suggestion(named_base(args), ()), None
     surveyed = survey_source(run.data, run.images, report)
     train, _ = split_indices(surveyed.source, run.images.holdout)
     suggestion = suggest(
@@ -96,7 +89,7 @@ def base_run(options: PretrainOptions, args: Sequence[str], device: torch.device
         run.method,
         {n: getattr(run, n) for n in ("model", "patch_size", "image_size", "batch_size") if _is_given(args, n)},
     )
-    return BaseRun(suggestion.run, suggestion.reasons, surveyed)
+    return suggestion, surveyed
 
 
 def apply_args(args: Sequence[str], base: Run, *, build: bool = True) -> tuple[Run, Objective | None]:

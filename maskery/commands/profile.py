@@ -113,7 +113,7 @@ def profile(args: Sequence[str] = (), **leaves: Any) -> dict[str, Any]:
     if not (chosen.run.data or chosen.config):
         raise UsageError("give a run, or --data: a folder of images, a list (.txt, .csv) or a table (.parquet, .arrow)")
     with world() as here, tempfile.TemporaryDirectory(prefix="maskery-profile-") as scratch:
-        base = base_run(chosen, args, here.device, Terminal())
+        base, _ = base_run(chosen, args, here.device, Terminal())
         run = with_length(parsed(base.run).pretrain.run, args)
         check_run(run)
         for reason in base.reasons:

@@ -26,8 +26,7 @@ def few(scene_folder: Path, tmp_path: Path) -> list[str]:
 
 
 def runs(args: list[str]) -> dict[tuple[str, int], Run]:
-    built, _ = parse_plan(args).runs(torch.device("cpu"))
-    return built
+    return parse_plan(args).runs(torch.device("cpu"))[0]
 
 
 def test_labels_and_their_options() -> None:
@@ -120,7 +119,7 @@ def test_the_suggested_run_is_that_of_pretrain_for_every_method(scene_folder: Pa
     made = runs([*args, "--out", "o", "--methods", "mae,rc-mae", "--seeds", "1"])
     for label, run in made.items():
         own = [*args, "--method", label[0]]
-        base = base_run(parse_options(own), own, torch.device("cpu"), Quiet()).run
+        base = base_run(parse_options(own), own, torch.device("cpu"), Quiet())[0].run
         assert run.settings == base.settings
         assert (run.model, run.batch_size, run.epochs) == (base.model, base.batch_size, base.epochs)
 

@@ -44,7 +44,7 @@ def test_a_signal_ends_the_study(train: Callable[[Cell], None], check: Callable[
 
 def test_a_cell_with_a_run_is_resumed(scene_folder: Path, tmp_path: Path) -> None:
     args = options(TINY | {"data": str(scene_folder), "out": "o", "methods": "mae", "seeds": 1, "steps": 2})
-    runs, _ = parse_plan(args).runs(ALONE.device)
+    runs, *_ = parse_plan(args).runs(ALONE.device)
     cell = Cell("mae", runs["mae", 0], tmp_path / "run", "the first")
     cell.train(ALONE)
     before = metrics(cell.directory)
