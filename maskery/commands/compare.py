@@ -235,7 +235,12 @@ class MethodStudy:
             label: {seed: run for seed, run in runs.items() if "diverged" not in run} for label, runs in results.items()
         }
         facts["table"] = leaderboard.table(facts["start"], ranked)
-        facts["reading"] = leaderboard.reading(facts["start"], ranked) or [_not_ranked(facts)]
+        facts["reading"] = leaderboard.reading(facts["start"], ranked) or [
+            f"The methods cannot be ranked, because {self.images}: their losses measure different things. "
+            "Training times are here, and pictures are in each run's samples/."
+            if isinstance(self.images, str)
+            else "No run has been measured yet."
+        ]
         diverged = [run for run in facts["runs"] if "diverged" in run]
         facts["reading"] += [f"{run['label']}, seed {run['seed']}: {run['diverged']}" for run in diverged]
         if len(facts["runs"]) != self.runs_in_picture:
@@ -253,6 +258,13 @@ class MethodStudy:
         plan, first, data, images = self.plan, self.first, self.data, self.images
         settings = {v.label: leaves(asdict(self.runs[v.label, plan.seeds[0]])["settings"]) for v in plan.variants}
         own = ("settings.", "method", "seed", "data", *(("epochs", "steps") if plan.is_timed else ()))
+        protocol = f"not measured: {images}"
+        if isinstance(images, ProbeImages):
+            protocol = (
+                f"{len(images.bank):,} training images, {len(images.queries):,} held-out ones, frozen features: "
+                "weighted 20-NN, and a quick linear probe (its L2 chosen on a tenth of the training images); "
+                "± is the standard deviation over seeds"
+            )
         return {
             "command": sys.argv,
             "made": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
@@ -266,22 +278,13 @@ class MethodStudy:
             "methods": [{"label": v.label, "method": v.method, "settings": settings[v.label]} for v in plan.variants],
             "run": {name: value for name, value in leaves(asdict(first)).items() if not name.startswith(own)},
             "start": f"start from {first.init}" if first.init else "random initialisation",
-            "protocol": self._protocol(),
+            "protocol": protocol,
             "unranked": images if isinstance(images, str) else None,
             "device": torch.cuda.get_device_name(self.world.device) if self.world.device.type == "cuda" else "CPU",
             "environment": environment(self.world),
             "starts": {},  # seed -> numbers before the first step
             "seconds_per_step": {},  # label -> measured in its short run, for budgets of time
         }
-
-    def _protocol(self) -> str:
-        if isinstance(self.images, str):
-            return f"not measured: {self.images}"
-        return (
-            f"{len(self.images.bank):,} training images, {len(self.images.queries):,} held-out ones, frozen features: "
-            "weighted 20-NN, and a quick linear probe (its L2 chosen on a tenth of the training images); "
-            "± is the standard deviation over seeds"
-        )
 
 
 def read_record(out: Path) -> Facts | None:
@@ -309,15 +312,6 @@ def remove_comparison(out: Path, record: Facts) -> None:
     shutil.rmtree(out / TIMING, ignore_errors=True)
     for name in (FILE, PAGE, PICTURE):
         (out / name).unlink(missing_ok=True)
-
-
-def _not_ranked(facts: Facts) -> str:
-    if facts["unranked"]:
-        return (
-            f"The methods cannot be ranked, because {facts['unranked']}: their losses measure different things. "
-            "Training times are here, and pictures are in each run's samples/."
-        )
-    return "No run has been measured yet."
 
 
 def _identity(facts: Facts) -> Facts:

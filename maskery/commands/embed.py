@@ -9,10 +9,9 @@ import pyarrow.parquet as pq
 import torch
 
 from ..config import DEFAULT_IMAGES, ImagesConfig
-from ..data.dataset import ImageData
 from ..evals.candidates import open_images_for
 from ..evals.eval_pass import skipped_notes
-from ..evals.features import Features, features
+from ..evals.features import features
 from ..evals.inference_options import InferenceOptions
 from ..outputs import partial_path
 from ..terminal import Terminal
@@ -47,22 +46,17 @@ def embed(
     with terminal.bar("images") as tick:
         indices = np.arange(len(opened.images))
         embedded = features(encoder, opened.images, indices, InferenceOptions(workers=opened.workers(), progress=tick))
-    table = embeddings(embedded, opened, tokens)
+    values: torch.Tensor = getattr(embedded, tokens)
+    labels = opened.labels[embedded.indices] if opened.labels is not None else np.full(len(embedded.indices), -1)
+    table = pa.table(
+        {
+            "name": pa.array([opened.images.source.names[int(i)] for i in embedded.indices]),
+            "embedding": pa.FixedSizeListArray.from_arrays(pa.array(values.flatten().numpy()), values.shape[1]),
+            "label": pa.array([opened.classes[c] if c >= 0 else None for c in labels], pa.string()),
+        }
+    )
     with partial_path(out) as partial:
         pq.write_table(table, partial)
     note = "".join(f"; {note}" for note in skipped_notes(embedded.skipped))
     print(f"{out}: {len(table):,} embeddings of width {encoder.config.dim}{note}")
     return out
-
-
-def embeddings(embedded: Features, data: ImageData, tokens: Tokens) -> pa.Table:
-    """Name, embedding and label of every image."""
-    values: torch.Tensor = getattr(embedded, tokens)
-    numbers = data.labels[embedded.indices] if data.labels is not None else np.full(len(embedded.indices), -1)
-    return pa.table(
-        {
-            "name": pa.array([data.images.source.names[int(i)] for i in embedded.indices]),
-            "embedding": pa.FixedSizeListArray.from_arrays(pa.array(values.flatten().numpy()), values.shape[1]),
-            "label": pa.array([data.classes[c] if c >= 0 else None for c in numbers], pa.string()),
-        }
-    )

@@ -112,29 +112,22 @@ def _directory(task: Task, options: TaskOptions) -> Path:
     return where / "evals" / f"{task}{percent or (f'-{options.shots}-shots' if options.shots else '')}"
 
 
-@dataclass(frozen=True)
-class LabelledImages:
-    """The labelled images of the data, opened without decoding any."""
-
-    source: Source
-    settings: Any  # of the task, with what the data decide
-    summary: LabelledData
-
-    @classmethod
-    def open(cls, command: TaskCommand) -> "LabelledImages":
-        """ValueError when nothing can be learned from the labels."""
-        options, run = command.options, command.options.run
-        source = open_source(run.data, run.images)
-        images = Images(source, channels=3, bits=8, pages=run.images.pages, min_side=1)
-        opened = ImageData(images, *split_indices(source, run.images.holdout), run.images, ())
-        settings = replace(run.settings, labels=LabelsConfig(options.labels, options.shots, run.seed))
-        settings, data = TASKS[command.task].prepare(settings, opened)
-        n = len(data.train)
-        divisible = n > 1 if data.labels is None else n > len(np.unique(data.labels[data.train]))
-        return cls(source, settings, LabelledData(n, multilabel=settings.labels.several, divisible=divisible))
+def open_labelled(command: TaskCommand) -> tuple[Source, Any, LabelledData]:
+    """Open the images undecoded and complete the task's settings by them. ValueError when the labels teach nothing."""
+    options, run = command.options, command.options.run
+    source = open_source(run.data, run.images)
+    images = Images(source, channels=3, bits=8, pages=run.images.pages, min_side=1)
+    opened = ImageData(images, *split_indices(source, run.images.holdout), run.images, ())
+    settings = replace(run.settings, labels=LabelsConfig(options.labels, options.shots, run.seed))
+    settings, data = TASKS[command.task].prepare(settings, opened)
+    n = len(data.train)
+    divisible = n > 1 if data.labels is None else n > len(np.unique(data.labels[data.train]))
+    return source, settings, LabelledData(n, multilabel=settings.labels.several, divisible=divisible)
 
 
-def build_run(command: TaskCommand, candidate: Candidate, labelled: LabelledImages) -> tuple[Run, Sequence[str]]:
+def build_run(
+    command: TaskCommand, candidate: Candidate, settings: Any, data: LabelledData
+) -> tuple[Run, Sequence[str]]:
     """Build the `Run` for one candidate and explain each setting chosen. Its seed is set later."""
     options = command.options
     vit = load_encoder(candidate.where or Path(options.where), lambda note: None).config
@@ -143,7 +136,7 @@ def build_run(command: TaskCommand, candidate: Candidate, labelled: LabelledImag
         images = replace(images, bits=images.bits or trained.bits, pages=trained.pages)
     sized = value_of(command.args, "--image-size") is not None
     start = Run(
-        settings=labelled.settings,
+        settings=settings,
         data=options.run.data,
         model=_model_name(candidate.label, vit),
         patch_size=vit.patch_size,
@@ -152,8 +145,8 @@ def build_run(command: TaskCommand, candidate: Candidate, labelled: LabelledImag
         images=images,
         save=options.run.save,
     )
-    summary = replace(labelled.summary, channels=vit.channels, bits=images.bits or 8)
-    recipe = TASK_RECIPES[command.task](start, summary)
+    data = replace(data, channels=vit.channels, bits=images.bits or 8)
+    recipe = TASK_RECIPES[command.task](start, data)
     run = command.apply_to(recipe.run)
     run = replace(run, images=replace(run.images, channels=vit.channels, mean=vit.mean, std=vit.std))
     with torch.device("meta"):  # checks layers, sizes and rates without memory
@@ -235,9 +228,9 @@ def plan_cells(command: TaskCommand, say: Callable[[str], None]) -> tuple[list[C
     candidates = candidates_of(Path(command.options.where), command.options.beside)
     if command.options.run.images.masks:
         say("reading all masks once: which classes there are, and whether masks fit their images")
-    labelled, runs = LabelledImages.open(command), {}
+    (source, settings, data), runs = open_labelled(command), {}
     for candidate in candidates:
-        runs[candidate], reasons = build_run(command, candidate, labelled)
+        runs[candidate], reasons = build_run(command, candidate, settings, data)
         for reason in reasons if candidate.label == END or len(candidates) == 1 else ():
             say(reason)
     subset = LabelSubset.parse(command.options.labels, command.options.shots)
@@ -251,7 +244,7 @@ def plan_cells(command: TaskCommand, say: Callable[[str], None]) -> tuple[list[C
         for seed in command.seeds
         for candidate, run in runs.items()
     ]
-    return cells, labelled.source
+    return cells, source
 
 
 def prepare_directories(command: TaskCommand, cells: Sequence[Cell], here: World) -> None:

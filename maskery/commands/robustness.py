@@ -129,52 +129,47 @@ class RobustnessEvaluation:
         evaluated = ImageClassifier(
             classifier.classify, classifier.classes, classifier.size, classifier.crop_fraction, classifier.channels
         )
-        errors, result = self._corrupted(label, evaluated, data)
-        result = self._with_test_sets(result, evaluated)
-        yield errors, result
-        if self.options.imagenet_c:
-            whole = len(self.indices) == len(self.held_out) and recognised(data.classes) == "ImageNet"
-            yield self._imagenet_c(result, evaluated, errors.clean if whole else None)
-
-    def _corrupted(self, label: str, classifier: ImageClassifier, data: ImageData) -> tuple[Errors, Result]:
-        known = match_classes(classifier.classes, data.classes)
-        order = np.concatenate([known, np.setdiff1d(np.arange(len(classifier.classes)), known)])  # the data's first
-        ordered = replace(classifier, classify=lambda x: classifier.classify(x)[:, order])
-        corruptions, seed = self.options.corruptions, self.options.seed
-        with self.terminal.bar(f"{label}: corruptions") as tick:
-            inference = self._inference(tick)
-            errors = corruption_errors(ordered, data.images, self.indices, corruptions, seed, inference)
+        errors = self._errors(label, evaluated, data)
+        numbers, notes = errors.numbers(), [*skipped_notes(errors.skipped)]
+        counts = {"queries": errors.images, "classes": len(data.classes)}
+        for name, folder in self.options.test_sets.items():
+            with self.terminal.bar(f"{label}: {folder}") as tick:
+                measured = folder_error(evaluated, folder, self._inference(tick))
+            numbers[f"error_{name}"], counts[name] = measured.error, measured.images
+            notes.append(f"{folder}: {measured.note}")
         result = Result(
             "robustness",
-            errors.numbers(),
+            numbers,
             self._protocol(),
             self.options.data,
             fingerprint(data.images.source, np.empty(0, np.int64), self.indices),
             label,
             of=label,
-            seed=seed,
-            counts={"queries": errors.images, "classes": len(data.classes)},
+            seed=self.options.seed,
+            counts=counts,
             shown=f"{classifier.channels} x {classifier.size[0]} x {classifier.size[1]}",
-            notes=skipped_notes(errors.skipped),
+            notes=notes,
             tables={"errors": errors.table()},
             device=str(self.device),
         )
-        return errors, result
+        yield errors, result
+        if self.options.imagenet_c:
+            whole = len(self.indices) == len(self.held_out) and recognised(data.classes) == "ImageNet"
+            yield self._imagenet_c(self.options.imagenet_c, result, evaluated, errors.clean if whole else None)
 
-    def _with_test_sets(self, result: Result, classifier: ImageClassifier) -> Result:
-        """Add the errors on the published sets of one folder each."""
-        numbers, counts, notes = dict(result.numbers), dict(result.counts), list(result.notes)
-        for name, folder in self.options.test_sets.items():
-            with self.terminal.bar(f"{result.of}: {folder}") as tick:
-                measured = folder_error(classifier, folder, self._inference(tick))
-            numbers[f"error_{name}"], counts[name] = measured.error, measured.images
-            notes.append(f"{folder}: {measured.note}")
-        return replace(result, numbers=numbers, counts=counts, notes=notes)
+    def _errors(self, label: str, classifier: ImageClassifier, data: ImageData) -> Errors:
+        """Errors on the held-out images, whole and corrupted."""
+        known = match_classes(classifier.classes, data.classes)
+        order = np.concatenate([known, np.setdiff1d(np.arange(len(classifier.classes)), known)])  # the data's first
+        ordered = replace(classifier, classify=lambda x: classifier.classify(x)[:, order])
+        corruptions, seed = self.options.corruptions, self.options.seed
+        with self.terminal.bar(f"{label}: corruptions") as tick:
+            return corruption_errors(ordered, data.images, self.indices, corruptions, seed, self._inference(tick))
 
-    def _imagenet_c(self, result: Result, classifier: ImageClassifier, clean: float | None) -> tuple[Errors, Result]:
+    def _imagenet_c(
+        self, root: Path, result: Result, classifier: ImageClassifier, clean: float | None
+    ) -> tuple[Errors, Result]:
         """Evaluate on ImageNet-C's own files; `clean` is the error on ImageNet."""
-        root = self.options.imagenet_c
-        assert root is not None
         with self.terminal.bar(f"{result.of}: ImageNet-C") as tick:
             errors, note = imagenet_c_errors(classifier, root, clean, self._inference(tick))
         official = replace(

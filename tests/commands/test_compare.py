@@ -1,9 +1,11 @@
 """`maskery compare` as a finished: tiny real comparisons, and the files they write."""
 
 import json
+import re
 import shutil
 import signal
 import statistics
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import yaml
 import maskery
 from maskery.cli import STOPPED, main
 from maskery.options import options
+from tests.bad_input import BadInput, assert_refused
 from tests.interrupting import signal_when
 from tests.test_train import TINY, metrics
 
@@ -55,27 +58,19 @@ def test_random_initialisation_is_step_0_of_every_method(finished: Path) -> None
     facts = facts_of(finished)
     assert facts["starts"].keys() == {"0", "1"}
     assert facts["starts"]["0"] != facts["starts"]["1"]
-    for label in ("mae", "rc-mae"):
-        for seed in ("0", "1"):
-            first = metrics(finished / f"{label}-seed{seed}")[0]
-            assert first["step"] == 0
-            for name in ("knn_mean_patch", "knn_class_token"):
-                assert facts["starts"][seed][name] == first[name]
+    for label, seed in product(("mae", "rc-mae"), ("0", "1")):
+        first = metrics(finished / f"{label}-seed{seed}")[0]
+        assert first["step"] == 0
+        assert all(facts["starts"][seed][name] == first[name] for name in ("knn_mean_patch", "knn_class_token"))
 
 
 def test_the_numbers_are_those_of_the_finished_runs(finished: Path) -> None:
     facts = facts_of(finished)
     assert facts["finished"]
-    assert [(run["label"], run["seed"]) for run in facts["runs"]] == [
-        ("mae", 0),
-        ("rc-mae", 0),
-        ("mae", 1),
-        ("rc-mae", 1),
-    ]
+    assert [run["directory"] for run in facts["runs"]] == ["mae-seed0", "rc-mae-seed0", "mae-seed1", "rc-mae-seed1"]
     for run in facts["runs"]:
         folder = finished / run["directory"]
-        stored = json.loads((folder / "evals" / "compare.json").read_text())
-        assert stored == run
+        assert json.loads((folder / "evals" / "compare.json").read_text()) == run
         last = metrics(folder)[-1]
         assert last["step"] == run["steps"] == 4
         assert run["epochs"] == pytest.approx(4 * 16 / 100)
@@ -144,14 +139,11 @@ def test_a_signal_stops_with_a_checkpoint_and_the_same_command_goes_on(
     }[moment]
     file = out / "mae-seed0" / file
 
-    def too_late(number: int, frame: object) -> None:
-        pass
-
-    before = signal.signal(signal.SIGTERM, too_late)
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
     try:
         with signal_when(file, word, count):
             assert main(args) == STOPPED
-        assert signal.getsignal(signal.SIGTERM) == too_late  # everything is put back
+        assert signal.getsignal(signal.SIGTERM) == signal.SIG_IGN  # everything is put back
     finally:
         signal.signal(signal.SIGTERM, before)
     assert f"the same command goes on with {out}" in capsys.readouterr().err
@@ -202,13 +194,8 @@ def test_overwrite_begins_anew_and_leaves_what_is_not_ours(finished: Path, scene
     assert main([*args, "--patch-size", "7"]) == 1  # nothing is removed before everything is checked
     assert (out / "rc-mae-seed1").exists()
     assert main(args) == 0
-    assert {p.name for p in out.iterdir()} == {
-        "mae-seed0",
-        "notes.txt",
-        "compare.json",
-        "compare.html",
-        "compare.png",
-    }
+    left = {"mae-seed0", "notes.txt", "compare.json", "compare.html", "compare.png"}
+    assert {p.name for p in out.iterdir()} == left
     assert facts_of(out)["runs"][0]["steps"] == 3  # half an epoch of 100 images in batches of 16
 
 
@@ -280,12 +267,8 @@ def test_bad_input_is_one_line_before_anything_is_trained(
     code: int,
     words: str,
 ) -> None:
-    out = tmp_path / "out"
-    assert main([*command(scene_folder, out, **change), *more]) == code
-    last = capsys.readouterr().err.strip().splitlines()[-1]
-    assert last.startswith("maskery: ")
-    assert words in last
-    assert not out.exists()
+    args = [*command(scene_folder, tmp_path / "out", **change), *more]
+    assert_refused(args, BadInput(re.escape(words), code=code), capsys, tmp_path / "out")
 
 
 def test_torchrun_is_refused(

@@ -1,6 +1,7 @@
 """`maskery eval probe` and `eval finetune` as a whole: tiny real runs, compared, interrupted, and refused."""
 
 import json
+import re
 import shutil
 import signal
 from pathlib import Path
@@ -23,6 +24,7 @@ from maskery.nn.vit import SIZES, ViT, ViTConfig
 from maskery.options import UsageError, options
 from maskery.tasks import TASKS
 from maskery.weights.load import load_encoder
+from tests.bad_input import BadInput, assert_refused, misused
 from tests.exported import to_timm
 from tests.interrupting import signal_when
 from tests.tasks.images import noise, several, two_colours
@@ -115,9 +117,8 @@ def test_the_files_hold_means_and_every_seed(finished: TaskStudyResult, places: 
         assert "2 steps, batch 8, sgd" in result.protocol
         assert result.made
         assert result.versions["torch"]
-    assert [(r.of, r.weights) for r in read_results(places / "own.json")] == [
-        (r.of, r.weights) for r in finished.results
-    ]
+    own = read_results(places / "own.json")
+    assert [(r.of, r.weights) for r in own] == [(r.of, r.weights) for r in finished.results]
 
 
 def test_again_it_trains_nothing_and_prints_the_same_table(
@@ -140,10 +141,8 @@ def test_another_evaluation_in_the_same_place_is_refused(
     finished: TaskStudyResult, places: Path, colours: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = (finished.out / "end-seed0" / "metrics.jsonl").stat().st_mtime_ns
-    assert main(command("probe", four_candidates(places, colours) | {"steps": 3})) == 1
-    output = last_line(capsys)
-    assert output.startswith("maskery: ")
-    assert "random-seed0: holds another evaluation; --overwrite replaces it, --out takes another directory" in output
+    message = "random-seed0: holds another evaluation; --overwrite replaces it, --out takes another directory"
+    assert_refused(command("probe", four_candidates(places, colours) | {"steps": 3}), BadInput(message), capsys)
     assert (finished.out / "end-seed0" / "metrics.jsonl").stat().st_mtime_ns == before
 
 
@@ -219,11 +218,8 @@ def test_images_with_several_labels_by_the_recipe(places: Path, tmp_path: Path) 
     assert all({"map", "tune_map", "held_out_loss"} <= look.keys() for look in looks)
     assert (next((tmp_path / "finetune").iterdir()) / "checkpoints" / "best").is_dir()
     assert tuned.results[0].tables["average precision"].keys() == {"blue", "red"}
-    probed = evaluate(
-        "probe",
-        out=tmp_path / "probe",
-        **leaves | {"steps": 60, "settings": {"pooling": "mean_patch"}, "watch": QUICK["watch"]},
-    )
+    leaves |= {"steps": 60, "settings": {"pooling": "mean_patch"}, "watch": QUICK["watch"]}
+    probed = evaluate("probe", out=tmp_path / "probe", **leaves)
     assert probed.results[0].numbers["map"] > 0.95
     assert probed.results[0].fingerprint == tuned.results[0].fingerprint
 
@@ -312,20 +308,20 @@ def test_bad_input_is_one_line_and_leaves_nothing(
     leaves = QUICK | {"where": places / "other", "data": colours, "out": out} | change
     if callable(leaves["data"]):
         leaves["data"] = leaves["data"](tmp_path / "images")
-    assert main(command(kind, {k: v for k, v in leaves.items() if v is not None})) == code
-    output = last_line(capsys)
-    assert output.startswith("maskery: ")
-    assert words in output
-    assert not out.exists()
+    args = command(kind, {k: v for k, v in leaves.items() if v is not None})
+    assert_refused(args, BadInput(re.escape(words), code=code), capsys, out)
 
 
-def test_nothing_is_evaluated_without_a_place(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["eval", "probe"]) == MISUSED
-    assert "maskery eval probe WHERE: a run or weights are missing" in last_line(capsys)
-    assert main(["eval", "finetune", "run", "--quick"]) == MISUSED
-    assert "finetune has no quick form" in last_line(capsys)
-    assert main(["eval", "prob"]) == MISUSED
-    assert "did you mean probe?" in last_line(capsys)
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["probe"], "maskery eval probe WHERE: a run or weights are missing"),
+        (["finetune", "run", "--quick"], "finetune has no quick form"),
+        (["prob"], "did you mean probe?"),
+    ],
+)
+def test_nothing_is_evaluated_without_a_place(args: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert_refused(["eval", *args], misused(re.escape(words)), capsys)
 
 
 def test_a_number_to_choose_by_that_no_look_has(
@@ -333,10 +329,8 @@ def test_a_number_to_choose_by_that_no_look_has(
 ) -> None:
     watch = {"log_every": 1, "looks": 1, "best": "tune_topl"}
     leaves = QUICK | {"where": places / "other", "data": colours, "out": tmp_path / "out", "watch": watch}
-    assert main(command("finetune", leaves)) == 1
-    assert "--watch.best tune_topl: looks have no such number; they have: held_out_loss, top1, tune_top1" in last_line(
-        capsys
-    )
+    message = "--watch.best tune_topl: looks have no such number; they have: held_out_loss, top1, tune_top1"
+    assert_refused(command("finetune", leaves), BadInput(message), capsys)
 
 
 def test_weights_of_a_run_are_not_changed_by_evaluating_them(finished: TaskStudyResult, places: Path) -> None:

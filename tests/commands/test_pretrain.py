@@ -1,5 +1,6 @@
 """From options to a run: what is chosen, what the user chose, what is refused."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import yaml
 import maskery
 from maskery.cli import main
 from maskery.options import options
+from tests.bad_input import BadInput, assert_refused, misused
 from tests.test_train import TINY
 
 
@@ -64,6 +66,8 @@ def test_epochs_on_the_command_line_win_over_steps_in_a_config(scene_folder: Pat
         ({"batch_size": 0}, 2, "--batch-size is 0: it has to be at least 1"),
         ({"micro_batch": 0}, 2, "--micro-batch is 0: it has to be at least 1"),
         ({"steps": 0, "epochs": 0}, 2, "one of them has to be above 0"),
+        ({"steps": 0, "epochs": 5}, 2, "one of them has to be above 0"),
+        ({"steps": 2, "epochs": -1}, 2, "one of them has to be above 0"),
         ({"crop": {"scale": (0.0, 1.0)}}, 2, "crop scale is (0.0, 1.0)"),
         ({"config": "/nowhere.yaml"}, 1, "/nowhere.yaml: no such file"),
         ({"init": "/nowhere"}, 1, "/nowhere: there is nothing"),
@@ -74,18 +78,12 @@ def test_bad_input_is_one_line_and_leaves_nothing(
     scene_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], change: dict, code: int, words: str
 ) -> None:
     out = tmp_path / "run"
-    assert main(short(scene_folder, out, **change)) == code
-    last = capsys.readouterr().err.strip().splitlines()[-1]
-    assert last.startswith("maskery: ")
-    assert words in last
-    assert not out.exists()
+    assert_refused(short(scene_folder, out, **change), BadInput(re.escape(words), code=code), capsys, out)
 
 
-def test_missing_options(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["pretrain", "--out", "x"]) == 2
-    assert "--data is missing" in capsys.readouterr().err
-    assert main(["pretrain", "--data", "x"]) == 2
-    assert "--out is missing" in capsys.readouterr().err
+@pytest.mark.parametrize(("given", "missing"), [("--out", "--data"), ("--data", "--out")])
+def test_missing_options(given: str, missing: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert_refused(["pretrain", given, "x"], misused(f"{missing} is missing"), capsys)
 
 
 def test_a_run_that_exists_is_refused_and_survives(
