@@ -264,20 +264,19 @@ def _data(facts: dict[str, Any]) -> Iterator[Finding]:
         return
     workers, cores = facts["workers"], facts["cores"]
     step_rate = facts["images_per_second"] / max(1 - wait, 1e-3)  # of the step without waiting
-    sentence = f"{wait:.0%} of a step is waiting for images: one loader process makes {per_worker:,.0f} a second"
-    needed = min(cores, -(-int(step_rate) // max(int(per_worker), 1)))  # loader processes
+    needed = max(1, min(cores, -(-int(step_rate) // max(int(per_worker), 1))))  # loader processes
+    more = f"--images.workers {needed}" if needed > workers else ""
     cheaper = "" if facts["kept_in_memory"] or facts["packed"] else "`maskery pack` makes images cheaper to read"
     if not workers:
-        sentence += f", and none runs during a step: --images.workers {max(1, needed)}"
-        sentence += f", or {cheaper}" if cheaper else ""
+        why, advice = "and none runs during a step", [more, cheaper]
     elif per_worker * workers < step_rate:
-        sentence += f", {workers} of them are not enough for the {step_rate:,.0f} the step could take"
-        more = [f"--images.workers {needed}"] if needed > workers else []
-        sentence += ": " + ", or ".join([*more, cheaper] if cheaper else more or ["more cores would help"])
+        why = f"{workers} of them are not enough for the {step_rate:,.0f} the step could take"
+        advice = [more, cheaper] if more or cheaper else ["more cores would help"]
     else:
-        sentence += f", so {workers} would be enough if they had cores of their own ({cores} are shared with the step)"
-        sentence += f": {cheaper}" if cheaper else ""
-    yield wait, sentence + "."
+        why = f"so {workers} would be enough if they had cores of their own ({cores} are shared with the step)"
+        advice = [cheaper]
+    waiting = f"{wait:.0%} of a step is waiting for images: one loader process makes {per_worker:,.0f} a second"
+    yield wait, ": ".join(filter(None, (f"{waiting}, {why}", ", or ".join(filter(None, advice))))) + "."
 
 
 def _gpu(facts: dict[str, Any]) -> Iterator[Finding]:

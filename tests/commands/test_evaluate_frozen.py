@@ -5,6 +5,7 @@ import re
 import shlex
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -27,6 +28,7 @@ from maskery.evals.results import END, RANDOM, START, read_result, read_results
 from maskery.nn.vit import ViT, ViTConfig
 from maskery.terminal import Quiet
 from maskery.weights.load import load_encoder
+from tests.bad_input import BadInput, assert_refused
 from tests.exported import to_timm
 from tests.test_train import TINY
 
@@ -78,10 +80,9 @@ def test_knn_of_few_labels(run: Path, scene_folder: Path, tmp_path: Path, capsys
     assert " ± " in said.out
     assert main([*args, "--labels", "1%"]) == 0
     assert "only 10 images vote: fewer than k = 20" in capsys.readouterr().err
-    assert main([*args, "--shots", "200"]) == 1
-    assert "200 labelled training images of each class are wanted, but" in capsys.readouterr().err
-    assert main([*args, "--labels", "1%", "--shots", "1"]) == 1
-    assert "not both" in capsys.readouterr().err
+    few = BadInput("200 labelled training images of each class are wanted, but", options=["--shots", "200"])
+    assert_refused(args, few, capsys)
+    assert_refused(args, BadInput("not both", options=["--labels", "1%", "--shots", "1"]), capsys)
 
 
 def test_knn_warns_of_held_out_images_that_vote(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -126,11 +127,8 @@ def test_before_and_after(run: Path, scene_folder: Path, tmp_path: Path, capsys:
     assert "the spread over 3 seeds of random initialisation" in reading
 
 
-def test_a_single_random_initialisation_tells_nothing(
-    run: Path, scene_folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    args = ["eval", "knn", str(run), "--data", str(scene_folder), "--beside", "random"]
-    assert main(args) == 0
+def test_a_single_random_initialisation_tells_nothing(run: Path, scene_folder: Path, capsys: Any) -> None:
+    assert main(["eval", "knn", str(run), "--data", str(scene_folder), "--beside", "random"]) == 0
     said = capsys.readouterr()
     assert "Whether pretraining paid off cannot be told" in said.out
     assert "from --seeds 3 on it can be told" in said.err
@@ -193,8 +191,7 @@ def test_what_a_run_started_from_and_what_cannot_be_asked(
         (["--shots", "1", "--draws", "0"], "draws is 0: at least 1"),
         (["--images.holdout", "0", "--images.split-column", "x"], "has no column 'x'"),
     ):
-        assert main([*args, *wrong]) == 1
-        assert said in capsys.readouterr().err
+        assert_refused(args, BadInput(re.escape(said), options=wrong), capsys)
 
 
 # ---------------------------------------------------------------------------------------------------- the quick probe
@@ -272,10 +269,8 @@ def test_several_labels_an_image(run: Path, tmp_path: Path, capsys: pytest.Captu
     bank, queries = (features(encoder, data.images, x[has_labels[x]]) for x in (data.train, data.held_out))
     y, truth = (torch.from_numpy(data.multi_hot[x.indices].astype(np.int64)) for x in (bank, queries))
     expected, each = multilabel(probe(bank.mean_patch, y, queries.mean_patch, len(data.classes)).logits, truth)
-    assert numbers == {
-        "probe_mean_patch_map": expected["map"],
-        "classes_with_images": expected["classes_with_images"],
-    }
+    context = {"classes_with_images": expected["classes_with_images"]}
+    assert numbers == {"probe_mean_patch_map": expected["map"]} | context
     assert result.counts["queries"] == len(queries.indices) < len(data.held_out)
     rows = result.tables["per_class"]["0"]["mean_patch"]
     assert [row["class"] for row in rows] == list(data.classes)

@@ -10,8 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 
 import maskery
-from maskery.cli import MISUSED, main
+from maskery.cli import main
 from maskery.inference.classifier import Classifier
+from tests.bad_input import BadInput, assert_refused, misused
 from tests.classified import finished
 from tests.tasks.images import several, two_colours
 
@@ -78,17 +79,15 @@ def test_what_is_there_stays_unless_it_is_to_be_replaced(
     out = tmp_path / "labels.csv"
     out.write_text("mine")
     command = ["predict", str(tuned), "--data", str(photos / "train"), "--out", str(out)]
-    assert main(command) == 1
-    assert f"{out}: exists already; --overwrite replaces it" in capsys.readouterr().err
+    assert_refused(command, BadInput(f"{out}: exists already; --overwrite replaces it"), capsys)
     (tmp_path / "labels-skipped.jsonl").write_text("of an earlier one")
     out.unlink()
-    assert main(command) == 1
-    assert "labels-skipped.jsonl: exists already" in capsys.readouterr().err
+    assert_refused(command, BadInput("labels-skipped.jsonl: exists already"), capsys)
     assert main([*command, "--overwrite"]) == 0
     assert [p.name for p in tmp_path.iterdir()] == ["labels.csv"]
     assert len(out.read_text().splitlines()) == 81
-    assert main([*command[:-1], str(tmp_path / "labels.txt")]) == MISUSED
-    assert "a file ending in .csv or .parquet is wanted" in capsys.readouterr().err
+    wrong = [*command[:-1], str(tmp_path / "labels.txt")]
+    assert_refused(wrong, misused("a file ending in .csv or .parquet is wanted"), capsys)
 
 
 def test_a_table_is_whole_or_not_there(
@@ -118,10 +117,10 @@ def test_data_of_which_nothing_can_be_said(
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "a.png").write_bytes(b"no image")
     for data, words in ((tmp_path / "broken", "cannot be read"), (tmp_path / "none", "no such file or folder")):
-        assert main(["predict", str(tuned), "--data", str(data), "--out", str(tmp_path / "p.csv")]) == 1
-        assert words in capsys.readouterr().err.splitlines()[-1]
-    assert main(["predict", str(photos), "--data", str(photos), "--out", str(tmp_path / "p.csv")]) == 1
-    assert "no classifier" in capsys.readouterr().err
+        args = ["predict", str(tuned), "--data", str(data), "--out", str(tmp_path / "p.csv")]
+        assert_refused(args, BadInput(words), capsys)
+    args = ["predict", str(photos), "--data", str(photos), "--out", str(tmp_path / "p.csv")]
+    assert_refused(args, BadInput("no classifier"), capsys)
     assert [p.name for p in tmp_path.iterdir()] == ["broken"]
     everything = ["--images.unreadable", "1", "--out", str(tmp_path / "p.csv")]
     assert main(["predict", str(tuned), "--data", str(tmp_path / "broken"), *everything]) == 1

@@ -92,8 +92,7 @@ def test_a_run_that_exists_is_refused_and_survives(
     out = tmp_path / "run"
     assert main(short(scene_folder, out)) == 0
     before = (out / "metrics.jsonl").read_bytes()
-    assert main(short(scene_folder, out)) == 1
-    assert f"{out}: exists already; --overwrite replaces it" in capsys.readouterr().err
+    assert_refused(short(scene_folder, out), BadInput(f"{out}: exists already; --overwrite replaces it"), capsys)
     assert main([*short(scene_folder, out, data="/nowhere"), "--overwrite"]) == 1  # bad data: the old run is kept
     assert (out / "metrics.jsonl").read_bytes() == before
     assert main([*short(scene_folder, out, seed=1), "--overwrite"]) == 0
@@ -151,10 +150,8 @@ def test_resuming_with_parameters_no_longer_shared_out(
 
 
 def test_resuming_what_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["resume", str(tmp_path / "no")]) == 1
-    assert "there is no such run" in capsys.readouterr().err
-    assert main(["resume", str(tmp_path)]) == 1
-    assert "config.yaml: no such file" in capsys.readouterr().err
+    assert_refused(["resume", str(tmp_path / "no")], BadInput("there is no such run"), capsys)
+    assert_refused(["resume", str(tmp_path)], BadInput("config.yaml: no such file"), capsys)
 
 
 def test_starting_from_weights(scene_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -98,10 +98,7 @@ def test_classifiers_are_compared(scene_folder: Path, tmp_path: Path, capsys: py
     (run / "checkpoints").mkdir(parents=True)
     (run / "config.yaml").write_text("")
     grey = ImagesConfig(channels=1, bits=8, mean=(0.5,), std=(0.2,))
-    classifiers = {
-        "a": ByHand(scenes.CLASSES),
-        "b": ByHand(scenes.CLASSES, (40, 48), 0.875, grey, turn=1),
-    }
+    classifiers = {"a": ByHand(scenes.CLASSES), "b": ByHand(scenes.CLASSES, (40, 48), 0.875, grey, turn=1)}
     evaluation = evaluation_of(scene_folder, run, step=2, json=tmp_path / "both.json")
     numbers = evaluation.run(classifiers)
     a, b = read_results(tmp_path / "both.json")
@@ -170,18 +167,16 @@ def test_what_is_refused_before_anything_takes_long(sets: Path, scene_folder: Pa
         check_options(RobustnessOptions(sets, "photos", **options), [classifier])
 
     check(own, imagenet_r=sets / "a", imagenet_c=sets / "c")
-    with pytest.raises(ValueError, match="there is no corruption 'brightnes'; did you mean brightness"):
-        check(own, corruptions=("brightnes",))
-    with pytest.raises(ValueError, match="classes are not named by WordNet ids"):
-        check(scene, imagenet_a=sets / "a")
-    with pytest.raises(ValueError, match="nothing: no such folder"):
-        check(own, imagenet_a=sets / "nothing")
-    with pytest.raises(ValueError, match="not ImageNet-C"):
-        check(own, imagenet_c=sets / "a")
-    with pytest.raises(ValueError, match="no corruption is there at all five severities"):
-        check(own, imagenet_c=sets / "d")
-    with pytest.raises(ValueError, match="the network sees 16 x 16"):
-        check(ByHand(IDS, (16, 16)))
+    for classifier, options, words in (
+        (own, {"corruptions": ("brightnes",)}, "there is no corruption 'brightnes'; did you mean brightness"),
+        (scene, {"imagenet_a": sets / "a"}, "classes are not named by WordNet ids"),
+        (own, {"imagenet_a": sets / "nothing"}, "nothing: no such folder"),
+        (own, {"imagenet_c": sets / "a"}, "not ImageNet-C"),
+        (own, {"imagenet_c": sets / "d"}, "no corruption is there at all five severities"),
+        (ByHand(IDS, (16, 16)), {}, "the network sees 16 x 16"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            check(classifier, **options)
     with pytest.raises(ValueError, match="--beside names the same twice: x, x"):
         robustness(where=Path("x"), data="photos", beside=(Path("x"),))
     with pytest.raises(ValueError, match="nowhere: no classifier"):

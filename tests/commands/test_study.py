@@ -15,10 +15,6 @@ from maskery.options import options
 from tests.test_train import TINY, metrics
 
 
-def no_signal() -> None:
-    return
-
-
 def interrupted(*_: object) -> None:
     raise KeyboardInterrupt
 
@@ -31,11 +27,11 @@ def cells(done: list[str]) -> Iterator[Cell]:
 
 def test_cells_are_completed_in_order() -> None:
     done: list[str] = []
-    assert complete(cells(done), lambda cell: done.append(cell.label), no_signal)
+    assert complete(cells(done), lambda cell: done.append(cell.label), lambda: None)
     assert done == ["before a", "a", "before b", "b"]
 
 
-@pytest.mark.parametrize(("train", "check"), [(interrupted, no_signal), (lambda cell: None, interrupted)])
+@pytest.mark.parametrize(("train", "check"), [(interrupted, lambda: None), (lambda cell: None, interrupted)])
 def test_a_signal_ends_the_study(train: Callable[[Cell], None], check: Callable[[], None]) -> None:
     done: list[str] = []
     assert not complete(cells(done), train, check)
