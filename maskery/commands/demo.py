@@ -2,6 +2,7 @@
 
 import shutil
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from ..data.sources.open import open_source
@@ -41,11 +42,7 @@ def demo(
         open_source(data)  # an error before anything is removed
     clear(out, overwrite)
     if not data:
-        data = str(out / "images")
-        with terminal.bar("painting scenes") as tick:
-            scenes.write_folder(Path(data), images, seed=seed, progress=tick)
-        terminal.say(f"{data}: {images:,} built-in scenes, ten classes told apart by texture and shape")
-
+        data = str(write_images(out / "images", images, seed, terminal))
     run = out / "run"
     result = pretrain(
         data=data, out=str(run), seed=seed, model="vit-micro", steps=steps, batch_size=64, watch={"looks": 4}
@@ -56,21 +53,17 @@ def demo(
     embed(run, data, out / "embeddings.parquet")
     curves = learning_curves(read_rows(run / "metrics.jsonl"), run / "curves.png")
     page = report(run)
-    before, after = result.looks[0], result.looks[-1]
-    for name, words, form in (
-        ("knn_mean_patch", "nearest neighbours, mean patch token", ".1%"),
-        ("knn_class_token", "nearest neighbours, class token", ".1%"),
-        ("held_out_loss", "held-out loss, the same masks", ".3f"),
-    ):
-        if name in after:
-            print(f"{words:38} at random initialisation {before[name]:{form}}   after {after[name]:{form}}")
-    print(f"reconstructions   {run / 'samples'}")
-    if curves:
-        print(f"learning curves   {curves}")
-    print(f"weights for timm  {out / 'timm'}")
-    print(f"report            {page}: open it in a browser")
+    print_gains(result.looks[0], result.looks[-1])
+    print_outputs(out, curves, page)
     print(f"done in {time.monotonic() - start:.0f} s")
     return result
+
+
+def write_images(folder: Path, images: int, seed: int, terminal: Terminal) -> Path:
+    with terminal.bar("painting scenes") as tick:
+        scenes.write_folder(folder, images, seed=seed, progress=tick)
+    terminal.say(f"{folder}: {images:,} built-in scenes, ten classes told apart by texture and shape")
+    return folder
 
 
 def clear(out: Path, overwrite: bool) -> None:
@@ -79,3 +72,22 @@ def clear(out: Path, overwrite: bool) -> None:
         if not overwrite or not (out / "run").exists():
             raise ValueError(f"{out}: exists already" + ("; --overwrite replaces it" if not overwrite else ""))
         shutil.rmtree(out)
+
+
+def print_gains(before: Mapping[str, float], after: Mapping[str, float]) -> None:
+    """Print accuracies and loss of the first and the last evaluation."""
+    for name, words, form in (
+        ("knn_mean_patch", "nearest neighbours, mean patch token", ".1%"),
+        ("knn_class_token", "nearest neighbours, class token", ".1%"),
+        ("held_out_loss", "held-out loss, the same masks", ".3f"),
+    ):
+        if name in after:
+            print(f"{words:38} at random initialisation {before[name]:{form}}   after {after[name]:{form}}")
+
+
+def print_outputs(out: Path, curves: Path | None, page: Path) -> None:
+    print(f"reconstructions   {out / 'run' / 'samples'}")
+    if curves:
+        print(f"learning curves   {curves}")
+    print(f"weights for timm  {out / 'timm'}")
+    print(f"report            {page}: open it in a browser")
