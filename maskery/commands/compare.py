@@ -17,7 +17,7 @@ from ..data.dataset import ImageData, SurveyedSource, load_data, survey_source
 from ..distributed import World, world
 from ..evals import leaderboard
 from ..evals.encoder_metrics import ProbeImages, encoder_metrics, seconds_per_step, training_curve
-from ..evals.inference_options import InferenceOptions
+from ..evals.eval_pass import InferenceOptions
 from ..methods import METHODS
 from ..nn.vit import ViT
 from ..options import UsageError, options

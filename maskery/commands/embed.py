@@ -11,9 +11,8 @@ import torch
 from ..config import DEFAULT_IMAGES, ImagesConfig
 from ..data.dataset import ImageData
 from ..evals.candidates import open_images_for
-from ..evals.eval_pass import skipped_notes
+from ..evals.eval_pass import InferenceOptions, skipped_notes
 from ..evals.features import Features, features
-from ..evals.inference_options import InferenceOptions
 from ..outputs import partial_path
 from ..terminal import Terminal
 from ..weights.load import load_encoder

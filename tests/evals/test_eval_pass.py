@@ -11,8 +11,7 @@ from maskery.data.crops import CenterCrop
 from maskery.data.eval_dataset import EvalDataset
 from maskery.data.images import Images
 from maskery.data.sources.open import open_source
-from maskery.evals.eval_pass import EvalPass, eval_mode
-from maskery.evals.inference_options import InferenceOptions
+from maskery.evals.eval_pass import EvalPass, InferenceOptions, eval_mode
 
 
 @pytest.fixture

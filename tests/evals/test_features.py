@@ -8,8 +8,8 @@ import torch
 
 from maskery.data.images import Images
 from maskery.data.sources.open import open_source
+from maskery.evals.eval_pass import InferenceOptions
 from maskery.evals.features import effective_rank, feature_spread, features
-from maskery.evals.inference_options import InferenceOptions
 from maskery.nn.vit import ViT, ViTConfig
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from maskery.evals.features import Features
-from maskery.evals.knn import LabelledFeatures, Voting, knn_accuracies, knn_scores, labelled_token, neighbours, token
+from maskery.evals.knn import Voting, knn_accuracies, knn_scores, labelled_token, neighbours, token
 
 
 def by_hand(bank: Tensor, y: Tensor, queries: Tensor, z: Tensor, k: int, tau: float) -> float:
@@ -22,16 +22,8 @@ def by_hand(bank: Tensor, y: Tensor, queries: Tensor, z: Tensor, k: int, tau: fl
     return right / len(z)
 
 
-def top1(
-    bank: Tensor,
-    y: Tensor,
-    queries: Tensor,
-    z: Tensor,
-    classes: int,
-    k: int = 20,
-    tau: float = 0.07,
-) -> float:
-    return knn_scores(LabelledFeatures(bank, y), LabelledFeatures(queries, z), classes, Voting(k, tau))["top1"]
+def top1(bank: Tensor, y: Tensor, queries: Tensor, z: Tensor, classes: int, k: int = 20, tau: float = 0.07) -> float:
+    return knn_scores((bank, y), (queries, z), classes, Voting(k, tau))["top1"]
 
 
 @pytest.mark.parametrize(("k", "tau"), [(1, 0.07), (5, 0.07), (20, 1.0), (500, 0.1)])
@@ -117,8 +109,8 @@ def test_a_tiny_temperature_is_the_nearest_neighbour() -> None:
 
 def test_top_5_and_balanced_accuracy() -> None:
     bank, y = torch.eye(8), torch.arange(8)
-    queries = LabelledFeatures(bank[[0, 0, 0, 1]], torch.tensor([0, 0, 3, 1]))
-    numbers = knn_scores(LabelledFeatures(bank, y), queries, 8, Voting(k=2))
+    queries = bank[[0, 0, 0, 1]], torch.tensor([0, 0, 3, 1])
+    numbers = knn_scores((bank, y), queries, 8, Voting(k=2))
     assert numbers == {"top1": 0.75, "top5": 1.0, "balanced_accuracy": pytest.approx(2 / 3)}
 
 

@@ -9,7 +9,7 @@ import torch
 
 from maskery.config import ImagesConfig, WatchConfig
 from maskery.data.dataset import ImageData, open_data
-from maskery.evals.inference_options import InferenceOptions
+from maskery.evals.eval_pass import InferenceOptions
 from maskery.evals.periodic import PeriodicEvaluation
 from maskery.methods.mae import MAE, MAEConfig
 from maskery.nn.baselines import MEAN, NEIGHBOURS, PLACE
