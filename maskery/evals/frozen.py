@@ -168,7 +168,13 @@ def open_evaluation(options: FrozenOptions) -> FrozenEvaluation:
     subset, terminal = LabelSubset.parse(options.labels, options.shots), Terminal()
     candidates = candidates_of(options.where, options.beside)
     random = any(candidate.where is None for candidate in candidates)
-    _check_repeats(options, random)
+    for name, value in (("draws", options.draws), ("seeds", options.seeds)):
+        if value < 1:
+            raise ValueError(f"{name} is {value}: at least 1")
+    if options.seeds > 1 and not random:
+        raise ValueError(
+            f"seeds is {options.seeds}: so many random initialisations, but none is compared (--beside random)"
+        )
     seeds = range(options.seed, options.seed + (max(options.draws, options.seeds) if subset else options.seeds))
     encoders = {candidate: load_encoder(candidate.where) for candidate in candidates if candidate.where is not None}
     own = next(candidate for candidate in candidates if candidate.where == options.where)
@@ -187,16 +193,6 @@ def open_evaluation(options: FrozenOptions) -> FrozenEvaluation:
     words = f"{subset}, {len(seeds)} draws" if subset else ""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return FrozenEvaluation(options, candidates, own, encoders, data, training, words, tuple(notes), device, terminal)
-
-
-def _check_repeats(options: FrozenOptions, random: bool) -> None:
-    for name, value in (("draws", options.draws), ("seeds", options.seeds)):
-        if value < 1:
-            raise ValueError(f"{name} is {value}: at least 1")
-    if options.seeds > 1 and not random:
-        raise ValueError(
-            f"seeds is {options.seeds}: so many random initialisations, but none is compared (--beside random)"
-        )
 
 
 def _lines(result: Result) -> list[str]:

@@ -1,5 +1,3 @@
-"""Average precision: by hand, against COCO's own code, and of the truth itself."""
-
 from typing import Any
 
 import numpy as np

@@ -1,5 +1,3 @@
-"""What a run took, from its log, with numbers worked out by hand."""
-
 import json
 from pathlib import Path
 

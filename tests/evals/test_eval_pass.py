@@ -1,5 +1,3 @@
-"""A pass over images: what is read, what is skipped, and the mode of the network."""
-
 from pathlib import Path
 
 import numpy as np

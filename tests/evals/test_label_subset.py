@@ -1,5 +1,3 @@
-"""Few labels: stratified, nested, the same for the same seed, and clear where it cannot be done."""
-
 import numpy as np
 import pytest
 from hypothesis import given

@@ -1,5 +1,3 @@
-"""Metrics against their definitions and scikit-learn."""
-
 import math
 
 import numpy as np

@@ -1,5 +1,3 @@
-"""Robustness of a classifier that can be looked through: red or blue, by the mean colour."""
-
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -103,9 +101,8 @@ def test_batches_and_workers_change_nothing_and_the_bar_comes_to_its_end(colours
     def noisy(x: Tensor) -> Tensor:
         return torch.stack([x[:, :, :8].std((1, 2, 3)), x[:, :, 8:].std((1, 2, 3))], dim=1)
 
-    corrupt(
-        np.zeros((512, 512, 3), np.uint8), "defocus_blur", 5, 0, 0
-    )  # starts OpenCV's threads, which forks do not have
+    # starts OpenCV's threads, which forks do not have
+    corrupt(np.zeros((512, 512, 3), np.uint8), "defocus_blur", 5, 0, 0)
     names = ("gaussian_noise", "fog", "defocus_blur", "impulse_noise")
     one = errors_of(noisy, images, 10, names, options=InferenceOptions(batch_size=4))
     options = InferenceOptions(workers=1, batch_size=10, progress=lambda *x: ticks.append(x))

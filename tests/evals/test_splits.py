@@ -1,5 +1,3 @@
-"""Training and test images that do not belong together."""
-
 from pathlib import Path
 
 import numpy as np
