@@ -6,9 +6,9 @@ In the order of what matters most: ceilings of the device; eager steps of MAE be
 run; compiled steps of MAE in three sizes beside transformers and lightly, the other methods; the loop from files;
 kernels of a step; other micro-batches and ways to compile. Every row is written when it is there.
 
-A process of its own measures. One that crashes, hangs or runs out of memory is a row with the reason, and a new one goes
-on. What the time did not reach is listed. Compiling takes most of the time: first, processes beside each other compile
-every step into PyTorch's own cache.
+A process of its own measures. One that crashes, hangs or runs out of memory is a row with the reason, and a new one
+goes on. What the time did not reach is listed. Compiling takes most of the time: first, processes beside each other
+compile every step into PyTorch's own cache.
 
 Model FLOPs are counted by hand (`benchmarks/count.py`: work that is left out is not counted), the ceiling is measured.
 """
@@ -66,7 +66,7 @@ class Task:
 
 
 def serve(link: Connection, device: torch.device) -> None:
-    """Measure what comes over `link`, a row at a time, None after the last; end at a failure that may have broken CUDA."""
+    """Measure what comes over `link`, a row at a time, None after the last; end when a failure may have broken CUDA."""
     while True:
         function, arguments = link.recv()
         try:
@@ -213,7 +213,8 @@ def run(
             results.measure(worker, task)
         if device.type == "cuda" and not tiny:
             worker.stop()  # its memory
-            present = [j for j in sizes + methods + others[:3] if j.name not in PEERS or installed(j.name, Case.of(TINY))]
+            tiny_case = Case.of(TINY)
+            present = [j for j in sizes + methods + others[:3] if j.name not in PEERS or installed(j.name, tiny_case)]
             warm(results, present, 0.4 * (results.until - time.monotonic()), 3)
         source, shards = folder or str(Path(scratch) / "photographs"), pack or str(Path(scratch) / "packed")
         for task in [

@@ -28,7 +28,7 @@ from .data.sources.names import absolute
 from .data.train_dataset import SamplingPlan
 from .data.views import to_float
 from .distributed import ALONE, World, data_parallel
-from .evals.inference_options import InferenceOptions
+from .evals.eval_pass import InferenceOptions
 from .evals.periodic import PeriodicEvaluation
 from .health.checks import HealthMonitor
 from .log import LossSums, RunLog, StepTimer, device_usage, environment

@@ -24,7 +24,7 @@ from ..data.sources.names import absolute
 from ..distributed import World, world
 from ..evals import leaderboard
 from ..evals.encoder_metrics import ProbeImages, encoder_metrics, seconds_per_step, training_curve
-from ..evals.inference_options import InferenceOptions
+from ..evals.eval_pass import InferenceOptions
 from ..html_report import compare_page
 from ..log import environment
 from ..methods import METHODS

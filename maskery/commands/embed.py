@@ -10,9 +10,8 @@ import torch
 
 from ..config import DEFAULT_IMAGES, ImagesConfig
 from ..evals.candidates import open_images_for
-from ..evals.eval_pass import skipped_notes
+from ..evals.eval_pass import InferenceOptions, skipped_notes
 from ..evals.features import features
-from ..evals.inference_options import InferenceOptions
 from ..outputs import partial_path
 from ..terminal import Terminal
 from ..weights.load import load_encoder

@@ -1,6 +1,5 @@
 """`maskery eval knn` and `maskery eval probe --quick`: evaluations that train no encoder."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any
@@ -11,10 +10,10 @@ import tyro
 from torch import Tensor
 
 from ..evals.features import Features
-from ..evals.frozen import FrozenOptions, Metric, Scores, open_evaluation
+from ..evals.frozen import FrozenOptions, Scores, open_evaluation
 from ..evals.knn import Voting, knn_scores, labelled_token, token
 from ..evals.linear_probe import probe
-from ..evals.metrics import confusion, multilabel, per_class, scores
+from ..evals.metrics import class_rows, confusion, multilabel, per_class, scores
 from ..options import options, parse
 
 SUFFIX = {"top1": "", "top5": "_top5", "balanced_accuracy": "_balanced", "map": "_map"}
@@ -60,7 +59,7 @@ def knn(args: Sequence[str] = (), **leaves: Any) -> dict[str, float]:
         return Scores(numbers | {"largest_class": largest}, notes=notes)
 
     protocol = f"weighted {voting.k}-NN, cosine, temperature {voting.temperature:g}, centre crop"
-    return evaluation.run(Metric("knn", protocol, score))
+    return evaluation.run("knn", protocol, score)
 
 
 def quick_probe(args: Sequence[str] = (), **leaves: Any) -> dict[str, float]:
@@ -85,15 +84,14 @@ def quick_probe(args: Sequence[str] = (), **leaves: Any) -> dict[str, float]:
         return Scores(numbers | context, tables, notes)
 
     protocol = "quick probe: logistic regression on standardised features, C chosen on a tenth of the training images"
-    return evaluation.run(Metric("quick_probe", f"{protocol}, centre crop", score))
+    return evaluation.run("quick_probe", f"{protocol}, centre crop", score)
 
 
 def _scores(logits: Tensor, truth: Tensor, classes: Sequence[str]) -> tuple[dict[str, float], list[dict[str, Any]]]:
     """Numbers, and one row a class."""
     if truth.ndim == 1:
         matrix = confusion(logits.argmax(1), truth, len(classes))
-        return scores(logits, truth), per_class(matrix).rows(classes)
+        return scores(logits, truth), class_rows(per_class(matrix), classes)
     numbers, precisions = multilabel(logits, truth)
-    defined = (None if math.isnan(ap) else ap for ap in precisions)
-    rows = zip(classes, defined, truth.sum(0).tolist(), strict=True)
-    return numbers, [{"class": c, "average_precision": ap, "support": n} for c, ap, n in rows]
+    columns = {"average_precision": torch.tensor(precisions, dtype=torch.double), "support": truth.sum(0)}
+    return numbers, class_rows(columns, classes)

@@ -27,7 +27,7 @@ from ..evals.candidates import Candidate, candidates_of
 from ..evals.comparison import Comparison, compare_results
 from ..evals.label_subset import LabelSubset
 from ..evals.results import END, Result, read_result, write_result, write_results
-from ..evals.splits import find_overlap, test_and_validation
+from ..evals.splits import overlap_notes, test_and_validation
 from ..nn.vit import SIZES, Size, ViTConfig
 from ..options import UsageError, options, parse, value_of
 from ..outputs import write_file
@@ -274,12 +274,11 @@ def train_and_measure(cell: Cell, world: World, surveyed: SurveyedSource | None)
     world.wait()
 
 
-def overlap_warnings(source: Source, holdout: float) -> tuple[str, ...]:
+def overlap_warnings(source: Source, holdout: float) -> list[str]:
     """Warn of held-out images that are training images too."""
     train, held_out = split_indices(source, holdout)
     with Terminal().bar("comparing files") as tick:
-        sentence = find_overlap(source, train, test_and_validation(source, held_out)[0], tick).sentence()
-    return (sentence,) if sentence else ()
+        return overlap_notes(source, train, test_and_validation(source, held_out)[0], tick)
 
 
 def average_over_seeds(cells: Sequence[Cell], warnings: Sequence[str]) -> tuple[Result, ...]:

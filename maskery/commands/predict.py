@@ -18,8 +18,8 @@ import torch
 from ..config import DEFAULT_IMAGES, ImagesConfig
 from ..data.crops import CenterCrop
 from ..data.dataset import ImageData, open_data
-from ..evals.classify import center_crops, logit_batches
-from ..evals.inference_options import InferenceOptions
+from ..evals.classify import logit_batches
+from ..evals.eval_pass import EvalPass, InferenceOptions
 from ..inference.classifier import Classifier, Prediction, load_classifier
 from ..nn.linear_classifier import probabilities
 from ..options import UsageError
@@ -76,7 +76,7 @@ def predictions(classifier: Classifier, data: ImageData, skipped: Skipped, termi
     crop = CenterCrop(classifier.size, classifier.crop_fraction)
     with terminal.bar("images") as tick:
         options = InferenceOptions(device, workers=data.workers(), progress=tick)
-        crops = center_crops(data.images, np.arange(len(data.images)), crop, options)
+        crops = EvalPass.of(data.images, np.arange(len(data.images)), crop, options)
         for indices, logits in logit_batches(classifier.classify, crops):
             rows = zip(indices.tolist(), probabilities(logits, classifier.multilabel), strict=True)
             yield [classifier.prediction(readable(names[int(i)]), row) for i, row in rows]

@@ -13,11 +13,18 @@ from ..data.dataset import ImageData, open_data, spread
 from ..evals.candidates import reopen
 from ..evals.comparison import compare_results
 from ..evals.corruptions import BENCHMARK, EXTRA, SEVERITIES, check_corruptible
-from ..evals.eval_pass import skipped_notes
-from ..evals.imagenet_sets import imagenet_c_folders, recognised, wordnet_ids
-from ..evals.inference_options import InferenceOptions
+from ..evals.eval_pass import InferenceOptions, skipped_notes
 from ..evals.results import Result, fingerprint, write_result, write_results
-from ..evals.robustness import Errors, ImageClassifier, corruption_errors, folder_error, imagenet_c_errors
+from ..evals.robustness import (
+    Errors,
+    ImageClassifier,
+    corruption_errors,
+    folder_error,
+    imagenet_c_errors,
+    imagenet_c_folders,
+    recognised,
+    wordnet_ids,
+)
 from ..evals.splits import labelled, match_classes, test_and_validation
 from ..inference.classifier import Classifier, load_classifier
 from ..options import options, parse, unknown
@@ -134,9 +141,8 @@ class RobustnessEvaluation:
         counts = {"queries": errors.images, "classes": len(data.classes)}
         for name, folder in self.options.test_sets.items():
             with self.terminal.bar(f"{label}: {folder}") as tick:
-                measured = folder_error(evaluated, folder, self._inference(tick))
-            numbers[f"error_{name}"], counts[name] = measured.error, measured.images
-            notes.append(f"{folder}: {measured.note}")
+                numbers[f"error_{name}"], counts[name], note = folder_error(evaluated, folder, self._inference(tick))
+            notes.append(f"{folder}: {note}")
         result = Result(
             "robustness",
             numbers,

@@ -70,22 +70,23 @@ def _candidate(word: str, where: Path, place: Path) -> Candidate:
     return Candidate(START, Path(init)) if init else Candidate(RANDOM, None)
 
 
+def _trained_on(encoder: ViT, where: Path, images: ImagesConfig) -> ImagesConfig:
+    """Decode as for the training of the encoder from `where`; as `images` say where that is not known."""
+    config, trained = encoder.config, image_config(where) or images
+    images = replace(images, channels=config.channels, mean=config.mean, std=config.std)
+    return replace(images, bits=trained.bits or images.bits, pages=trained.pages)
+
+
 def open_images_for(encoder: ViT, where: Path, data: str, images: ImagesConfig, report: Reporter) -> ImageData:
     """Open images as the encoder from `where` was trained on them, each to be decoded once."""
-    config, trained = encoder.config, image_config(where)
-    images = replace(images, channels=config.channels, mean=config.mean, std=config.std, memory=0)
-    if trained:
-        images = replace(images, bits=images.bits or trained.bits, pages=trained.pages)
-    return open_data(data, images, config.image_size, report)
+    trained = _trained_on(encoder, where, images)
+    config = replace(trained, bits=images.bits or trained.bits, memory=0)
+    return open_data(data, config, encoder.config.image_size, report)
 
 
 def reopen_for(encoder: ViT, where: Path, opened: ImageData) -> ImageData:
     """Decode the same images as the encoder from another place was trained on them."""
-    config, trained = encoder.config, image_config(where)
-    images = replace(opened.config, channels=config.channels, mean=config.mean, std=config.std)
-    if trained:
-        images = replace(images, bits=trained.bits or images.bits, pages=trained.pages)
-    return reopen(opened, images, config.image_size)
+    return reopen(opened, _trained_on(encoder, where, opened.config), encoder.config.image_size)
 
 
 def reopen(opened: ImageData, config: ImagesConfig, size: tuple[int, int]) -> ImageData:

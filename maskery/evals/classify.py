@@ -4,42 +4,22 @@ n images, M classes
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..data.crops import CenterCrop
 from ..data.dataset import ImageData
-from ..data.eval_dataset import EvalDataset
-from ..data.images import Images, Skips
 from ..data.views import to_float
 from .eval_pass import EvalPass
-from .inference_options import InferenceOptions
 from .metrics import check_finite, multilabel, scores
 
 Classify = Callable[[Tensor], Tensor]  # images [B, C, h, w] in [0, 1] on the device -> logits [B, M], or [B, L, M]
 
 
-@dataclass(frozen=True)
-class ImageLogits:
-    """Logits of the images that could be read."""
-
-    logits: Tensor  # [n, M], or [n, L, M] of L heads; float32, CPU
-    indices: np.ndarray  # [n] which images of the source
-    skipped: Skips
-
-
-def center_crops(images: Images, indices: np.ndarray, crop: CenterCrop, options: InferenceOptions) -> EvalPass:
-    return EvalPass(EvalDataset(images, indices, crop, options.batch(256, 64), options.device), options)
-
-
-@torch.no_grad()
-def image_logits(classify: Classify, crops: EvalPass) -> ImageLogits:
-    """Classify all images. ValueError when none can be read, and for NaN."""
-    logits = torch.cat([part for _, part in logit_batches(classify, crops)])
-    return ImageLogits(logits, crops.indices, crops.skipped)
+def image_logits(classify: Classify, crops: EvalPass) -> Tensor:
+    """Classify all images: [n, M], or [n, L, M] of L heads, float32, CPU. ValueError when none can be read, for NaN."""
+    return torch.cat([part for _, part in logit_batches(classify, crops)])
 
 
 def logit_batches(classify: Classify, crops: EvalPass) -> Iterator[tuple[np.ndarray, Tensor]]:

@@ -5,7 +5,6 @@ depend on no seed (like kNN accuracy) are paired with every seed of the others. 
 spread. A run has one end, while random initialisations are drawn: their spread has to explain one more of them.
 """
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -34,7 +33,6 @@ class Row:
 class Comparison:
     rows: tuple[Row, ...]
     reading: tuple[str, ...]  # sentences; the first says whether pretraining paid off
-    measure: str  # the number they are about
 
     @property
     def names(self) -> list[str]:
@@ -80,14 +78,13 @@ def compare_results(results: Sequence[Result], measure: str | None = None) -> Co
     baselines = [label for label in (RANDOM, START) if label in candidates] or [next(iter(candidates))]
     rows = []
     for label, runs in candidates.items():
-        numbers = {name: value for name in names if (value := spread_of(runs, name))}
         above = {
             baseline: {n: d for n in names if (d := paired_difference(runs, candidates[baseline], n))}
             for baseline in baselines
             if baseline != label and label != RANDOM
         }
-        rows.append(Row(label, numbers, above))
-    return Comparison(tuple(rows), tuple(_conclusions(candidates, measure)), measure)
+        rows.append(Row(label, {name: value for name in names if (value := spread_of(runs, name))}, above))
+    return Comparison(tuple(rows), tuple(_conclusions(candidates, measure)))
 
 
 def _by_candidate(results: Sequence[Result]) -> dict[str, BySeed]:
@@ -142,10 +139,11 @@ def _judge(candidates: Mapping[str, BySeed], baseline: str, measure: str) -> tup
     difference = paired_difference(candidates[END], candidates[baseline], measure)
     if not difference:
         return "cannot be told", "not comparable (no seed in common) with"
-    gain = -difference["mean"] if _lower_is_better(measure) else difference["mean"]
+    less_is_better = measure in LOWER_IS_BETTER or measure.startswith("error_")
+    gain = -difference["mean"] if less_is_better else difference["mean"]
     seeded = [label for label in (END, baseline) if None not in candidates[label]]
     basis = _basis(difference["seeds"], seeded)
-    significant = _significant(difference, one_more=len(seeded) == 1 or baseline == RANDOM)
+    significant = is_significant(difference, one_more=len(seeded) == 1 or baseline == RANDOM)
     if gain == 0:
         return "cannot be told" if significant is None else "no better", f"exactly as good ({basis}) as"
     direction = "better" if gain > 0 else "worse"
@@ -164,15 +162,3 @@ def _basis(n: int, seeded: Sequence[str]) -> str:
     if not seeded:
         return "one number each, nothing was drawn"
     return f"{n} seed{'s' if n > 1 else ''}" + (f" of {seeded[0]}" if len(seeded) == 1 else "")
-
-
-def _significant(difference: Spread, one_more: bool) -> bool | None:
-    """Test the mean difference; with `one_more` it has to exceed one more draw too, not only the mean of n."""
-    significant, std = is_significant(difference), difference["std"]
-    if not (significant and one_more and std is not None):
-        return significant
-    return is_significant({**difference, "std": std * math.sqrt(difference["seeds"] + 1)})
-
-
-def _lower_is_better(name: str) -> bool:
-    return name in LOWER_IS_BETTER or name.startswith("error_")

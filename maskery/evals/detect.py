@@ -21,8 +21,7 @@ from ..data.object_targets import FittingImage, check_size
 from ..data.sources.coco import CocoSource
 from ..data.sources.rle import MISSING, encode_mask, run_lengths
 from ..data.views import to_float
-from .eval_pass import EvalPass
-from .inference_options import InferenceOptions
+from .eval_pass import EvalPass, InferenceOptions
 
 Detect = Callable[[Tensor, Tensor], list[dict[str, Tensor]]]  # images [B, C, h, w], what they fill [B, 2] -> objects
 Show = Callable[[int, dict[str, Tensor]], None]  # image of the source, its detections in pixels of the image
@@ -68,9 +67,12 @@ def detect_images(detect: Detect, images: EvalPass, masks: bool, show: Show | No
                 raise ValueError(f"{source.names[i]}: the detector's answer is not finite")
             objects["boxes"] = objects["boxes"] * torch.tensor([width / w, height / h] * 2)
             objects["classes"] = objects["classes"].long()
-            boxes += results(i, objects)
-            if masks:
-                shapes += mask_results(i, objects, (height, width))
+            corners = objects["boxes"].tolist()
+            boxes += results(i, objects, "bbox", [[x, y, right - x, bottom - y] for x, y, right, bottom in corners])
+            if masks:  # without boxes: the area of an object is then that of its mask
+                pairs = zip(objects["masks"], objects["boxes"], strict=True)
+                pasted = [encode_mask(paste_mask(mask, box, (height, width))) for mask, box in pairs]
+                shapes += results(i, objects, "segmentation", pasted)
             if show:
                 show(i, objects)
     truth = truth_of(source, images.indices.tolist(), masks)
@@ -101,23 +103,10 @@ def truth_of(source: CocoSource, indices: Sequence[int], masks: bool) -> dict[st
     return {"images": images, "annotations": annotations, "categories": names}
 
 
-def results(i: int, objects: dict[str, Tensor]) -> list[dict[str, Any]]:
-    """Boxes as COCO's results have them."""
-    rows = zip(*(objects[name].tolist() for name in ("boxes", "classes", "scores")), strict=True)
-    return [
-        {"image_id": i, "category_id": c + 1, "bbox": [x, y, right - x, bottom - y], "score": score}
-        for (x, y, right, bottom), c, score in rows
-    ]
-
-
-def mask_results(i: int, objects: dict[str, Tensor], size: tuple[int, int]) -> list[dict[str, Any]]:
-    """Masks as COCO's results have them, without boxes: the area of an object is then that of its mask."""
-    classes, scores = objects["classes"].tolist(), objects["scores"].tolist()
-    rows = zip(objects["masks"], objects["boxes"], classes, scores, strict=True)
-    return [
-        {"image_id": i, "category_id": c + 1, "segmentation": encode_mask(paste_mask(mask, box, size)), "score": score}
-        for mask, box, c, score in rows
-    ]
+def results(i: int, objects: dict[str, Tensor], key: str, values: list[Any]) -> list[dict[str, Any]]:
+    """Detections as COCO's results have them, with values for "bbox" or "segmentation"."""
+    rows = zip(objects["classes"].tolist(), values, objects["scores"].tolist(), strict=True)
+    return [{"image_id": i, "category_id": c + 1, key: value, "score": score} for c, value, score in rows]
 
 
 def paste_mask(mask: Tensor, box: Tensor, size: tuple[int, int]) -> np.ndarray:
@@ -137,14 +126,11 @@ def paste_mask(mask: Tensor, box: Tensor, size: tuple[int, int]) -> np.ndarray:
 
 
 # ---------------------------------------------------------------------------------------------------------- precision
-@dataclass(frozen=True)
-class DetectionScores:
-    numbers: dict[str, float]  # without those that are not defined: no object is so small, or so large
-    by_class: dict[str, list[float | None]]  # [M] of each kind
+def average_precision(detections: Detections, masks: bool) -> tuple[dict[str, float], dict[str, list[float | None]]]:
+    """AP, AP50, AP75, by size, and recall of 100 detections an image: COCO's numbers, box_... and mask_...
 
-
-def average_precision(detections: Detections, masks: bool) -> DetectionScores:
-    """AP, AP50, AP75, by size, and recall of 100 detections an image: COCO's numbers, box_... and mask_..."""
+    Without those that are not defined: no object is so small, or so large. And the AP of each class, [M] of each kind.
+    """
     numbers: dict[str, float] = {}
     by_class: dict[str, list[float | None]] = {}
     kinds = [("box", "bbox", detections.boxes), *([("mask", "segm", detections.masks)] if masks else [])]
@@ -158,7 +144,7 @@ def average_precision(detections: Detections, masks: bool) -> DetectionScores:
         numbers[f"{kind}_recall"] = _mean(recall[:, :, 0, -1])
         values = (_mean(precision[:, :, m, 0, -1]) for m in range(precision.shape[2]))
         by_class[kind] = [None if math.isnan(value) else value for value in values]
-    return DetectionScores({name: value for name, value in numbers.items() if not math.isnan(value)}, by_class)
+    return {name: value for name, value in numbers.items() if not math.isnan(value)}, by_class
 
 
 def _coco_tables(truth: dict[str, Any], detected: list[dict[str, Any]], iou_type: Any) -> tuple[np.ndarray, np.ndarray]:

@@ -5,18 +5,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from ..data.dataset import ImageData, spread
 from ..nn.vit import ViT
-from ..runs.metrics import read_rows
+from ..runs.metrics import read_rows, seconds_of_lines
+from .eval_pass import InferenceOptions
 from .features import features
-from .inference_options import InferenceOptions
-from .knn import knn_accuracies
+from .knn import knn_accuracies, labelled_token
 from .linear_probe import probe_accuracy
 
 BANK, QUERIES = 10_000, 5_000  # images at most: training images that vote and train the probe, held-out ones
-LEAST_RATE = 0.05  # images per second are logged rounded to a tenth
 
 
 @dataclass(frozen=True)
@@ -45,10 +43,10 @@ def encoder_metrics(encoder: ViT, data: ImageData, images: ProbeImages, options:
     bank, queries = (features(encoder, data.images, part, options) for part in (images.bank, images.queries))
     numbers = knn_accuracies(bank, queries, data.labels, len(data.classes))
     device = encoder.mean.device
-    y, truth = (torch.from_numpy(data.labels[x.indices]).to(device) for x in (bank, queries))
     for name in ("mean_patch", "class_token"):
-        x, queries_x = getattr(bank, name).to(device), getattr(queries, name).to(device)
-        numbers[f"linear_{name}"] = probe_accuracy(x, y, queries_x, truth, len(data.classes))
+        (x, y), (q, truth) = (labelled_token(part, name, data.labels) for part in (bank, queries))
+        trained, tested = (x.to(device), y.to(device)), (q.to(device), truth.to(device))
+        numbers[f"linear_{name}"] = probe_accuracy(*trained, *tested, len(data.classes))
     return numbers
 
 
@@ -58,10 +56,10 @@ def training_curve(run: Path, batch_size: int) -> dict[str, Any]:
     The seconds are of training alone: images per second in the log exclude evaluations and checkpoints.
     """
     entries = read_rows(run / "metrics.jsonl")
-    steps, seconds = [0], [0.0]
-    for entry in (e for e in entries if "loss" in e):
-        seconds.append(seconds[-1] + _seconds(entry, steps[-1], batch_size))
-        steps.append(entry["step"])
+    logged = [e for e in entries if "loss" in e]
+    steps = [0, *(e["step"] for e in logged)]
+    rates = [e["images_per_second"] for e in logged]
+    seconds = np.cumsum([0.0, *seconds_of_lines(steps[1:], rates, batch_size)]).tolist()
     looks = [e | {"seconds": float(np.interp(e["step"], steps, seconds))} for e in entries if "loss" not in e]
     return {
         "steps": steps[-1],
@@ -74,14 +72,6 @@ def training_curve(run: Path, batch_size: int) -> dict[str, Any]:
 def seconds_per_step(run: Path, batch_size: int) -> float:
     """Mean over a short run without its first third, in which memory and compiler warm up."""
     entries = [entry for entry in read_rows(run / "metrics.jsonl") if "loss" in entry]
-    start = step = max((e["step"] for e in entries if e["t"] <= 1 / 3 + 1e-9), default=0)
-    seconds = 0.0
-    for entry in (e for e in entries if e["t"] > 1 / 3 + 1e-9):
-        seconds += _seconds(entry, step, batch_size)
-        step = entry["step"]
-    return seconds / (step - start)
-
-
-def _seconds(entry: dict[str, Any], step: int, batch_size: int) -> float:
-    """From `step` to a log entry."""
-    return (entry["step"] - step) * batch_size / max(entry["images_per_second"], LEAST_RATE)
+    start = max((e["step"] for e in entries if e["t"] <= 1 / 3 + 1e-9), default=0)
+    steps, rates = zip(*((e["step"], e["images_per_second"]) for e in entries if e["step"] > start), strict=True)
+    return float(seconds_of_lines(steps, rates, batch_size, start).sum()) / (steps[-1] - start)

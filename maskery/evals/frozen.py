@@ -21,14 +21,13 @@ from ..weights.load import load_encoder
 from ..weights.locate import parse_where
 from .candidates import Candidate, candidates_of, open_images_for, reopen_for
 from .comparison import OF_THE_DATA, compare_results
-from .eval_pass import skipped_notes
+from .eval_pass import InferenceOptions, skipped_notes
 from .features import Features, features
-from .inference_options import InferenceOptions
 from .knn import TOKENS
 from .label_subset import LabelSubset
 from .metrics import check_finite
 from .results import Result, fingerprint, write_result, write_results
-from .splits import find_overlap, labelled_images
+from .splits import labelled_images, overlap_notes
 
 
 @dataclass(frozen=True)
@@ -62,13 +61,7 @@ class Scores:
     notes: Sequence[str] = ()
 
 
-@dataclass(frozen=True)
-class Metric:
-    """What is measured of features."""
-
-    evaluation: str  # "knn", "quick_probe"
-    protocol: str
-    score: Callable[[Features, Features], Scores]  # of training and held-out images
+Score = Callable[[Features, Features], Scores]  # of training and held-out images
 
 
 @dataclass(frozen=True)
@@ -77,6 +70,7 @@ class FrozenEvaluation:
 
     options: FrozenOptions
     candidates: tuple[Candidate, ...]
+    own: Candidate  # the one at WHERE
     encoders: Mapping[Candidate, ViT]  # of fixed weights
     data: ImageData  # images with labels, decoded as the encoder of WHERE was trained
     training: Mapping[int, np.ndarray]  # seed -> training images whose labels are used
@@ -85,39 +79,35 @@ class FrozenEvaluation:
     device: torch.device
     terminal: Terminal
 
-    @property
-    def own(self) -> Candidate:
-        """The candidate at WHERE."""
-        return next(candidate for candidate in self.candidates if candidate.where == self.options.where)
-
-    def run(self, metric: Metric) -> dict[str, float]:
+    def run(self, evaluation: str, protocol: str, score: Score) -> dict[str, float]:
         """Score every candidate, write and print the numbers; return those of WHERE."""
-        directory, results = parse_where(self.options.where).path, {}
+        protocol += f", {self.subset}" if self.subset else ""
+        results = []
         for candidate in self.candidates:
-            results[candidate] = self._result(candidate, metric)
-            write_result(results[candidate], directory)  # at once: the next candidate may take long, or fail
-        own = results[self.own]
+            results.append(self._result(candidate, evaluation, protocol, score))
+            # at once: the next candidate may take long, or fail
+            write_result(results[-1], parse_where(self.options.where).path)
         if self.options.json:
-            write_results([*results.values()], self.options.json)
-        for note in dict.fromkeys(note for result in results.values() for note in result.notes):
+            write_results(results, self.options.json)
+        for note in dict.fromkeys(note for result in results for note in result.notes):
             self.terminal.say(note)
-        print(*(compare_results([*results.values()]).lines() if len(results) > 1 else _lines(own)), sep="\n")
-        return dict(own.numbers)
+        print(*(compare_results(results).lines() if len(results) > 1 else _lines(results[0])), sep="\n")
+        return dict(results[self.candidates.index(self.own)].numbers)
 
-    def _result(self, candidate: Candidate, metric: Metric) -> Result:
+    def _result(self, candidate: Candidate, evaluation: str, protocol: str, score: Score) -> Result:
         fixed, notes = self.encoders.get(candidate), list(self.notes)
         data, shown = self._images(candidate, notes)
         by_seed, tables, queries = {}, {}, 0
         for seed, bank, held_out in self._features(candidate, data, notes):
-            scores = metric.score(bank, held_out)
+            scores = score(bank, held_out)
             by_seed[seed], queries = scores.numbers, len(held_out.indices)
             notes += scores.notes
             for name, table in scores.tables.items():
                 tables.setdefault(name, {})[str(seed)] = table
         return Result.repeated(
             by_seed,
-            evaluation=metric.evaluation,
-            protocol=metric.protocol + (f", {self.subset}" if self.subset else ""),
+            evaluation=evaluation,
+            protocol=protocol,
             data=self.options.data,
             fingerprint=fingerprint(data.images.source, self.data.train, self.data.held_out),
             weights=str(candidate.where or f"random, like {self.options.where}"),
@@ -149,29 +139,28 @@ class FrozenEvaluation:
         if fixed:
             seeds = list(self.training) if self.subset else list(self.training)[:1]
             needed = np.unique(np.concatenate([self.training[seed] for seed in seeds]))
-            bank, held_out = self._both(fixed, candidate, data, needed, notes)
+            bank, held_out = self._both(fixed, candidate.label, data, needed, notes)
             for seed in seeds:
                 yield seed, bank.subset(self.training[seed]), held_out
         else:
             for seed, indices in self.training.items():
                 encoder = candidate.load(self.encoders[self.own].config, seed)
-                yield seed, *self._both(encoder, candidate, data, indices, notes)
+                bank, held_out = self._both(encoder, candidate.label, data, indices, notes)
+                yield seed, bank, held_out
 
     def _both(
-        self, encoder: ViT, candidate: Candidate, data: ImageData, train: np.ndarray, notes: list[str]
-    ) -> tuple[Features, Features]:
-        """Features of training and held-out images."""
-        made = []
+        self, encoder: ViT, label: str, data: ImageData, train: np.ndarray, notes: list[str]
+    ) -> Iterator[Features]:
+        """Yield features of training and of held-out images."""
         for words, indices in (("training images", train), ("held-out images", self.data.held_out)):
-            with self.terminal.bar(f"{candidate.label}: {words}") as tick:
+            with self.terminal.bar(f"{label}: {words}") as tick:
                 options = InferenceOptions(workers=data.workers(), progress=tick)
                 part = features(encoder.to(self.device), data.images, indices, options)
             names = [str(data.images.source.names[int(i)]) for i in part.indices]
             for values in (part.mean_patch, part.class_token):
                 check_finite(values, f"{self.options.data}: features", names.__getitem__)
             notes += skipped_notes(part.skipped)
-            made.append(part)
-        return made[0], made[1]
+            yield part
 
 
 def open_evaluation(options: FrozenOptions) -> FrozenEvaluation:
@@ -179,29 +168,6 @@ def open_evaluation(options: FrozenOptions) -> FrozenEvaluation:
     subset, terminal = LabelSubset.parse(options.labels, options.shots), Terminal()
     candidates = candidates_of(options.where, options.beside)
     random = any(candidate.where is None for candidate in candidates)
-    _check_repeats(options, random)
-    seeds = range(options.seed, options.seed + (max(options.draws, options.seeds) if subset else options.seeds))
-    encoders = {candidate: load_encoder(candidate.where) for candidate in candidates if candidate.where is not None}
-    own = next(encoder for candidate, encoder in encoders.items() if candidate.where == options.where)
-    data = open_images_for(own, options.where, options.data, options.images, terminal)
-    data = labelled_images(data, subset is not None)
-    train, training, notes = data.train, dict.fromkeys(seeds, data.train), []
-    if subset:
-        assert data.labels is not None
-        drawn = {seed: subset.draw(data.labels, train, data.classes, seed) for seed in seeds}
-        training, notes = {seed: draw.indices for seed, draw in drawn.items()}, [*drawn[seeds[0]].notes]
-    if options.overlap:
-        with terminal.bar("comparing files") as tick:
-            same = find_overlap(data.images.source, train, data.held_out, tick).sentence()
-        notes += [same] if same else []
-    if random and len(seeds) < 3:
-        notes.append("from --seeds 3 on it can be told what the spread of random initialisations explains")
-    words = f"{subset}, {len(seeds)} draws" if subset else ""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return FrozenEvaluation(options, candidates, encoders, data, training, words, tuple(notes), device, terminal)
-
-
-def _check_repeats(options: FrozenOptions, random: bool) -> None:
     for name, value in (("draws", options.draws), ("seeds", options.seeds)):
         if value < 1:
             raise ValueError(f"{name} is {value}: at least 1")
@@ -209,6 +175,24 @@ def _check_repeats(options: FrozenOptions, random: bool) -> None:
         raise ValueError(
             f"seeds is {options.seeds}: so many random initialisations, but none is compared (--beside random)"
         )
+    seeds = range(options.seed, options.seed + (max(options.draws, options.seeds) if subset else options.seeds))
+    encoders = {candidate: load_encoder(candidate.where) for candidate in candidates if candidate.where is not None}
+    own = next(candidate for candidate in candidates if candidate.where == options.where)
+    data = open_images_for(encoders[own], options.where, options.data, options.images, terminal)
+    data = labelled_images(data, subset is not None)
+    training, notes = dict.fromkeys(seeds, data.train), []
+    if subset:
+        assert data.labels is not None
+        drawn = {seed: subset.draw(data.labels, data.train, data.classes, seed) for seed in seeds}
+        training, notes = {seed: indices for seed, (indices, _) in drawn.items()}, drawn[seeds[0]][1]
+    if options.overlap:
+        with terminal.bar("comparing files") as tick:
+            notes += overlap_notes(data.images.source, data.train, data.held_out, tick)
+    if random and len(seeds) < 3:
+        notes.append("from --seeds 3 on it can be told what the spread of random initialisations explains")
+    words = f"{subset}, {len(seeds)} draws" if subset else ""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return FrozenEvaluation(options, candidates, own, encoders, data, training, words, tuple(notes), device, terminal)
 
 
 def _lines(result: Result) -> list[str]:

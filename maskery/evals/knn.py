@@ -6,7 +6,6 @@ Cosines are exact: normalised features are rounded to multiples of 2^-24 (float3
 and sums fit into the 53 bits of float64, and neither block sizes nor the order of addition change a vote.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +20,8 @@ BLOCK, QUERIES = 8192, 1024  # of the bank and of the queries compared at a time
 GRID = 2.0**24
 TOKENS = ("mean_patch", "class_token", "both")
 
+Labelled = tuple[Tensor, Tensor]  # features [n, D], their class numbers [n]
+
 
 @dataclass(frozen=True)
 class Voting:
@@ -32,12 +33,6 @@ class Voting:
             raise ValueError(f"k is {self.k}: at least one neighbour has to vote")
         if not self.temperature > 0:
             raise ValueError(f"temperature is {self.temperature}: it has to be above 0")
-
-
-@dataclass(frozen=True)
-class LabelledFeatures:
-    x: Tensor  # [n, D]
-    labels: Tensor  # [n] class numbers
 
 
 @dataclass(frozen=True)
@@ -64,10 +59,8 @@ def neighbours(
     metrics.check_finite(bank, "features (bank)")
     metrics.check_finite(queries, "features (queries)")
     device, k = device or queries.device, min(k, len(bank))
-    best = [
-        (q.new_empty(len(q), 0, dtype=torch.double), q.new_empty(len(q), 0, dtype=torch.long))
-        for q in queries.cpu().split(QUERIES)
-    ]
+    counts = [len(query) for query in queries.split(QUERIES)]
+    best = [(torch.empty(n, 0, dtype=torch.double), torch.empty(n, 0, dtype=torch.long)) for n in counts]
     for start, part in zip(range(0, len(bank), block), bank.split(block), strict=True):
         part = _on_grid(part, device)
         for i, query in enumerate(queries.split(QUERIES)):
@@ -79,29 +72,17 @@ def neighbours(
     return Neighbours(torch.cat([s for s, _ in best]), torch.cat([i for _, i in best]))
 
 
-def votes(nearest: Neighbours, bank_labels: Tensor, classes: int, temperature: float) -> Iterator[Tensor]:
-    """Yield blocks of [b, M] float64: the weights exp(cosine / temperature) of the neighbours of each class.
-
-    Weights are relative to the nearest neighbour's, which changes no order and cannot overflow.
-    """
-    for similarity, index in zip(nearest.similarity.split(QUERIES), nearest.index.split(QUERIES), strict=True):
-        weight = ((similarity - similarity[:, :1]) / temperature).exp()
-        total = torch.zeros(len(weight), classes, dtype=torch.double)
-        yield total.scatter_add_(1, bank_labels.cpu()[index], weight)
-
-
 def knn_scores(
-    bank: LabelledFeatures,
-    queries: LabelledFeatures,
-    classes: int,
-    voting: Voting = Voting(),
-    device: torch.device | None = None,
+    bank: Labelled, queries: Labelled, classes: int, voting: Voting = Voting(), device: torch.device | None = None
 ) -> dict[str, float]:
     """Score the vote: {"top1", "top5" (from 6 classes on), "balanced_accuracy"}."""
-    nearest, labels = neighbours(bank.x, queries.x, voting.k, device), queries.labels.cpu()
+    nearest, labels = neighbours(bank[0], queries[0], voting.k, device), bank[1].cpu()
     ranks, matrix = [], torch.zeros(classes, classes, dtype=torch.long)
-    blocks = votes(nearest, bank.labels, classes, voting.temperature)
-    for total, truth in zip(blocks, labels.split(QUERIES), strict=True):
+    blocks = (x.split(QUERIES) for x in (nearest.similarity, nearest.index, queries[1].cpu()))
+    for similarity, index, truth in zip(*blocks, strict=True):
+        # relative to the nearest neighbour's, which changes no order and cannot overflow
+        weight = ((similarity - similarity[:, :1]) / voting.temperature).exp()
+        total = torch.zeros(len(weight), classes, dtype=torch.double).scatter_add_(1, labels[index], weight)
         ranks.append(metrics.rank(total, truth))
         matrix += metrics.confusion(total.argmax(1), truth, classes)
     return metrics.top_k(torch.cat(ranks), classes) | {"balanced_accuracy": metrics.balanced_accuracy(matrix)}
@@ -115,16 +96,16 @@ def token(features: Features, name: str) -> Tensor:
     return torch.cat([F.normalize(x.float(), dim=1) for x in parts], dim=1)
 
 
-def labelled_token(features: Features, name: str, labels: np.ndarray) -> LabelledFeatures:
+def labelled_token(features: Features, name: str, labels: np.ndarray) -> Labelled:
     """Features of a token with their labels; `labels` are those of the whole source."""
-    return LabelledFeatures(token(features, name), torch.from_numpy(labels[features.indices]))
+    return token(features, name), torch.from_numpy(labels[features.indices])
 
 
 def knn_accuracies(bank: Features, queries: Features, labels: np.ndarray, classes: int) -> dict[str, float]:
     """Top-1 accuracy by the mean patch token and by the class token; `labels` are those of the whole source."""
     accuracies = {}
     for name in ("mean_patch", "class_token"):
-        voting, tested = (labelled_token(features, name, labels) for features in (bank, queries))
+        voting, tested = (labelled_token(part, name, labels) for part in (bank, queries))
         accuracies[f"knn_{name}"] = knn_scores(voting, tested, classes)["top1"]
     return accuracies
 

@@ -11,12 +11,6 @@ import numpy as np
 
 
 @dataclass(frozen=True)
-class SubsetDraw:
-    indices: np.ndarray  # [k] images that keep their labels, sorted
-    notes: tuple[str, ...]  # warnings: long tails, more labels than the fraction asked for
-
-
-@dataclass(frozen=True)
 class LabelSubset:
     """How many labels are used: a fraction of every class, or so many images of every class."""
 
@@ -39,14 +33,14 @@ class LabelSubset:
         return cls(None if labels is None else parse_fraction(labels), shots)
 
     def __str__(self) -> str:
-        return (
-            f"{100 * self.fraction:g}% of the labels" if self.fraction is not None else f"{self.shots} labels a class"
-        )
+        return f"{self.shots} labels a class" if self.fraction is None else f"{100 * self.fraction:g}% of the labels"
 
-    def draw(self, labels: np.ndarray, indices: np.ndarray, classes: Sequence[str], seed: int) -> SubsetDraw:
-        """Draw from `indices`; `labels` are those of the whole source, -1 = none.
+    def draw(
+        self, labels: np.ndarray, indices: np.ndarray, classes: Sequence[str], seed: int
+    ) -> tuple[np.ndarray, list[str]]:
+        """Draw from `indices`, sorted, and warn of long tails and of more labels than the fraction asked for.
 
-        ValueError when a class has too few images, naming the class and its images.
+        `labels` are those of the whole source, -1 = none. ValueError naming classes that have too few images.
         """
         by_class = [indices[labels[indices] == c] for c in range(len(classes))]
         sizes = np.array([len(images) for images in by_class])
@@ -59,9 +53,9 @@ class LabelSubset:
             np.random.default_rng([seed, c]).permutation(images)[:count]
             for c, (images, count) in enumerate(zip(by_class, counts.tolist(), strict=True))
         ]
-        return SubsetDraw(np.sort(np.concatenate(drawn)), self._notes(sizes, counts, classes))
+        return np.sort(np.concatenate(drawn)), self._notes(sizes, counts, classes)
 
-    def _notes(self, sizes: np.ndarray, counts: np.ndarray, classes: Sequence[str]) -> tuple[str, ...]:
+    def _notes(self, sizes: np.ndarray, counts: np.ndarray, classes: Sequence[str]) -> list[str]:
         notes, most, least = [], int(sizes.argmax()), int(sizes.argmin())
         if sizes[most] >= 10 * sizes[least]:
             notes.append(
@@ -69,13 +63,12 @@ class LabelSubset:
                 f"training images, {'the draw is balanced' if self.shots else 'and so does the draw'}; balanced "
                 "accuracy says more than top-1"
             )
-        raised = 0 if self.fraction is None else int((self.fraction * sizes < 0.5).sum())
-        if self.fraction is not None and raised:
+        if self.fraction is not None and (raised := int((self.fraction * sizes < 0.5).sum())):
             notes.append(
                 f"{raised} of {len(sizes)} classes have so few images that {100 * self.fraction:g}% of them is none; "
                 f"each keeps one, so {100 * counts.sum() / sizes.sum():.2g}% of all labels are used"
             )
-        return tuple(notes)
+        return notes
 
 
 def parse_fraction(text: str) -> float:

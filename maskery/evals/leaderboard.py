@@ -91,7 +91,7 @@ def reading(start: str, results: ByMethod) -> list[str]:
     others = []
     for name in complete[1:]:
         best, second = _first_two(name, methods, results)
-        verdict = "" if second is None else f" ({_verdict(_difference(name, best, second, results))})"
+        verdict = f" ({_verdict(paired_difference(results[best], results[second], name))})" if second else ""
         others.append(f"{MEASURES[name]}: {best}{verdict}")
     sentences = [_conclusion(complete[0], start, methods, results)]
     return [*sentences, "First by the other measures: " + "; ".join(others) + "."] if others else sentences
@@ -100,18 +100,14 @@ def reading(start: str, results: ByMethod) -> list[str]:
 def _conclusion(name: str, start: str, methods: Sequence[str], results: ByMethod) -> str:
     best, second = _first_two(name, methods, results)
     text = f"By {MEASURES[name]}, {best} comes first with {100 * _mean(results[best], name):.1f} %"
-    if second is not None:
-        difference = _difference(name, best, second, results)
+    if second:
+        difference = paired_difference(results[best], results[second], name)
         text += f", {points(difference)} points against {second}: {_verdict(difference)}"
-    above = _difference(name, best, start, results)
+    above = paired_difference(results[best], results.get(start, {}), name)
     if above:
         text += f". Against {start}: {points(above)} points, {_verdict(above)}"
         text += "" if above["mean"] > 0 else f". So no method is better than {start}"
     return text + "."
-
-
-def _difference(name: str, method: str, baseline: str, results: ByMethod) -> Any:
-    return paired_difference(results[method], results.get(baseline, {}), name)
 
 
 def _verdict(difference: Any) -> str:

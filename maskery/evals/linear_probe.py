@@ -16,7 +16,6 @@ n images of the bank, q queries, D width, M classes
 
 import math
 import warnings
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,14 +39,7 @@ class ProbeResult:
     notes: tuple[str, ...]  # limits of the fit
 
 
-def probe(
-    bank: Tensor,
-    labels: Tensor,
-    queries: Tensor,
-    classes: int,
-    grid: Sequence[float] = GRID,
-    iterations: int = ITERATIONS,
-) -> ProbeResult:
+def probe(bank: Tensor, labels: Tensor, queries: Tensor, classes: int) -> ProbeResult:
     """Fit on `bank` [n, D] and predict `queries` [q, D]; `labels` are class numbers [n], or 0 and 1 [n, M].
 
     C is chosen by the loss on a tenth of the bank that the fits have not seen (accuracy of so few is too coarse); the
@@ -59,24 +51,24 @@ def probe(
     x, queries_x = (part.numpy() for part in standardise(bank.double(), queries.double(), correction=0))
     held, notes = held_tenth(y), []
     if len(held):
-        C = _choose_c(LogisticProbe(classes, multilabel, iterations), x, y, held, grid)
-        if C in (grid[0], grid[-1]):
-            end = "smallest" if grid[0] == C else "largest"
+        C = _choose_c(LogisticProbe(classes, multilabel), x, y, held)
+        if C in (GRID[0], GRID[-1]):
+            end = "smallest" if GRID[0] == C else "largest"
             notes.append(f"C = {C:g} is the {end} that was tried, another one may be better")
     else:
         C = DEFAULT_C
         notes.append(f"classes have one image each, so none can be held out to choose C by: it is {C:g}")
-    model = LogisticProbe(classes, multilabel, iterations).fit(x, y, C)
+    model = LogisticProbe(classes, multilabel).fit(x, y, C)
     if not model.converged:
-        notes.append(f"the solver stopped before the optimum, after {iterations} iterations")
+        notes.append(f"the solver stopped before the optimum, after {ITERATIONS} iterations")
     return ProbeResult(model.logits(queries_x), C, tuple(notes))
 
 
-def _choose_c(model: "LogisticProbe", x: np.ndarray, y: np.ndarray, held: np.ndarray, grid: Sequence[float]) -> float:
-    """The C of `grid` with the least loss on the rows `held`, when fitted to all others."""
+def _choose_c(model: "LogisticProbe", x: np.ndarray, y: np.ndarray, held: np.ndarray) -> float:
+    """The C of `GRID` with the least loss on the rows `held`, when fitted to all others."""
     rest = np.setdiff1d(np.arange(len(y)), held)
     least, best, worse = math.inf, DEFAULT_C, 0
-    for C in grid:
+    for C in GRID:
         value = loss(model.fit(x[rest], y[rest], C).logits(x[held]), torch.from_numpy(y[held]))
         least, best, worse = (value, C, 0) if value < least else (least, best, worse + 1)
         if worse == PATIENCE:
@@ -110,14 +102,13 @@ def loss(logits: Tensor, labels: Tensor) -> float:
 class LogisticProbe:
     """scikit-learn's logistic regression: one of all classes, or one for each when an image may have several."""
 
-    def __init__(self, classes: int, multilabel: bool, iterations: int = ITERATIONS):
+    def __init__(self, classes: int, multilabel: bool):
         from sklearn.linear_model import LogisticRegression
 
-        self.classes, self.multilabel = classes, multilabel
+        self.classes, self.multilabel, self.converged = classes, multilabel, True
         models = classes if multilabel else 1
-        self.models: list[Any] = [LogisticRegression(max_iter=iterations, warm_start=True) for _ in range(models)]
+        self.models: list[Any] = [LogisticRegression(max_iter=ITERATIONS, warm_start=True) for _ in range(models)]
         self.constant: dict[int, float] = {}  # logits of classes that all images have, or none
-        self.converged = True
 
     def fit(self, x: np.ndarray, y: np.ndarray, C: float) -> "LogisticProbe":
         """Fit, starting from where the last fit ended, which only saves time."""
@@ -166,7 +157,8 @@ def probe_accuracy(bank: Tensor, bank_labels: Tensor, queries: Tensor, labels: T
         value = loss(bank[held] @ W + b, bank_labels[held])
         if value < least:
             least, best = value, l2
-    return accuracy(queries, labels, fit(bank, bank_labels, classes, best))
+    W, b = fit(bank, bank_labels, classes, best)
+    return float(((queries @ W + b).argmax(1) == labels).float().mean())
 
 
 def fit(
@@ -187,9 +179,3 @@ def fit(
 
     solver.step(closure)
     return W.detach(), b.detach()
-
-
-def accuracy(x: Tensor, y: Tensor, model: tuple[Tensor, Tensor]) -> float:
-    """Top-1 accuracy of the linear classifier (W, b)."""
-    W, b = model
-    return float(((x @ W + b).argmax(1) == y).float().mean())

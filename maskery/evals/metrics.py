@@ -7,8 +7,8 @@ n images, M classes
 """
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,31 +16,23 @@ from torch import Tensor
 BINS = 15  # of the calibration error, as in Guo et al. 2017
 
 
-@dataclass(frozen=True)
-class PerClass:
-    """One number a class, [M] float64; scikit-learn's `precision_recall_fscore_support(zero_division=nan)`."""
-
-    precision: Tensor  # NaN: never predicted
-    recall: Tensor  # NaN: no image
-    f1: Tensor  # NaN: neither
-    support: Tensor  # int64, images of the class
-
-    def rows(self, classes: Sequence[str]) -> list[dict[str, str | int | float | None]]:
-        """One row a class for a file; None where a number is not defined."""
-        names = ("precision", "recall", "f1", "support")
-        rows = zip(*(getattr(self, name).tolist() for name in names), strict=True)
-        return [
-            {"class": c} | {name: None if math.isnan(v) else v for name, v in zip(names, row, strict=True)}
-            for c, row in zip(classes, rows, strict=True)
-        ]
-
-
-def scores(logits: Tensor, labels: Tensor, name: Callable[[int], str] | None = None) -> dict[str, float]:
+def scores(logits: Tensor, labels: Tensor) -> dict[str, float]:
     """Top-1, top-5 (from 6 classes on), balanced accuracy, calibration error and the fraction of the largest class.
 
-    `name` gives the name of image i for a message. ValueError for NaN, for labels outside the classes, for no images.
+    ValueError for NaN, for labels outside the classes, for no images.
     """
-    check_logits(logits, labels, name)
+    if logits.ndim != 2 or labels.shape != logits.shape[:1]:
+        raise ValueError(
+            f"logits are {list(logits.shape)}, labels {list(labels.shape)}: [images, classes] and [images]"
+        )
+    if not len(labels):
+        raise ValueError("there are no images to measure")
+    check_finite(logits, "logits")
+    if int(labels.min()) < 0 or int(labels.max()) >= logits.shape[1]:
+        raise ValueError(
+            f"labels go from {int(labels.min())} to {int(labels.max())}, the classifier has {logits.shape[1]} classes "
+            "(0 is the first)"
+        )
     classes, counts = logits.shape[1], torch.bincount(labels)
     return top_k(rank(logits, labels), classes) | {
         "balanced_accuracy": balanced_accuracy(confusion(logits.argmax(1), labels, classes)),
@@ -71,23 +63,31 @@ def confusion(predicted: Tensor, labels: Tensor, classes: int) -> Tensor:
 
 def balanced_accuracy(matrix: Tensor) -> float:
     """Mean recall of the classes that have images."""
-    return float(per_class(matrix).recall.nanmean())
+    return float(per_class(matrix)["recall"].nanmean())
 
 
-def per_class(matrix: Tensor) -> PerClass:
-    """Precision, recall, F1 and support from a confusion matrix [M, M]."""
+def per_class(matrix: Tensor) -> dict[str, Tensor]:
+    """Columns [M] from a confusion matrix [M, M]: scikit-learn's `precision_recall_fscore_support(zero_division=nan)`.
+
+    NaN: precision of a class never predicted, recall of one without images, F1 of one with neither.
+    """
     true, support, taken = matrix.diagonal().double(), matrix.sum(1), matrix.sum(0)
-    return PerClass(true / taken, true / support, 2 * true / (support + taken), support)
+    f1 = 2 * true / (support + taken)
+    return {"precision": true / taken, "recall": true / support, "f1": f1, "support": support}
 
 
-def calibration_error(logits: Tensor, labels: Tensor, bins: int = BINS) -> float:
+def class_rows(columns: Mapping[str, Tensor], classes: Sequence[str]) -> list[dict[str, Any]]:
+    """One row a class of columns [M], for a file; None where a number is not defined."""
+    rows = zip(classes, *(column.tolist() for column in columns.values()), strict=True)
+    return [dict(zip(("class", *columns), (None if v != v else v for v in row), strict=True)) for row in rows]
+
+
+def calibration_error(logits: Tensor, labels: Tensor) -> float:
     """Expected calibration error: |accuracy - confidence| in bins of equal width of the largest softmax, weighted."""
     confidence, predicted = logits.double().softmax(1).max(1)
-    where = (confidence * bins).ceil().long().clamp(1, bins) - 1  # bins are open below and closed above
+    where = (confidence * BINS).ceil().long().clamp(1, BINS) - 1  # bins are open below and closed above
     gap = (predicted == labels).double() - confidence
-    return float(
-        torch.zeros(bins, dtype=torch.double, device=logits.device).index_add(0, where, gap).abs().sum()
-    ) / len(labels)
+    return float(confidence.new_zeros(BINS).index_add(0, where, gap).abs().sum()) / len(labels)
 
 
 def average_precision(values: Tensor, positive: Tensor) -> float:
@@ -123,22 +123,6 @@ def multilabel(logits: Tensor, labels: Tensor) -> tuple[dict[str, float], list[f
     if not defined:
         raise ValueError(f"none of the {len(logits)} images has a label: there is nothing to measure")
     return {"map": math.fsum(defined) / len(defined), "classes_with_images": float(len(defined))}, each
-
-
-def check_logits(logits: Tensor, labels: Tensor, name: Callable[[int], str] | None = None) -> None:
-    """ValueError when logits [n, M] and labels [n] cannot be compared."""
-    if logits.ndim != 2 or labels.shape != logits.shape[:1]:
-        raise ValueError(
-            f"logits are {list(logits.shape)}, labels {list(labels.shape)}: [images, classes] and [images]"
-        )
-    if not len(labels):
-        raise ValueError("there are no images to measure")
-    check_finite(logits, "logits", name)
-    if int(labels.min()) < 0 or int(labels.max()) >= logits.shape[1]:
-        raise ValueError(
-            f"labels go from {int(labels.min())} to {int(labels.max())}, the classifier has {logits.shape[1]} classes "
-            "(0 is the first)"
-        )
 
 
 def check_finite(rows: Tensor, what: str, name: Callable[[int], str] | None = None) -> None:

@@ -5,7 +5,7 @@ Images, crops and masks are the same every time, so that numbers and pictures of
 
 import json
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,8 @@ from ..nn.baselines import image_facts
 from ..objective import Batch, Objective
 from ..outputs import write_file
 from ..pictures.strip import strip
+from .eval_pass import InferenceOptions, eval_mode
 from .features import effective_rank, feature_spread, features
-from .inference_options import InferenceOptions
 from .knn import knn_accuracies
 
 MASK_SEED = 20_220_619
@@ -42,25 +42,19 @@ class PeriodicEvaluation:
     def run(self, step: int, t: float) -> dict[str, float]:
         """Measure the network as it is now; write `samples/step-XXXXXXXX.png`, and once `baselines.json`."""
         objective, data, watch = self.objective, self.data, self.watch
-        was_training = objective.training
-        objective.eval()
-        numbers: dict[str, float] = {}
-        if len(data.held_out) and not objective.labelled:
-            numbers |= self._held_out_losses(t)
-        if watch.pictures:
-            self._write_strip(step, t)
-        if objective.labelled:
-            numbers |= objective.validate(data, watch.held_out, self.options.precision, self.options.workers)
-        else:
-            numbers |= self._feature_metrics()
-        objective.train(was_training)
-        return numbers
+        with eval_mode(objective):
+            losses = self._held_out_losses(t) if len(data.held_out) and not objective.labelled else {}
+            if watch.pictures:
+                self._write_strip(step, t)
+            if objective.labelled:
+                return objective.validate(data, watch.held_out, self.options.precision, self.options.workers)
+            return losses | self._feature_metrics()
 
     def _held_out_losses(self, t: float) -> dict[str, float]:
         """Mean losses of held-out images; the first time also `baselines.json`."""
         objective, device, size = self.objective, self.options.device, self.objective.encoder.config.image_size
         totals: Counter[str] = Counter()
-        baselines: Counter[tuple[str, ...]] = Counter()
+        baselines: Counter[tuple[str, str]] = Counter()
         count, first = 0, not (self.out / BASELINES).exists()
         indices = spread(self.data.held_out, self.watch.held_out)
         torch.manual_seed(MASK_SEED)
@@ -76,7 +70,7 @@ class PeriodicEvaluation:
             baselines.update(_baseline_sums(objective, image, batch) if first else {})
             count += len(image)
         if first and count:
-            facts = _means(baselines, count) | {"held_out": len(self.data.held_out)}
+            facts = _baseline_means(baselines, count) | {"held_out": len(self.data.held_out)}
             write_file(self.out / BASELINES, json.dumps(facts, indent=1).encode())
         return {name: total / count for name, total in totals.items()}
 
@@ -103,46 +97,40 @@ class PeriodicEvaluation:
     def _feature_metrics(self) -> dict[str, float]:
         """Rank and spread of held-out features; kNN accuracy where there are labels."""
         data, watch, encoder = self.data, self.watch, self.objective.encoder
-        options = replace(self.options, batch_size=None, progress=None)
         if data.labels is not None:
             train, held_out = (x[data.labels[x] >= 0] for x in (data.train, data.held_out))
             train, held_out = spread(train, watch.knn_bank), spread(held_out, watch.knn_queries)
             if len(train) and len(held_out):
-                bank = features(encoder, data.images, train, options)
-                queries = features(encoder, data.images, held_out, options)
+                bank, queries = (features(encoder, data.images, part, self.options) for part in (train, held_out))
                 numbers = knn_accuracies(bank, queries, data.labels, len(data.classes))
                 return numbers | _rank_metrics(queries.mean_patch)
         if len(data.held_out) < 2 or watch.held_out < 2:
             return {}
-        return _rank_metrics(features(encoder, data.images, spread(data.held_out, watch.held_out), options).mean_patch)
+        shown = spread(data.held_out, watch.held_out)
+        return _rank_metrics(features(encoder, data.images, shown, self.options).mean_patch)
 
 
 def _rank_metrics(mean_patch: Tensor) -> dict[str, float]:
     return {"effective_rank": effective_rank(mean_patch), "feature_spread": feature_spread(mean_patch)}
 
 
-def _baseline_sums(objective: Objective, image: Tensor, batch: Batch) -> dict[tuple[str, ...], float]:
-    """Losses of trivial baselines on a batch, and statistics of its images, times the number of images."""
-    by_loss, x = objective.trivial_baselines(batch), objective.encoder.normalise(image)
-    values = {("guesses", loss, name): value for loss, by_name in by_loss.items() for name, value in by_name.items()}
-    values |= {(name,): value for name, value in image_facts(x, objective.encoder.config.patch_size).items()}
-    return {path: value * len(image) for path, value in values.items()}
+def _baseline_sums(objective: Objective, image: Tensor, batch: Batch) -> dict[tuple[str, str], float]:
+    """Losses of trivial baselines on a batch, and under "" statistics of its images, times the number of images."""
+    facts = image_facts(objective.encoder.normalise(image), objective.encoder.config.patch_size)
+    by_loss = objective.trivial_baselines(batch) | {"": facts}
+    return {(loss, name): v * len(image) for loss, by_name in by_loss.items() for name, v in by_name.items()}
 
 
-def _means(sums: Counter[tuple[str, ...]], count: int) -> dict[str, Any]:
-    """Means over `count` images of sums by path, as a tree."""
-    tree: dict[str, Any] = {"images": count}
-    for (*path, name), total in sums.items():
-        branch = tree
-        for part in path:
-            branch = branch.setdefault(part, {})
-        branch[name] = total / count
-    return tree
+def _baseline_means(sums: Counter[tuple[str, str]], count: int) -> dict[str, Any]:
+    """Means over `count` images: {"images", "guesses": loss -> baseline -> value, and statistics of the images}."""
+    means: dict[str, dict[str, float]] = {}
+    for (loss, name), total in sums.items():
+        means.setdefault(loss, {})[name] = total / count
+    facts = means.pop("")
+    return {"images": count} | ({"guesses": means} if means else {}) | facts
 
 
 def whole_groups(image: Tensor, group: int) -> Tensor:
     """A batch [B, C, H, W] cut to a multiple of `group` images, or filled up from its start when it has too few."""
-    short = group - len(image)
-    if short > 0:
-        return image[torch.arange(group, device=image.device) % len(image)]
-    return image[: len(image) // group * group]
+    count = max(1, len(image) // group) * group
+    return image[torch.arange(count, device=image.device) % len(image)]

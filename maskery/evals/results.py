@@ -1,6 +1,5 @@
 """evals/*.json: the results of evaluations, with everything needed to know what the numbers are worth."""
 
-import contextlib
 import hashlib
 import json
 import math
@@ -146,19 +145,24 @@ def fingerprint(source: Source, train: np.ndarray, test: np.ndarray, truth: str 
     return digest.hexdigest()
 
 
+def version_of(package: str) -> str | None:
+    """The installed version of a package; None when it is not installed."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
 def versions() -> dict[str, str]:
     """Installed versions of packages that can change numbers."""
-    installed = {"python": sys.version.split()[0]}
-    for name in PACKAGES:
-        with contextlib.suppress(PackageNotFoundError):
-            installed[name] = version(name)
+    installed = {"python": sys.version.split()[0]} | {name: v for name in PACKAGES if (v := version_of(name))}
     return installed | ({"cuda": torch.version.cuda} if torch.cuda.is_available() and torch.version.cuda else {})
 
 
 def _facts(result: Result) -> dict[str, Any]:
     """The content of a file, with what the result left empty."""
-    facts = asdict(result)
-    facts["command"] = list(result.command or sys.argv)
-    facts["versions"] = dict(result.versions or versions())
-    facts["made"] = result.made or time.strftime("%Y-%m-%dT%H:%M:%S%z")
-    return facts
+    return asdict(result) | {
+        "command": list(result.command or sys.argv),
+        "versions": dict(result.versions or versions()),
+        "made": result.made or time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    }

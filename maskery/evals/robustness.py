@@ -1,13 +1,20 @@
 """How a classifier's error grows when its images are corrupted, or come from somewhere else.
 
+Published test sets of ImageNet are folders of images named by WordNet ids (n01440764), and so are the classes: nothing
+else is needed to find the 200 classes of ImageNet-A and -R among the 1000. The lists of ids, which only serve to
+recognise a set, come with timm.
+
 Two summaries, never mixed: `mean_error` is the plain mean over corruptions and severities; `mce` (Hendrycks &
 Dietterich 2019) divides the error under each corruption by AlexNet's on ImageNet-C, so 1 is "as bad as AlexNet".
 
 b images of a batch, S severities, C channels, h x w pixels of the network's input, M classes
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -15,18 +22,19 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from ..data.crops import CenterCrop
 from ..data.eval_dataset import EvalDataset
 from ..data.images import Images, Skips
-from ..data.loader import begin_worker
+from ..data.loader import loader
 from ..data.sources.names import hashes
 from ..data.sources.open import open_source
 from ..data.views import to_float
+from ..terminal import no_progress
+from .classify import image_logits
 from .corruptions import BENCHMARK, EXTRA, SEVERITIES, check_corruptible, corrupt, opencv_single_thread
-from .imagenet_sets import imagenet_c_folders, shared_classes
-from .inference_options import InferenceOptions
+from .eval_pass import CPU, EvalPass, InferenceOptions
 from .metrics import check_finite
 
 # AlexNet's error on ImageNet-C, mean over severities, with the digits that public evaluation code has: mmpretrain's
@@ -49,6 +57,11 @@ ALEXNET = {
     "jpeg_compression": 0.606500,
 }
 ALEXNET_CLEAN = 0.435
+LISTS = {
+    "ImageNet-A": "imagenet_a_synsets.txt",  # Hendrycks et al. 2021, Natural adversarial examples
+    "ImageNet-R": "imagenet_r_synsets.txt",  # Hendrycks et al. 2021, The many faces of robustness
+    "ImageNet": "imagenet_synsets.txt",  # all 1000, in the order of every ImageNet-1k classifier; ImageNet-Sketch's too
+}
 SUMMARIES = {
     "mean_error": "mean error over the 15 corruptions and 5 severities, as it is",
     "mean_error_extra": "mean error over the 4 extra corruptions, which are in no other number",
@@ -87,42 +100,20 @@ class Errors:
     images: int
     skipped: Skips = field(default_factory=list)
 
-    def complete(self, names: Sequence[str]) -> bool:
-        """Whether these corruptions were measured at all severities."""
-        return all(set(self.by_corruption.get(name, ())) == set(SEVERITIES) for name in names)
-
-    def over_severities(self, name: str) -> float:
-        return fmean(self.by_corruption[name].values())
-
-    def mean(self, names: Sequence[str]) -> float | None:
-        """Plain mean over these corruptions and all severities; None when one is missing."""
-        return fmean(map(self.over_severities, names)) if self.complete(names) else None
-
-    @property
-    def mce(self) -> float | None:
-        """Mean over the 15 corruptions of error / AlexNet's error; None when one is missing."""
-        if not self.complete(BENCHMARK):
-            return None
-        return fmean(self.over_severities(name) / ALEXNET[name] for name in BENCHMARK)
-
-    @property
-    def relative_mce(self) -> float | None:
-        """The same of what corruption adds to the clean error: 1 is "loses as much as AlexNet does"."""
-        if self.clean is None or not self.complete(BENCHMARK):
-            return None
-        return fmean((self.over_severities(name) - self.clean) / (ALEXNET[name] - ALEXNET_CLEAN) for name in BENCHMARK)
-
     def numbers(self) -> dict[str, float]:
-        """All that is defined, by name; lower is better."""
-        summaries = {
-            "clean_error": self.clean,
-            "mean_error": self.mean(BENCHMARK),
-            "mean_error_extra": self.mean(EXTRA),
-            "mce": self.mce,
-            "relative_mce": self.relative_mce,
-        }
-        each = {f"error_{name}": self.over_severities(name) for name in self.by_corruption if self.complete([name])}
-        return {name: value for name, value in summaries.items() if value is not None} | each
+        """Summaries and single corruptions, as far as all five severities were measured; lower is better."""
+        clean, complete = self.clean, {n: e for n, e in self.by_corruption.items() if set(e) == set(SEVERITIES)}
+        mean = {name: fmean(errors.values()) for name, errors in complete.items()}
+        summaries = {} if clean is None else {"clean_error": clean}
+        for summary, names in (("mean_error", BENCHMARK), ("mean_error_extra", EXTRA)):
+            if mean.keys() >= {*names}:
+                summaries[summary] = fmean(mean[name] for name in names)
+        if mean.keys() >= {*BENCHMARK}:
+            summaries["mce"] = fmean(mean[name] / ALEXNET[name] for name in BENCHMARK)
+            if clean is not None:  # 1: it loses as much as AlexNet does
+                added = ((mean[name] - clean) / (ALEXNET[name] - ALEXNET_CLEAN) for name in BENCHMARK)
+                summaries["relative_mce"] = fmean(added)
+        return summaries | {f"error_{name}": value for name, value in mean.items()}
 
     def table(self) -> dict[str, dict[str, float]]:
         """All errors for a file."""
@@ -136,7 +127,7 @@ class Errors:
         for name, errors in self.by_corruption.items():
             cells = "".join(f"{errors[s]:>8.1%}" if s in errors else f"{'-':>8}" for s in SEVERITIES)
             extra = "  (extra)" if name in EXTRA else ""
-            text.append(f"{name:{width}}{cells}{self.over_severities(name):>8.1%}{extra}")
+            text.append(f"{name:{width}}{cells}{fmean(errors.values()):>8.1%}{extra}")
         numbers = self.numbers()
         return [*text, *(f"{numbers[key]:7.1%}  {words}" for key, words in SUMMARIES.items() if key in numbers)]
 
@@ -187,18 +178,19 @@ def corruption_errors(
     check_corruptible(*classifier.size, images.channels, images.bits)
     labels = images.source.labels
     assert labels is not None
-    wrong = {name: np.zeros(len(SEVERITIES) if name else 1, np.int64) for name in ("", *corruptions)}
+    wrong: dict[str, Any] = dict.fromkeys(("", *corruptions), 0)  # [severities] each
     seen, skipped = dict.fromkeys(wrong, 0), []
     data = Corrupted(classifier.crops(images, indices, options.batch_size or 32), corruptions, seed)
     with opencv_single_thread():
-        for part in _batches(data, options):
+        for done, part in enumerate(loader(data, range(len(data)), options.workers, CPU), 1):
             if not part["name"]:
                 skipped += part["skipped"]
             if part["images"] is not None:
                 truth = torch.from_numpy(labels[np.asarray(part["indices"])])
                 seen[part["name"]] += len(truth)
-                for s, views in enumerate(part["images"]):
-                    wrong[part["name"]][s] += int((classifier.predict(views, options.device) != truth).sum())
+                predicted = torch.stack([classifier.predict(views, options.device) for views in part["images"]])
+                wrong[part["name"]] += (predicted != truth).sum(1).numpy()
+            options.progress(done, len(data))
     if not seen[""]:
         raise ValueError(f"{images.source.where}: none of the {len(indices)} images can be read")
     errors = {name: wrong[name] / seen[name] for name in wrong}
@@ -206,34 +198,89 @@ def corruption_errors(
     return Errors(float(errors[""][0]), by_corruption, seen[""], skipped)
 
 
-@dataclass(frozen=True)
-class FolderError:
-    error: float
-    images: int
-    note: str  # which set was recognised, and what was left out
+# ----------------------------------------------------------------------------------------------- published test sets
+@cache
+def ids_of(name: str) -> tuple[str, ...]:
+    """The WordNet ids of a set in `LISTS`."""
+    timm = find_spec("timm")  # where it lies; importing it takes seconds
+    assert timm is not None
+    assert timm.origin is not None
+    return tuple((Path(timm.origin).parent / "data" / "_info" / LISTS[name]).read_text().split())
 
 
-def folder_error(classifier: ImageClassifier, where: Path, options: InferenceOptions) -> FolderError:
-    """Error on a folder of WordNet-named classes: ImageNet-A, -R, -Sketch, or one of -C.
+def wordnet_ids(classes: Sequence[str]) -> tuple[str, ...]:
+    """WordNet ids of a classifier's classes: its own names, or ImageNet-1k's when it has 1000 that are just numbers.
+
+    ValueError when the classes are neither, so that images of ImageNet cannot be compared with them.
+    """
+    if all(re.fullmatch(r"n\d{8}", name) for name in classes):
+        return tuple(classes)
+    if list(classes) == [str(i) for i in range(1000)]:
+        return ids_of("ImageNet")
+    example = next(name for name in classes if not re.fullmatch(r"n\d{8}", name))
+    raise ValueError(
+        f"the classifier's classes are not named by WordNet ids (n01440764, ...), one is {example!r}: ImageNet's test "
+        "sets cannot be matched with them"
+    )
+
+
+def shared_classes(
+    folders: Sequence[str], classes: Sequence[str], where: str | Path
+) -> tuple[np.ndarray, np.ndarray, str]:
+    """Match the class folders at `where` with the classes of a classifier. ValueError when they share none.
+
+    Returns the columns [S] of the classifier's logits in the order of the folders, the place of each folder among them
+    (-1: the classifier does not know it), and a note: what was recognised, and what is left out.
+    """
+    known = {name: i for i, name in enumerate(wordnet_ids(classes))}
+    shared = [name for name in folders if name in known]
+    if not shared:
+        raise ValueError(f"{where}: none of its {len(folders)} classes is one of the classifier's {len(classes)}")
+    note = f"{recognised(folders) or 'a set of its own'}: {len(shared)} of its {len(folders)} classes"
+    note += f" among the classifier's {len(classes)}; the classifier chooses among these {len(shared)}"
+    if len(shared) < len(folders):
+        note += "; images of other classes are left out, so the number cannot be compared with published ones"
+    position = [shared.index(name) if name in known else -1 for name in folders]
+    return np.array([known[name] for name in shared]), np.array(position), note
+
+
+def recognised(folders: Sequence[str]) -> str | None:
+    """ "ImageNet-A", "ImageNet-R" or "ImageNet" when these are exactly its classes."""
+    return next((name for name in LISTS if set(ids_of(name)) == set(folders)), None)
+
+
+def imagenet_c_folders(root: Path) -> dict[tuple[str, int], Path]:
+    """{(corruption, severity): folder of class folders} below `root`, as ImageNet-C is unpacked.
+
+    A corruption lies in `root` or one folder deeper (root/blur/defocus_blur/3). ValueError when there is none.
+    """
+    folders: dict[tuple[str, int], Path] = {}
+    for name in (*BENCHMARK, *EXTRA):
+        for at in (root / name, *sorted(root.glob(f"*/{name}"))):
+            for severity in SEVERITIES:
+                if (at / str(severity)).is_dir():
+                    folders.setdefault((name, severity), at / str(severity))
+    if not folders:
+        raise ValueError(
+            f"{root}: not ImageNet-C: there is no folder like {BENCHMARK[0]}/1 in it (a corruption, then a severity)"
+        )
+    return folders
+
+
+def folder_error(classifier: ImageClassifier, where: Path, options: InferenceOptions) -> tuple[float, int, str]:
+    """Error on a folder of WordNet-named classes (ImageNet-A, -R, -Sketch, or one of -C), images, note on its classes.
 
     The classifier may only choose among the folder's classes that it knows; images of other classes are left out.
     """
     source = open_source(where)
     if source.labels is None:
         raise ValueError(f"{where}: no class folders: {'; '.join(source.notes)}")
-    shared = shared_classes(source.classes, classifier.classes, where)
-    target = shared.position[source.labels]
+    columns, position, note = shared_classes(source.classes, classifier.classes, where)
+    target = position[source.labels]
     images = Images(source, channels=classifier.channels, bits=8, pages="first", min_side=2 * max(classifier.size))
-    restricted = replace(classifier, classify=lambda x: shared.logits(classifier.classify(x)))
-    wrong = seen = 0
-    for part in _batches(restricted.crops(images, np.flatnonzero(target >= 0), options.batch_size or 64), options):
-        if part["images"] is not None:
-            truth = torch.from_numpy(target[np.asarray(part["indices"])])
-            wrong += int((restricted.predict(part["images"], options.device) != truth).sum())
-            seen += len(truth)
-    if not seen:
-        raise ValueError(f"{where}: none of its images can be read")
-    return FolderError(wrong / seen, seen, shared.note)
+    crops = EvalPass(classifier.crops(images, np.flatnonzero(target >= 0), options.batch_size or 64), options)
+    predicted = image_logits(lambda x: classifier.classify(x)[:, columns], crops).argmax(1).numpy()
+    return float((predicted != target[crops.indices]).mean()), len(predicted), note
 
 
 def imagenet_c_errors(
@@ -248,17 +295,7 @@ def imagenet_c_errors(
     by_corruption: dict[str, dict[int, float]] = {}
     images, note = 0, ""
     for done, ((name, severity), folder) in enumerate(folders.items(), 1):
-        result = folder_error(whole, folder, replace(options, progress=None))
-        by_corruption.setdefault(name, {})[severity] = result.error
-        images, note = result.images, result.note
-        options.tick(done, len(folders))
+        error, images, note = folder_error(whole, folder, replace(options, progress=no_progress))
+        by_corruption.setdefault(name, {})[severity] = error
+        options.progress(done, len(folders))
     return Errors(clean, by_corruption, images), note
-
-
-def _batches(data: Dataset[dict[str, Any]], options: InferenceOptions) -> Iterator[dict[str, Any]]:
-    """Yield all items, made by worker processes, and report progress."""
-    begin = begin_worker if options.workers else None
-    loader = DataLoader(data, batch_size=None, num_workers=options.workers, worker_init_fn=begin)
-    for done, part in enumerate(loader, 1):
-        yield part
-        options.tick(done, len(loader))

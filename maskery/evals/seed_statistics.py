@@ -38,13 +38,17 @@ def paired_difference(runs: BySeed, baseline: BySeed, name: str) -> Spread | Non
     return spread([runs[seed][name] - baseline[seed][name] for seed in both]) if both else None
 
 
-def is_significant(difference: Spread) -> bool | None:
-    """Whether the 95 % interval of the mean difference excludes 0 (Student's t); None with too few seeds to tell."""
+def is_significant(difference: Spread, one_more: bool = False) -> bool | None:
+    """Whether the 95 % interval of the mean difference excludes 0 (Student's t); None with too few seeds to tell.
+
+    `one_more`: it has to exceed one more draw too, not only the error of the mean of n.
+    """
     from scipy.special import stdtrit
 
     n, std = difference["seeds"], difference["std"]
     if n < FEWEST_SEEDS or std is None:
         return None
+    std *= math.sqrt(n + 1) if one_more else 1
     return bool(abs(difference["mean"]) > stdtrit(n - 1, 0.975) * std / math.sqrt(n))
 
 

@@ -2,8 +2,8 @@
 
 import os
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from ..data.dataset import ImageData
 from ..data.sources.labels import annotated
 from ..data.sources.names import digests
 from ..data.sources.source import Source
-from ..terminal import Tick
+from ..terminal import Tick, no_progress
 
 
 def test_and_validation(source: Source, held_out: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -35,52 +35,34 @@ def _annotated(source: Source) -> np.ndarray:
     return np.ones(len(source), bool) if source.labels is None else source.labels >= 0
 
 
-@dataclass(frozen=True)
-class Overlap:
-    """Test images whose bytes are also those of a training image."""
-
-    pairs: tuple[tuple[str, str], ...]  # (test image, a training image that is the same), by position in the test set
-    tested: int  # test images that could be read
-
-    def sentence(self) -> str | None:
-        """A warning, or None when there is nothing to warn of."""
-        if not self.pairs:
-            return None
-        test, train = self.pairs[0]
-        return (
-            f"{len(self.pairs):,} of {self.tested:,} test images ({len(self.pairs) / self.tested:.1%}) are training "
-            f"images too, byte for byte ({test} is {train}): accuracy on them is memory, not understanding"
-        )
-
-
-def find_overlap(source: Source, train: np.ndarray, test: np.ndarray, tick: Tick | None = None) -> Overlap:
-    """Compare the bytes of all training images with those of the test images.
+def overlap_notes(source: Source, train: np.ndarray, test: np.ndarray, tick: Tick = no_progress) -> list[str]:
+    """Warn of test images whose bytes are also those of a training image; nothing when there are none.
 
     By digests of 8 bytes, which a million and fifty thousand different images share with odds of 3 in 10^9. In memory
     are those of the test images, and a few images. Images that cannot be read are left out. The same picture encoded
     twice is not found.
     """
     by_digest: dict[int, list[int]] = {}
-    pairs: dict[int, int] = {}
-    tested, total = 0, len(train) + len(test)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for done, i, digest in _digests(source, test, pool):
-            if digest is not None:
-                by_digest.setdefault(digest, []).append(i)
-                tested += 1
-            if tick:
-                tick(done, total)
-        for done, other, digest in _digests(source, train, pool):
-            for i in by_digest.get(digest, ()) if digest is not None else ():
-                if i != other:  # an image is not its own duplicate
-                    pairs.setdefault(i, other)
-            if tick:
-                tick(len(test) + done, total)
-    return Overlap(tuple((source.names[i], source.names[k]) for i, k in sorted(pairs.items())), tested)
+    pairs: dict[int, int] = {}  # test image -> a training image that is the same
+    for done, (i, digest) in enumerate(_digests(source, np.concatenate([test, train])), 1):
+        if digest is not None and done <= len(test):
+            by_digest.setdefault(digest, []).append(i)
+        elif digest is not None:
+            for same in by_digest.get(digest, ()):
+                if same != i:  # an image is not its own duplicate
+                    pairs.setdefault(same, i)
+        tick(done, len(test) + len(train))
+    if not pairs:
+        return []
+    (first, same), tested = min(pairs.items()), sum(map(len, by_digest.values()))
+    return [
+        f"{len(pairs):,} of {tested:,} test images ({len(pairs) / tested:.1%}) are training images too, byte for byte "
+        f"({source.names[first]} is {source.names[same]}): accuracy on them is memory, not understanding"
+    ]
 
 
-def _digests(source: Source, indices: np.ndarray, pool: Executor) -> Iterator[tuple[int, int, int | None]]:
-    """Yield (how many are done, image, digest of its bytes or None when it cannot be read)."""
+def _digests(source: Source, indices: np.ndarray) -> Iterator[tuple[int, int | None]]:
+    """Yield (image, digest of its bytes or None when it cannot be read)."""
 
     def digest(i: int) -> int | None:
         try:
@@ -89,11 +71,11 @@ def _digests(source: Source, indices: np.ndarray, pool: Executor) -> Iterator[tu
             return None
         return int(digests([data], 8).view(np.uint64)[0, 0]) if data else None
 
-    for start in range(0, len(indices), 256):
-        part = indices[start : start + 256]
-        source.expect(part)
-        for k, (i, value) in enumerate(zip(part.tolist(), pool.map(digest, part), strict=True), start + 1):
-            yield k, i, value
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for start in range(0, len(indices), 256):
+            part = indices[start : start + 256]
+            source.expect(part)
+            yield from zip(part.tolist(), pool.map(digest, part), strict=True)
 
 
 def reported_split(data: ImageData) -> ImageData:

@@ -1,19 +1,29 @@
-"""VQAv2's soft accuracy, after its own evaluation (GT-Vision-Lab/VQA, vqaEval.py).
+"""Answers to all questions about images, and VQAv2's soft accuracy, after its own evaluation (vqaEval.py).
 
 An answer scores min(n / 3, 1) where n of nine people gave it, as the mean over the ten ways to leave one of ten out:
 0, 0.3, 0.6, 0.9, 1 for 0, 1, 2, 3, 4 and more of ten. Where the ten answers differ, they and the prediction are
 normalised first (punctuation, articles, number words, apostrophes); where they agree, answers are compared as they are.
 
 Ours: fewer or more than ten answers count as ten in the same proportions, so one answer is all of them.
+
+b images, Q questions of each at a time, L tokens of each, M answers
 """
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import Protocol
 
-from ..data.sources.vqa_v2 import TYPES, Question
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..data.images import Skips
+from ..data.sources.vqa_v2 import TYPES, Question, VqaSource
+from ..data.views import to_float
+from .eval_pass import EvalPass
 
 PEOPLE, AGREE = 10, 3
 NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
@@ -148,3 +158,71 @@ class Priors:
 
 def _question_key(q: Question) -> str:
     return " ".join(q.text.lower().split())
+
+
+# ------------------------------------------------------------------------------------------------------------ answering
+class Answering(Protocol):
+    def image_features(self, image: Tensor) -> Tensor:
+        """Images [b, C, h, w] in [0, 1] -> their features."""
+        ...
+
+    def answer_logits(self, f: Tensor, tokens: Tensor) -> Tensor:
+        """Features of b images, questions [b, Q, L] -> logits [b, Q, M]."""
+        ...
+
+    def tokens(self, questions: Sequence[str]) -> np.ndarray:
+        """[q, L]."""
+        ...
+
+
+@dataclass
+class Answers:
+    """To the questions about the images that could be read."""
+
+    numbers: list[int] = field(default_factory=list)  # [q] which questions of the source
+    best: list[int] = field(default_factory=list)  # [q] of the vocabulary
+    sure: list[float] = field(default_factory=list)  # [q] its probability
+    indices: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))  # images
+    skipped: Skips = field(default_factory=list)
+
+    def add(self, questions: Sequence[int], logits: Tensor) -> None:
+        """Add the most probable answers; `logits` [Q, M] has a row for each question, and perhaps empty ones."""
+        probability, answer = logits[: len(questions)].sigmoid().max(1)
+        self.numbers += questions
+        self.best += answer.tolist()
+        self.sure += probability.tolist()
+
+
+@torch.no_grad()
+def answer_questions(network: Answering, images: EvalPass, at_once: int) -> Answers:
+    """Answer every question once, `at_once` of an image together. ValueError when no image can be read, and for NaN."""
+    source, options, answers = images.dataset.images.source, images.options, Answers()
+    assert isinstance(source, VqaSource)
+    for part in images:
+        by_image = [source.numbers(np.array([i])) for i in part["indices"].tolist()]
+        with options.autocast():
+            features = network.image_features(to_float(part["images"], options.device))
+            for rows, questions in _groups(by_image, at_once):
+                tokens = _tokens(network, source, questions, at_once)
+                logits = network.answer_logits(features[torch.tensor(rows, device=options.device)], tokens)
+                for row, asked in zip(logits.float().cpu(), questions, strict=True):
+                    if not bool(row.isfinite().all()):
+                        raise ValueError(f"{source.names[int(part['indices'][0])]}: the answer is not finite")
+                    answers.add(asked, row)
+    answers.indices, answers.skipped = images.indices, images.skipped
+    return answers
+
+
+def _groups(by_image: Sequence[list[int]], at_once: int) -> Iterator[tuple[list[int], list[list[int]]]]:
+    """Yield (images of the batch that have questions left, the next questions of each)."""
+    for first in range(0, max(map(len, by_image)), at_once):
+        rows = [i for i, questions in enumerate(by_image) if len(questions) > first]
+        yield rows, [by_image[i][first : first + at_once] for i in rows]
+
+
+def _tokens(network: Answering, source: VqaSource, questions: Sequence[Sequence[int]], at_once: int) -> Tensor:
+    """Tokens of some questions of each image, [b, Q, L]; rows without a question are empty."""
+    tokens = network.tokens([source.text(k) for of_image in questions for k in of_image])
+    padded = np.zeros((len(questions), at_once, tokens.shape[1]), np.int64)
+    padded[np.arange(at_once) < np.array([*map(len, questions)])[:, None]] = tokens
+    return torch.from_numpy(padded)

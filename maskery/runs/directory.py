@@ -63,6 +63,11 @@ def read_config(path: Path) -> Run:
         raise ValueError(f"{path}: {e}") from None
 
 
+def _json_file(name: str) -> property:
+    """The object in a JSON file of the run; empty where there is no file, or a damaged one."""
+    return property(lambda run: _json(run.path / name) or {})
+
+
 @dataclass(frozen=True)
 class RunDirectory:
     """A run, or one checkpoint of it. Files are read on first use; all but config.yaml may be missing or damaged."""
@@ -112,7 +117,10 @@ class RunDirectory:
     @property
     def last(self) -> str | None:
         """The name of the newest checkpoint, unchecked."""
-        return (_text(self.path / "checkpoints" / "last") or "").strip() or None
+        try:
+            return (self.path / "checkpoints" / "last").read_text(encoding="utf-8", errors="replace").strip() or None
+        except OSError:
+            return None
 
     @property
     def best(self) -> Path | None:
@@ -144,27 +152,15 @@ class RunDirectory:
         except OSError as e:
             return Metrics(problem=e.strerror or str(e))
 
-    @property
-    def environment(self) -> Mapping[str, Any]:
-        return self._json("environment.json") or {}
-
-    @property
-    def baselines(self) -> Mapping[str, Any]:
-        return self._json("baselines.json") or {}
-
-    @property
-    def before_after(self) -> Mapping[str, Any]:
-        return self._json(f"evals/{BEFORE_AFTER}") or {}
-
-    @property
-    def comparison(self) -> Mapping[str, Any]:
-        """The numbers of a run that `maskery compare` made."""
-        return self._json(f"evals/{COMPARISON}") or {}
+    environment = _json_file("environment.json")
+    baselines = _json_file("baselines.json")
+    before_after = _json_file(f"evals/{BEFORE_AFTER}")
+    comparison = _json_file(f"evals/{COMPARISON}")  # the numbers of a run that `maskery compare` made
 
     @property
     def chosen_head(self) -> int | None:
         """Which of several heads is the classifier; None before the run was measured."""
-        head = (self._json(f"evals/{CHOSEN_HEAD}") or {}).get("head")
+        head = (_json(self.path / "evals" / CHOSEN_HEAD) or {}).get("head")
         return head if isinstance(head, int) else None
 
     @property
@@ -192,7 +188,7 @@ class RunDirectory:
     # ------------------------------------------------------------------------------------------ damage and versions
     def damaged(self) -> list[str]:
         """The JSON files that exist and cannot be read, evaluations aside."""
-        return [name for name in JSON_FILES if self._json(name) is None]
+        return [name for name in JSON_FILES if _json(self.path / name) is None]
 
     def missing(self) -> Iterator[str]:
         """Sentences about what a report of this run cannot show."""
@@ -224,26 +220,14 @@ class RunDirectory:
         files = (self.path / name for name in (*names, "samples", "evals"))
         return " ".join(f"{s.st_size}.{s.st_mtime_ns}" for s in (f.stat() for f in files if f.exists()))
 
-    def _json(self, name: str) -> Mapping[str, Any] | None:
-        return _json(self.path / name)
-
 
 def _json(path: Path) -> Mapping[str, Any] | None:
     """The object in a JSON file; empty when there is no file, None when it is damaged."""
-    if not path.exists():
-        return {}
     try:
-        tree = json.loads(_text(path) or "")
-    except ValueError:
+        tree = json.loads(path.read_text(encoding="utf-8", errors="replace")) if path.exists() else {}
+    except (OSError, ValueError):
         return None
     return tree if isinstance(tree, dict) else None
-
-
-def _text(path: Path) -> str | None:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return None
 
 
 def _skipped(line: str) -> tuple[str, str] | None:

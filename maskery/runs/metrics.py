@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 MAX_BUCKETS = 4096  # longer runs: a bucket is several consecutive log lines
 MIN_RATE = 0.05  # images per second are logged to a tenth: what reads 0.0 is less than this
@@ -56,10 +57,12 @@ class Metrics:
         """The time of all steps by their logged speed; None when no speed was logged."""
         steps, rates = self["step"], self["images_per_second"]
         known = np.isfinite(rates)
-        if not known.any():
-            return None
-        images = np.diff(steps, prepend=0) * batch_size
-        return float((images[known] / np.maximum(rates[known], MIN_RATE)).sum())
+        return float(seconds_of_lines(steps, rates, batch_size)[known].sum()) if known.any() else None
+
+
+def seconds_of_lines(steps: ArrayLike, rates: ArrayLike, batch_size: int, start: int = 0) -> np.ndarray:
+    """Training time of each log line since the one before, the first since step `start`, by its images per second."""
+    return np.diff(steps, prepend=start) * batch_size / np.maximum(rates, MIN_RATE)
 
 
 def read_metrics(path: Path) -> Metrics:

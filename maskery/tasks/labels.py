@@ -61,7 +61,7 @@ def subset_of_images(data: ImageData, config: LabelsConfig, why_no_shots: str) -
     if subset.shots is not None:
         raise ValueError(f"--shots counts images of a class, and {why_no_shots}: --labels 10% takes a fraction")
     no_class = np.zeros(len(data.images.source), np.int64)
-    return replace(data, train=subset.draw(no_class, data.train, ("",), config.draw).indices)
+    return replace(data, train=subset.draw(no_class, data.train, ("",), config.draw)[0])
 
 
 def split_validation(data: ImageData, config: LabelsConfig, labels: np.ndarray | None = None) -> ImageData:

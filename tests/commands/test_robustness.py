@@ -15,7 +15,7 @@ from maskery.config import ImagesConfig
 from maskery.data.dataset import open_data
 from maskery.data.images import Images
 from maskery.demo import scenes
-from maskery.evals.inference_options import DEFAULTS
+from maskery.evals.eval_pass import DEFAULTS
 from maskery.evals.results import read_result, read_results
 from maskery.evals.robustness import Errors, ImageClassifier, corruption_errors
 from maskery.terminal import Quiet, Terminal

@@ -1,5 +1,3 @@
-"""Candidates by their words, random weights by their seed, images as each network was trained on them."""
-
 from dataclasses import replace
 from pathlib import Path
 

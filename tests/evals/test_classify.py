@@ -1,5 +1,3 @@
-"""What a classifier answers on many images: in order, from the centre, with what could not be read left out."""
-
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +12,8 @@ from maskery.data.crops import CenterCrop
 from maskery.data.dataset import ImageData, open_data
 from maskery.data.eval_dataset import EvalDataset
 from maskery.data.views import to_float
-from maskery.evals.classify import Classify, ImageLogits, center_crops, headline, image_logits, numbers, truth
-from maskery.evals.inference_options import InferenceOptions
+from maskery.evals.classify import Classify, headline, image_logits, numbers, truth
+from maskery.evals.eval_pass import EvalPass, InferenceOptions
 from maskery.evals.metrics import multilabel, scores
 from maskery.terminal import Quiet
 
@@ -32,35 +30,35 @@ def colours(image: Tensor) -> Tensor:
 
 def logits_of(
     data: ImageData, indices: np.ndarray, classify: Classify = colours, fraction: float = 1.0, **options: Any
-) -> ImageLogits:
-    crop = CenterCrop(SIZE, fraction)
-    return image_logits(classify, center_crops(data.images, indices, crop, InferenceOptions(**options)))
+) -> tuple[Tensor, EvalPass]:
+    crops = EvalPass.of(data.images, indices, CenterCrop(SIZE, fraction), InferenceOptions(**options))
+    return image_logits(classify, crops), crops
 
 
 def test_answers_are_those_of_the_images_in_order(scene_folder: Path) -> None:
     data, seen = opened(scene_folder), []
     which = data.train[::-1][:70]
-    found = logits_of(data, which, progress=lambda done, of: seen.append((done, of)))
+    logits, crops = logits_of(data, which, progress=lambda done, of: seen.append((done, of)))
     pixels = [np.asarray(Image.open(scene_folder / str(data.images.source.names[i]))) for i in which]
     expected = torch.tensor(np.stack(pixels)).double().mean((1, 2)) / 255
-    torch.testing.assert_close(found.logits.double(), expected, rtol=1e-4, atol=1e-5)
-    assert found.indices.tolist() == which.tolist()
-    assert (seen, found.skipped) == ([(64, 70), (70, 70)], [])
+    torch.testing.assert_close(logits.double(), expected, rtol=1e-4, atol=1e-5)
+    assert crops.indices.tolist() == which.tolist()
+    assert (seen, crops.skipped) == ([(64, 70), (70, 70)], [])
 
 
 def test_the_crop_keeps_its_fraction(scene_folder: Path) -> None:
     data = opened(scene_folder)
-    part = logits_of(data, data.held_out, fraction=0.75)
+    part, _ = logits_of(data, data.held_out, fraction=0.75)
     cut = EvalDataset(data.images, data.held_out, CenterCrop(SIZE, 0.75), 64)[0]["images"]
-    torch.testing.assert_close(part.logits, colours(to_float(cut, CPU)))
-    assert not torch.equal(part.logits, logits_of(data, data.held_out).logits)
+    torch.testing.assert_close(part, colours(to_float(cut, CPU)))
+    assert not torch.equal(part, logits_of(data, data.held_out)[0])
 
 
 def test_several_heads_answer_at_once(scene_folder: Path) -> None:
     data = opened(scene_folder)
-    found = logits_of(data, data.held_out, lambda x: torch.stack([colours(x), -colours(x)], 1))
-    assert found.logits.shape == (20, 2, 3)
-    assert torch.equal(found.logits[:, 0], -found.logits[:, 1])
+    logits, _ = logits_of(data, data.held_out, lambda x: torch.stack([colours(x), -colours(x)], 1))
+    assert logits.shape == (20, 2, 3)
+    assert torch.equal(logits[:, 0], -logits[:, 1])
 
 
 def test_what_cannot_be_read_is_left_out_by_name(tmp_path: Path) -> None:
@@ -68,12 +66,10 @@ def test_what_cannot_be_read_is_left_out_by_name(tmp_path: Path) -> None:
         Image.new("RGB", (32, 32), (8 * i, 0, 0)).save(tmp_path / f"{i:02d}.png")
     (tmp_path / "07.png").write_bytes(b"no image")
     data = opened(tmp_path)
-    found = logits_of(data, np.array([6, 7, 8]))
-    assert found.indices.tolist() == [6, 8]
-    assert [name for name, _ in found.skipped] == ["07.png"]
-    torch.testing.assert_close(found.logits[:, 0], torch.tensor([48.0, 64.0]) / 255)
-    with pytest.raises(ValueError, match="none of the 1 images can be read"):
-        logits_of(data, np.array([7]))
+    logits, crops = logits_of(data, np.array([6, 7, 8]))
+    assert crops.indices.tolist() == [6, 8]
+    assert [name for name, _ in crops.skipped] == ["07.png"]
+    torch.testing.assert_close(logits[:, 0], torch.tensor([48.0, 64.0]) / 255)
 
 
 def test_what_is_no_number_is_named(tmp_path: Path) -> None:

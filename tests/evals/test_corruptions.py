@@ -1,5 +1,3 @@
-"""Corruptions: the paper's definitions where they can be written down, any size, and the same every time."""
-
 import io
 
 import numpy as np
@@ -21,14 +19,11 @@ def scene(height: int = 48, width: int = 48) -> np.ndarray:
     return np.array(image.resize((width, height), Image.Resampling.BICUBIC))
 
 
-def test_there_are_15_and_4() -> None:
-    assert (len(BENCHMARK), len(EXTRA), len(set(EVERY))) == (15, 4, 19)
-
-
 @pytest.mark.parametrize("size", [(32, 32), (48, 64), (64, 40)])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_any_size_colour_and_grey(size: tuple[int, int], channels: int) -> None:
     image = scene(*size)[:, :, :channels]
+    assert (len(BENCHMARK), len(EXTRA), len(set(EVERY))) == (15, 4, 19)
     for name in EVERY:
         for severity in (1, 5):
             out = corrupt(image, name, severity, 0, 0)
@@ -114,16 +109,16 @@ def test_elastic_displacements_are_of_the_papers_size() -> None:
 
 def test_what_cannot_be_corrupted_is_said() -> None:
     check_corruptible(32, 32, 1, 8)
-    with pytest.raises(ValueError, match="these images have 5 of 8 bits"):
-        check_corruptible(32, 32, 5, 8)
-    with pytest.raises(ValueError, match="these images have 1 of 16 bits"):
-        check_corruptible(32, 32, 1, 16)
-    with pytest.raises(ValueError, match="32 x 32 pixels or more, the network sees 24 x 40"):
-        check_corruptible(24, 40, 3, 8)
-    with pytest.raises(ValueError, match="no corruption 'rain' of severity 1"):
-        corrupt(scene(), "rain", 1, 0, 0)
-    with pytest.raises(ValueError, match="no corruption 'fog' of severity 0"):
-        corrupt(scene(), "fog", 0, 0, 0)
+    for shape, words in (
+        ((32, 32, 5, 8), "these images have 5 of 8 bits"),
+        ((32, 32, 1, 16), "these images have 1 of 16 bits"),
+        ((24, 40, 3, 8), "32 x 32 pixels or more, the network sees 24 x 40"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            check_corruptible(*shape)
+    for name, severity in (("rain", 1), ("fog", 0)):
+        with pytest.raises(ValueError, match=f"no corruption '{name}' of severity {severity}"):
+            corrupt(scene(), name, severity, 0, 0)
 
 
 def test_severities_draw_their_own_noise() -> None:

@@ -1,5 +1,3 @@
-"""Average precision: by hand, against COCO's own code, and of the truth itself."""
-
 from typing import Any
 
 import numpy as np
@@ -18,15 +16,13 @@ from maskery.evals.detect import (
     average_precision,
     detect_images,
     fitting_images,
-    mask_results,
     paste_mask,
-    results,
     truth_of,
 )
-from maskery.evals.inference_options import DEFAULTS
+from maskery.evals.eval_pass import DEFAULTS
 from maskery.terminal import Quiet
 
-MEAN, CPU = (0.5, 0.5, 0.5), torch.device("cpu")
+MEAN = (0.5, 0.5, 0.5)
 
 
 def seen(truth: list[tuple[float, ...]], answers: list[tuple[float, ...]], **facts: int) -> Detections:
@@ -54,7 +50,7 @@ A, B = (0.0, 0.0, 100.0, 100.0), (100.0, 100.0, 200.0, 200.0)
 
 def test_by_hand() -> None:
     """Two objects; the surer answer is exact, the other overlaps by 0.62: right at 0.5, 0.55 and 0.6 only."""
-    numbers = average_precision(seen([A, B], [(*A, 0.9), (100.0, 100.0, 200.0, 162.0, 0.8)]), False).numbers
+    numbers = average_precision(seen([A, B], [(*A, 0.9), (100.0, 100.0, 200.0, 162.0, 0.8)]), False)[0]
     half = 51 / 101  # precision is 1 at the recalls 0, 0.01 .. 0.5
     assert numbers["box_ap50"] == pytest.approx(1.0)
     assert numbers["box_ap75"] == pytest.approx(half)
@@ -67,18 +63,18 @@ def test_by_hand() -> None:
 
 def test_the_order_of_scores_counts() -> None:
     wrong = (0.0, 100.0, 50.0, 150.0, 0.95)
-    numbers = average_precision(seen([A], [(*A, 0.9), wrong]), False).numbers
+    numbers = average_precision(seen([A], [(*A, 0.9), wrong]), False)[0]
     assert numbers["box_ap"] == pytest.approx(0.5)  # the surest answer is wrong: precision is a half everywhere
-    assert average_precision(seen([A], []), False).numbers["box_ap"] == 0.0
+    assert average_precision(seen([A], []), False)[0]["box_ap"] == 0.0
 
 
 def test_what_is_found_in_a_crowd_is_not_counted() -> None:
     one = seen([A], [(*A, 0.9), (110.0, 110.0, 150.0, 150.0, 0.95), (120.0, 120.0, 150.0, 150.0, 0.97)])
-    assert average_precision(one, False).numbers["box_ap"] < 0.4
+    assert average_precision(one, False)[0]["box_ap"] < 0.4
     one.truth["annotations"].append(
         {"id": 2, "image_id": 0, "category_id": 1, "bbox": [100, 100, 100, 100], "area": 1e4, "iscrowd": 1}
     )
-    assert average_precision(one, False).numbers["box_ap"] == pytest.approx(1.0)
+    assert average_precision(one, False)[0]["box_ap"] == pytest.approx(1.0)
 
 
 # ------------------------------------------------------------------------------------------------------- real scenes
@@ -124,7 +120,7 @@ def with_noise(data: ImageData, noise: float) -> Detections:
 
 def test_the_truth_scores_one(data: ImageData) -> None:
     found = with_noise(data, 0.0)
-    numbers = average_precision(found, True).numbers
+    numbers = average_precision(found, True)[0]
     assert {name: value for name, value in numbers.items() if name.startswith("box_ap")} == {
         name: pytest.approx(1.0) for name in numbers if name.startswith("box_ap")
     }
@@ -133,7 +129,7 @@ def test_the_truth_scores_one(data: ImageData) -> None:
         {"image_id": a["image_id"], "category_id": a["category_id"], "segmentation": a["segmentation"], "score": 1.0}
         for a in whole["annotations"]
     ]
-    masks = average_precision(Detections(whole, found.boxes, exact, found.indices), True).numbers
+    masks = average_precision(Detections(whole, found.boxes, exact, found.indices), True)[0]
     assert masks["mask_ap"] == pytest.approx(1.0)
     assert masks["mask_ap50"] == pytest.approx(1.0)
 
@@ -144,7 +140,7 @@ def test_the_official_code_says_the_same(data: ImageData) -> None:
     from pycocotools.cocoeval import COCOeval
 
     found = with_noise(data, 2.0)
-    ours = average_precision(found, True).numbers
+    ours = average_precision(found, True)[0]
     assert 0.05 < ours["box_ap"] < 0.8
     for how, kind, answers in (("bbox", "box", found.boxes), ("segm", "mask", found.masks)):
         known = COCO()
@@ -162,7 +158,7 @@ def test_the_official_code_says_the_same(data: ImageData) -> None:
 
 
 def test_by_class(data: ImageData) -> None:
-    by_class = average_precision(with_noise(data, 0.0), True).by_class
+    _, by_class = average_precision(with_noise(data, 0.0), True)
     assert set(by_class) == {"box", "mask"}
     source = data.images.source
     there = {int(m) for i in data.train for m in source.objects(int(i)).classes}  # type: ignore[attr-defined]
@@ -183,17 +179,14 @@ def test_masks_are_put_where_their_boxes_are() -> None:
     assert not paste_mask(torch.ones(28, 28), torch.tensor([50.0, 50.0, 60.0, 60.0]), (12, 8)).any()
 
 
-def test_results_as_coco_has_them() -> None:
-    answer = {
-        "boxes": torch.tensor([[1.0, 2.0, 5.0, 8.0]]),
-        "classes": torch.tensor([3]),
-        "scores": torch.tensor([0.5]),
-        "masks": torch.ones(1, 28, 28),
-    }
-    assert results(7, answer) == [{"image_id": 7, "category_id": 4, "bbox": [1, 2, 4, 6], "score": 0.5}]
-    (mask,) = mask_results(7, answer, (10, 10))
-    assert "bbox" not in mask
-    assert mask["segmentation"]["size"] == [10, 10]
+def test_results_as_coco_has_them(data: ImageData) -> None:
+    """The network sees images of 64 x 64 at 48 x 48."""
+    answer = {"boxes": torch.tensor([[3.0, 6.0, 15.0, 24.0]]), "classes": torch.tensor([3])}
+    answer |= {"scores": torch.tensor([0.5]), "masks": torch.ones(1, 28, 28)}
+    found, i = detected(lambda images, extent: [answer] * len(images), data, masks=True), data.train[0]
+    assert found.boxes[0] == {"image_id": i, "category_id": 4, "bbox": [4, 8, 16, 24], "score": 0.5}
+    assert found.masks[0].keys() == {"image_id", "category_id", "segmentation", "score"}
+    assert found.masks[0]["segmentation"]["size"] == [64, 64]
 
 
 def test_answers_that_are_no_numbers(data: ImageData) -> None:

@@ -1,5 +1,3 @@
-"""What a run took, from its log, with numbers worked out by hand."""
-
 import json
 from pathlib import Path
 
@@ -10,8 +8,8 @@ import torch
 from maskery.config import ImagesConfig
 from maskery.data.dataset import ImageData, open_data
 from maskery.evals.encoder_metrics import ProbeImages, encoder_metrics, seconds_per_step, training_curve
+from maskery.evals.eval_pass import InferenceOptions
 from maskery.evals.features import features
-from maskery.evals.inference_options import InferenceOptions
 from maskery.evals.knn import knn_accuracies
 from maskery.evals.linear_probe import probe_accuracy
 from maskery.nn.vit import ViT, ViTConfig

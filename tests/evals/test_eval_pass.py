@@ -1,5 +1,3 @@
-"""A pass over images: what is read, what is skipped, and the mode of the network."""
-
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +9,7 @@ from maskery.data.crops import CenterCrop
 from maskery.data.eval_dataset import EvalDataset
 from maskery.data.images import Images
 from maskery.data.sources.open import open_source
-from maskery.evals.eval_pass import EvalPass, eval_mode
-from maskery.evals.inference_options import InferenceOptions
+from maskery.evals.eval_pass import EvalPass, InferenceOptions, eval_mode
 
 
 @pytest.fixture

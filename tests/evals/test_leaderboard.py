@@ -1,5 +1,3 @@
-"""Rows, lines and sentences of a ranking, against numbers worked out by hand."""
-
 import pytest
 
 from maskery.evals.leaderboard import lines, reading, table

@@ -1,5 +1,3 @@
-"""Metrics against their definitions and scikit-learn."""
-
 import math
 
 import numpy as np
@@ -12,6 +10,7 @@ from maskery.evals.metrics import (
     average_precision,
     balanced_accuracy,
     calibration_error,
+    class_rows,
     confusion,
     multilabel,
     per_class,
@@ -44,9 +43,8 @@ def test_they_are_scikit_learns(seed: int) -> None:
     predicted = logits.argmax(1)
     matrix = confusion(predicted, labels, 7)
     assert matrix.tolist() == sk.confusion_matrix(labels, predicted, labels=range(7)).tolist()
-    ours = per_class(matrix)
     theirs = sk.precision_recall_fscore_support(labels, predicted, labels=range(7), zero_division=np.nan)
-    for own, other in zip((ours.precision, ours.recall, ours.f1, ours.support), theirs, strict=True):
+    for own, other in zip(per_class(matrix).values(), theirs, strict=True):
         assert np.array_equal(own.numpy(), other, equal_nan=True)
     assert scores(logits, labels)["top1"] == sk.accuracy_score(labels, predicted)
     assert balanced_accuracy(matrix) == pytest.approx(sk.balanced_accuracy_score(labels, predicted), rel=1e-14)
@@ -60,7 +58,7 @@ def test_a_class_without_images_is_undefined_and_does_not_lower_the_balanced_acc
     labels = torch.tensor([0, 0, 0, 1])
     matrix = confusion(torch.tensor([0, 0, 2, 1]), labels, 4)
     assert balanced_accuracy(matrix) == pytest.approx((2 / 3 + 1) / 2)
-    rows = per_class(matrix).rows(["a", "b", "c", "d"])
+    rows = class_rows(per_class(matrix), ["a", "b", "c", "d"])
     assert rows[2] == {"class": "c", "precision": 0.0, "recall": None, "f1": 0.0, "support": 0}
     assert rows[3] == {"class": "d", "precision": None, "recall": None, "f1": None, "support": 0}
 
@@ -109,8 +107,8 @@ def test_what_cannot_be_measured_is_refused_in_one_line() -> None:
     logits, labels = drawn(n=5)
     logits[3, 2] = math.nan
     logits[4, 0] = math.inf
-    with pytest.raises(ValueError, match="logits of 2 of 5 images hold NaN or infinity; the first is image-3"):
-        scores(logits, labels, lambda i: f"image-{i}")
+    with pytest.raises(ValueError, match="logits of 2 of 5 images hold NaN or infinity; the first is number 3"):
+        scores(logits, labels)
     logits, labels = drawn(n=5)
     with pytest.raises(ValueError, match="labels go from 0 to 7, the classifier has 7 classes"):
         scores(logits, torch.tensor([0, 7, 1, 1, 1]))

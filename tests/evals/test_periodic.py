@@ -1,5 +1,3 @@
-"""Periodic evaluations can be compared with each other."""
-
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +7,7 @@ import torch
 
 from maskery.config import ImagesConfig, WatchConfig
 from maskery.data.dataset import ImageData, open_data
-from maskery.evals.inference_options import InferenceOptions
+from maskery.evals.eval_pass import InferenceOptions
 from maskery.evals.periodic import PeriodicEvaluation
 from maskery.methods.mae import MAE, MAEConfig
 from maskery.nn.baselines import MEAN, NEIGHBOURS, PLACE
@@ -76,12 +74,3 @@ def test_another_network_has_other_numbers(objective: MAE, data: ImageData, tmp_
     with torch.no_grad():
         objective.decoder.pred.weight.mul_(3)
     assert evaluate(objective, data, tmp_path, 1, 0.0)["held_out_loss"] != first["held_out_loss"]
-
-
-def test_held_out_images_are_not_trained_on(data: ImageData, scene_folder: Path) -> None:
-    assert not set(data.train) & set(data.held_out)
-    names = data.images.source.names
-    assert all(names[i].startswith("val/") for i in data.held_out)
-    unlabelled = open_data(str(scene_folder / "train"), ImagesConfig(holdout=0.3), (32, 32), Quiet())
-    assert not set(unlabelled.train) & set(unlabelled.held_out)
-    assert 15 < len(unlabelled.held_out) < 45

@@ -1,5 +1,3 @@
-"""Result files: everything that is needed to know what numbers are worth, whole or not at all."""
-
 import json
 import math
 from dataclasses import replace

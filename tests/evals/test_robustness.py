@@ -1,5 +1,3 @@
-"""Robustness of a classifier that can be looked through: red or blue, by the mean colour."""
-
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -15,7 +13,7 @@ from maskery.data.images import Images
 from maskery.data.sources.names import hashes
 from maskery.data.sources.open import open_source
 from maskery.evals.corruptions import BENCHMARK, EXTRA, SEVERITIES, corrupt
-from maskery.evals.inference_options import DEFAULTS, InferenceOptions
+from maskery.evals.eval_pass import DEFAULTS, InferenceOptions
 from maskery.evals.robustness import (
     ALEXNET,
     ALEXNET_CLEAN,
@@ -24,7 +22,12 @@ from maskery.evals.robustness import (
     ImageClassifier,
     corruption_errors,
     folder_error,
+    ids_of,
     imagenet_c_errors,
+    imagenet_c_folders,
+    recognised,
+    shared_classes,
+    wordnet_ids,
 )
 
 SIZE = (32, 32)
@@ -98,9 +101,8 @@ def test_batches_and_workers_change_nothing_and_the_bar_comes_to_its_end(colours
     def noisy(x: Tensor) -> Tensor:
         return torch.stack([x[:, :, :8].std((1, 2, 3)), x[:, :, 8:].std((1, 2, 3))], dim=1)
 
-    corrupt(
-        np.zeros((512, 512, 3), np.uint8), "defocus_blur", 5, 0, 0
-    )  # starts OpenCV's threads, which forks do not have
+    # starts OpenCV's threads, which forks do not have
+    corrupt(np.zeros((512, 512, 3), np.uint8), "defocus_blur", 5, 0, 0)
     names = ("gaussian_noise", "fog", "defocus_blur", "impulse_noise")
     one = errors_of(noisy, images, 10, names, options=InferenceOptions(batch_size=4))
     options = InferenceOptions(workers=1, batch_size=10, progress=lambda *x: ticks.append(x))
@@ -151,6 +153,54 @@ def by_colour(x: Tensor) -> Tensor:
     return torch.stack([torch.full((len(x),), 9.0), mean[:, 0], mean[:, 1], mean[:, 2]], dim=1)
 
 
+def test_the_lists_are_those_of_the_publications() -> None:
+    """Sizes, and the first classes of the index lists in the authors' evaluation code."""
+    every = ids_of("ImageNet")
+    assert len(set(every)) == len(every) == 1000
+    assert list(every) == sorted(every)
+    for name, first in (("ImageNet-A", (6, 11, 13, 15, 17, 22, 23, 27)), ("ImageNet-R", (1, 2, 4, 6, 8, 9, 11, 13))):
+        ids = ids_of(name)
+        assert len(set(ids)) == 200
+        assert set(ids) < set(every)
+        assert sorted(every.index(i) for i in ids)[:8] == list(first)
+
+
+@pytest.mark.parametrize("name", ["ImageNet-A", "ImageNet-R", "ImageNet"])
+def test_a_set_is_recognised_and_its_logits_chosen(name: str) -> None:
+    folders = ids_of(name)
+    assert recognised(folders) == name
+    columns, position, note = shared_classes(folders, [str(i) for i in range(1000)], "there")
+    assert note.startswith(f"{name}: {len(folders)} of its {len(folders)} classes among the classifier's 1000")
+    assert "left out" not in note
+    assert columns.tolist() == [ids_of("ImageNet").index(i) for i in folders]
+    assert position.tolist() == list(range(len(folders)))
+
+
+def test_a_users_classifier_of_a_few_classes_in_any_order() -> None:
+    folders, classes = ["n01443537", "n01484850", "n09999999"], ["n01484850", "n01440764", "n01443537"]
+    columns, position, note = shared_classes(folders, classes, "there")
+    assert (columns.tolist(), position.tolist()) == ([2, 0], [0, 1, -1])
+    assert "a set of its own: 2 of its 3 classes" in note
+    assert recognised(["n01443537"]) is None
+
+
+def test_classes_that_cannot_be_matched() -> None:
+    with pytest.raises(ValueError, match=r"not named by WordNet ids .* one is 'tench'"):
+        wordnet_ids(["n01440764", "tench"])
+    with pytest.raises(ValueError, match="not named by WordNet ids"):
+        wordnet_ids([str(i) for i in range(10)])
+    with pytest.raises(ValueError, match="there: none of its 1 classes is one of the classifier's 2"):
+        shared_classes(["n01443537"], ["n01484850", "n01440764"], "there")
+
+
+def test_no_imagenet_c(tmp_path: Path) -> None:
+    (tmp_path / "gaussian_noise").mkdir()
+    with pytest.raises(ValueError, match="not ImageNet-C: there is no folder like gaussian_noise/1"):
+        imagenet_c_folders(tmp_path)
+    (tmp_path / "noise" / "gaussian_noise" / "4").mkdir(parents=True)
+    assert imagenet_c_folders(tmp_path) == {("gaussian_noise", 4): tmp_path / "noise" / "gaussian_noise" / "4"}
+
+
 def test_a_folder_is_classified_among_its_own_classes_only(tmp_path: Path) -> None:
     for i in range(3):
         write(tmp_path / "r" / "n01443537", f"{i}.png", (150, 60, 60), i)
@@ -158,10 +208,10 @@ def test_a_folder_is_classified_among_its_own_classes_only(tmp_path: Path) -> No
         write(tmp_path / "r" / "n99999999", f"{i}.png", (60, 150, 60), i)
     write(tmp_path / "r" / "n01491361", "red.png", (150, 60, 60))
     classifier = ImageClassifier(by_colour, CLASSES, SIZE)
-    result = folder_error(classifier, tmp_path / "r", InferenceOptions(batch_size=2))
-    assert (result.error, result.images) == (1 / 7, 7)
-    assert "2 of its 3 classes among the classifier's 4" in result.note
-    assert "images of other classes are left out" in result.note
+    error, images, note = folder_error(classifier, tmp_path / "r", InferenceOptions(batch_size=2))
+    assert (error, images) == (1 / 7, 7)
+    assert "2 of its 3 classes among the classifier's 4" in note
+    assert "images of other classes are left out" in note
 
 
 def test_imagenet_c_from_its_folders(tmp_path: Path) -> None:
@@ -173,7 +223,7 @@ def test_imagenet_c_from_its_folders(tmp_path: Path) -> None:
     options = InferenceOptions(batch_size=4, progress=lambda *x: ticks.append(x))
     found, note = imagenet_c_errors(ImageClassifier(by_colour, CLASSES, SIZE), tmp_path, 0.1, options)
     assert found.by_corruption == {"defocus_blur": {1: 0.0, 2: pytest.approx(2 / 6)}, "fog": {5: 0.0}}
-    assert (found.clean, found.images, found.mce) == (0.1, 6, None)
+    assert (found.clean, found.images, found.numbers()) == (0.1, 6, {"clean_error": 0.1})
     assert "2 of its 2 classes" in note
     assert ticks[-1] == (3, 3)
 
@@ -184,10 +234,9 @@ def flat(errors: dict[str, float]) -> dict[str, dict[int, float]]:
 
 
 def test_alexnet_itself_is_one() -> None:
-    result = Errors(ALEXNET_CLEAN, flat(ALEXNET), 10)
-    assert result.mce == pytest.approx(1.0)
-    assert result.relative_mce == pytest.approx(1.0)
-    assert result.mean(BENCHMARK) == pytest.approx(sum(ALEXNET.values()) / 15)
+    numbers = Errors(ALEXNET_CLEAN, flat(ALEXNET), 10).numbers()
+    assert (numbers["mce"], numbers["relative_mce"]) == (pytest.approx(1.0), pytest.approx(1.0))
+    assert numbers["mean_error"] == pytest.approx(sum(ALEXNET.values()) / 15)
 
 
 def test_alexnets_constants_are_means_over_severities() -> None:
@@ -217,9 +266,10 @@ def test_alexnets_constants_are_means_over_severities() -> None:
 def test_resnet_50s_row_gives_its_published_numbers() -> None:
     """Table 1 of the paper: clean error 23.9, mCE 76.7, relative mCE 105.0; each corruption in whole percents."""
     row = (80, 82, 83, 75, 89, 78, 80, 78, 75, 66, 57, 71, 85, 77, 77)
-    result = Errors(0.239, flat({n: c / 100 * ALEXNET[n] for n, c in zip(BENCHMARK, row, strict=True)}), 50_000)
-    assert result.mce == pytest.approx(0.767, abs=0.005)
-    assert result.relative_mce == pytest.approx(1.05, abs=0.01)
+    errors = flat({n: c / 100 * ALEXNET[n] for n, c in zip(BENCHMARK, row, strict=True)})
+    numbers = Errors(0.239, errors, 50_000).numbers()
+    assert numbers["mce"] == pytest.approx(0.767, abs=0.005)
+    assert numbers["relative_mce"] == pytest.approx(1.05, abs=0.01)
 
 
 def test_each_number_is_named_as_what_it_is_and_extras_are_in_none_of_the_others() -> None:
@@ -240,7 +290,5 @@ def test_what_is_missing_makes_no_number() -> None:
     by = flat(dict.fromkeys(BENCHMARK, 0.5))
     del by["fog"][3]
     result = Errors(None, by, 10)
-    assert result.mce is None
-    assert result.relative_mce is None
     assert set(result.numbers()) == {f"error_{n}" for n in BENCHMARK if n != "fog"}
     assert "       -" in next(line for line in result.lines() if line.startswith("fog"))

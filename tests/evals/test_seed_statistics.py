@@ -1,5 +1,3 @@
-"""Paired statistics, against numbers worked out by hand."""
-
 import pytest
 
 from maskery.evals.seed_statistics import is_significant, paired_difference, percent, points

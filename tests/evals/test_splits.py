@@ -1,5 +1,3 @@
-"""Training and test images that do not belong together."""
-
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +5,7 @@ import pytest
 
 from maskery.data.sources.open import open_source
 from maskery.data.sources.source import split_indices
-from maskery.evals.splits import check_classes_trained, find_overlap, labelled, match_classes
+from maskery.evals.splits import check_classes_trained, labelled, match_classes, overlap_notes
 from maskery.evals.splits import test_and_validation as divide_held_out
 
 
@@ -22,20 +20,22 @@ def test_the_same_bytes_in_both(tmp_path: Path) -> None:
     write(tmp_path / "a", b"one", b"two", b"three", b"two", b"four", b"two", b"", b"three", b"three ")
     source, ticks = open_source(tmp_path / "a"), []
     train, test = np.arange(4), np.arange(4, 9)
-    overlap = find_overlap(source, train, test, lambda *x: ticks.append(x))
-    assert overlap.pairs == (("5.png", "1.png"), ("7.png", "2.png"))
-    assert overlap.tested == 4  # an empty file is no image
-    assert "2 of 4 test images (50.0%) are training images too, byte for byte (5.png is 1.png)" in overlap.sentence()  # type: ignore[operator]
-    assert ticks[-1] == (9, 9)
-    assert find_overlap(source, train[:1], test).sentence() is None
-    assert find_overlap(source, train, np.array([2])).pairs == ()  # it is itself, not its duplicate
+    (note,) = overlap_notes(source, train, test, lambda *x: ticks.append(x))  # of 4: an empty file is no image
+    assert "2 of 4 test images (50.0%) are training images too, byte for byte (5.png is 1.png)" in note
+    assert ticks == [(i, 9) for i in range(1, 10)]
+    assert (
+        "1 of 4 test images (25.0%) are training images too, byte for byte (7.png is 2.png)"
+        in (overlap_notes(source, train[2:3], test)[0])
+    )
+    assert overlap_notes(source, train[:1], test) == []
+    assert overlap_notes(source, train, np.array([2])) == []  # it is itself, not its duplicate
 
 
 def test_files_that_are_gone_are_left_out(tmp_path: Path) -> None:
     every = write(tmp_path / "a", b"one", b"two", b"one")
     source = open_source(tmp_path / "a")
     (tmp_path / "a" / "0.png").unlink()
-    assert find_overlap(source, every[:2], every[2:]).pairs == ()
+    assert overlap_notes(source, every[:2], every[2:]) == []
 
 
 def test_classes_by_name() -> None:

@@ -13,8 +13,8 @@ import maskery
 from maskery.config import ImagesConfig
 from maskery.data.crops import CenterCrop
 from maskery.data.dataset import open_data
-from maskery.evals.classify import center_crops, image_logits
-from maskery.evals.inference_options import DEFAULTS
+from maskery.evals.classify import image_logits
+from maskery.evals.eval_pass import DEFAULTS, EvalPass
 from maskery.evals.results import read_result
 from maskery.inference.classifier import Classifier, Prediction, load_classifier
 from maskery.runs.directory import CHOSEN_HEAD
@@ -44,10 +44,10 @@ def tuned(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_it_answers_as_its_evaluation_did(tuned: Path, photos: Path) -> None:
     like = load_classifier(tuned)
     data = open_data(str(photos), like.images, like.size, Quiet())
-    crops = center_crops(data.images, data.held_out, CenterCrop(like.size, like.crop_fraction), DEFAULTS)
+    crops = EvalPass.of(data.images, data.held_out, CenterCrop(like.size, like.crop_fraction), DEFAULTS)
     found = image_logits(like.classify, crops)
-    wanted = found.logits.softmax(1)
-    files = [photos / str(data.images.source.names[i]) for i in found.indices]
+    wanted = found.softmax(1)
+    files = [photos / str(data.images.source.names[i]) for i in crops.indices]
     predictor = maskery.classifier(tuned)
     assert (predictor.classes, predictor.multilabel) == (("blue", "red"), False)
     said = predictor.predict(files, batch_size=4)

@@ -1,5 +1,3 @@
-"""The best checkpoint is kept, and a run ends when nothing better comes."""
-
 import shutil
 from pathlib import Path
 

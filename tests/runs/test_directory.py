@@ -1,5 +1,3 @@
-"""What is in a run directory: read once, and damage is named instead of raised."""
-
 import shutil
 from pathlib import Path
 

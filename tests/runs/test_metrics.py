@@ -1,5 +1,3 @@
-"""metrics.jsonl is read in bounded memory, and what is no line is no line."""
-
 import json
 import math
 from pathlib import Path

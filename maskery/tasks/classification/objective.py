@@ -14,9 +14,8 @@ from torch import Tensor
 
 from ...data.crops import CenterCrop
 from ...data.dataset import ImageData, spread
-from ...evals.classify import center_crops, headline, image_logits, numbers, truth
-from ...evals.eval_pass import eval_mode
-from ...evals.inference_options import InferenceOptions
+from ...evals.classify import headline, image_logits, numbers, truth
+from ...evals.eval_pass import EvalPass, InferenceOptions, eval_mode
 from ...evals.splits import labelled_images
 from ...nn.linear_classifier import LinearClassifier
 from ...objective import Batch
@@ -36,7 +35,7 @@ class ClassificationObjective(SupervisedObjective, abc.ABC):
         data = labelled_images(data, config.subset is not None)
         labels, multi_hot = data.labels, data.multi_hot  # one of them is None
         if config.subset and labels is not None:
-            data = replace(data, train=config.subset.draw(labels, data.train, data.classes, config.draw).indices)
+            data = replace(data, train=config.subset.draw(labels, data.train, data.classes, config.draw)[0])
         data = split_validation(data, config, labels)
         config = replace(config.named(data.classes), several=multi_hot is not None)
         if config.balanced and labels is not None:
@@ -82,10 +81,9 @@ class ClassificationObjective(SupervisedObjective, abc.ABC):
         """The logits of every head for these images, and their labels; `options` are those of `InferenceOptions`."""
         crop = CenterCrop(self.encoder.config.image_size, self.config.eval_share)
         with eval_mode(self):
-            crops = center_crops(data.images, indices, crop, InferenceOptions(self.device, **options))
-            result = image_logits(self.classify, crops)
-        labels = truth(data, result.indices)
-        return Predictions(result.logits.unbind(1), labels, result.indices, len(result.skipped))
+            crops = EvalPass.of(data.images, indices, crop, InferenceOptions(self.device, **options))
+            logits = image_logits(self.classify, crops)
+        return Predictions(logits.unbind(1), truth(data, crops.indices), crops.indices, len(crops.skipped))
 
 
 def label_loss(logits: Tensor, target: Tensor, config: LabelsConfig) -> Tensor:

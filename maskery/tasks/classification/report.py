@@ -9,7 +9,7 @@ from torch import Tensor
 from ...config import Run
 from ...data.dataset import ImageData
 from ...evals.classify import headline, numbers
-from ...evals.metrics import confusion, multilabel, per_class
+from ...evals.metrics import class_rows, confusion, multilabel, per_class
 from ...outputs import write_file
 from ...pictures.plots import confusion_picture, most_confused
 from ...runs.directory import CHOSEN_HEAD
@@ -52,7 +52,7 @@ def class_tables(logits: Tensor, truth: Tensor, data: ImageData, directory: Path
         return {"average precision": dict(zip(data.classes, defined, strict=True))}, []
     matrix = confusion(logits.argmax(1), truth, len(data.classes))
     no_picture = confusion_picture(matrix, data.classes, directory / "confusion.png")
-    tables = {"classes": per_class(matrix).rows(data.classes), "taken for": most_confused(matrix, data.classes)}
+    tables = {"classes": class_rows(per_class(matrix), data.classes), "taken for": most_confused(matrix, data.classes)}
     return tables, [no_picture] if no_picture else []
 
 

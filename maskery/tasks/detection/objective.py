@@ -24,7 +24,7 @@ from ...data.dataset import ImageData
 from ...data.object_targets import NO_OBJECT, ObjectSampler, ScaleJitter, object_targets
 from ...data.train_dataset import SamplingPlan, TrainDataset
 from ...evals.detect import SCORE, Detections, Show, average_precision, detect_images, fitting_images, paste_mask
-from ...evals.inference_options import InferenceOptions
+from ...evals.eval_pass import InferenceOptions
 from ...nn.vit import ViTConfig
 from ...nn.windows import global_blocks, windowed
 from ...objective import Batch, Losses
@@ -152,7 +152,7 @@ class Detect(SupervisedObjective):
 
     def metrics(self, data: ImageData, indices: np.ndarray, precision: torch.dtype, workers: int) -> dict[str, float]:
         result = self.detected(data, indices, precision=precision, workers=workers)
-        numbers = average_precision(result, self.with_masks).numbers
+        numbers, _ = average_precision(result, self.with_masks)
         return {name: value for name, value in numbers.items() if name.endswith(("_ap", "_ap50"))}
 
     def picture(self, batch: Batch) -> dict[str, Tensor]:

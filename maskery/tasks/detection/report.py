@@ -33,18 +33,18 @@ def measure_detector(task: Detect, data: ImageData, directory: Path, **options: 
     with Terminal().bar("held-out images") as tick:
         result = task.detected(data, data.held_out, show, progress=tick, **options)
     strip.write(directory / "detections.png", "held-out images, a colour a class", names)
-    scores = average_precision(result, task.with_masks)
+    numbers, by_class = average_precision(result, task.with_masks)
     annotations = result.truth["annotations"]
     counts = np.bincount([a["category_id"] - 1 for a in annotations if not a["iscrowd"]], minlength=len(names))
     rows: list[dict[str, Any]] = [
-        {"class": name, **{f"{kind}_ap": scores.by_class[kind][m] for kind in scores.by_class}, "objects": int(n)}
+        {"class": name, **{f"{kind}_ap": values[m] for kind, values in by_class.items()}, "objects": int(n)}
         for m, (name, n) in enumerate(zip(names, counts, strict=True))
     ]
     notes = absent_classes(names, [row["class"] for row in rows if not row["objects"]])
     if not task.with_masks:
         notes.append("boxes only: not every object has a shape, or --settings.masks is off")
     truth = f"objects of the classes {counts.tolist()}, {sum(a['area'] for a in annotations):.0f} pixels"
-    return Outcome(scores.numbers, result.indices, len(result.skipped), {"classes": rows}, notes, truth)
+    return Outcome(numbers, result.indices, len(result.skipped), {"classes": rows}, notes, truth)
 
 
 def pictures(data: ImageData, i: int, answer: dict[str, Tensor], task: Any) -> tuple[list[Tensor], list[int]]:

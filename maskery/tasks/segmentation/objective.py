@@ -31,8 +31,8 @@ from ...data.distortion import distorted
 from ...data.mask_targets import MaskSampler, RandomScaleCrop, mask_targets
 from ...data.masks import VOID, LabelMap, mask_of, nearest
 from ...data.train_dataset import SamplingPlan, TrainDataset
-from ...evals.inference_options import InferenceOptions
-from ...evals.segment import Inference, PixelConfusion, Show, images_with_masks, numbers, segment_images
+from ...evals.eval_pass import EvalPass, InferenceOptions
+from ...evals.segment import Inference, Show, images_with_masks, numbers, segment_images
 from ...nn.all_mlp import AllMLP
 from ...nn.upernet import Pyramid, UPerNet, conv_norm
 from ...nn.vit import ViTConfig
@@ -186,15 +186,15 @@ class Segment(SupervisedObjective):
 
     def segmented(
         self, data: ImageData, indices: np.ndarray, show: Show | None = None, **options: Any
-    ) -> PixelConfusion:
-        """Predict these images; `options` are those of `InferenceOptions`."""
+    ) -> tuple[Tensor, EvalPass]:
+        """Confusion of the pixels of these images, and which could be read; `options`: those of `InferenceOptions`."""
         size, label_map, inference = self.encoder.config.image_size, self.label_map(data), self.config.inference
         how = InferenceOptions(self.device, **options)
         images = images_with_masks(data.images, indices, size, label_map, inference, how)
-        return segment_images(self.segment, images, len(label_map.ids), show)
+        return segment_images(self.segment, images, len(label_map.ids), show), images
 
     def metrics(self, data: ImageData, indices: np.ndarray, precision: torch.dtype, workers: int) -> dict[str, float]:
-        return numbers(self.segmented(data, indices, precision=precision, workers=workers).matrix)
+        return numbers(self.segmented(data, indices, precision=precision, workers=workers)[0])
 
     def picture(self, batch: Batch) -> dict[str, Tensor]:
         image, M = batch["image"], self.config.labels.count

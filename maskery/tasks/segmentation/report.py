@@ -35,16 +35,15 @@ def measure_segmenter(task: Segment, data: ImageData, directory: Path, **options
             strip.add([image, *masks], torch.cat([truth.unique(), predicted.unique()]).tolist())
 
     with Terminal().bar("held-out images") as tick:
-        result = task.segmented(data, data.held_out, show, progress=tick, **options)
+        matrix, images = task.segmented(data, data.held_out, show, progress=tick, **options)
     strip.write(directory / "segments.png", "held-out images, dark where no class is labelled", names)
-    matrix = result.matrix
     absent = [name for name, value in zip(names, iou(matrix).tolist(), strict=True) if value != value]
     colours = legend(names, range(M))
     classes = [row | {"colour": colours[str(row["class"])]} for row in class_rows(matrix, names)]
     return Outcome(
         numbers(matrix),
-        result.indices,
-        len(result.skipped),
+        images.indices,
+        len(images.skipped),
         {"classes": classes},
         absent_classes(names, absent),
         truth=f"pixels of the classes {matrix.sum(1).tolist()}",

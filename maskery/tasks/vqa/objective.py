@@ -23,14 +23,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...data.crops import Crop
+from ...data.crops import Crop, WholeImage
 from ...data.dataset import ImageData
 from ...data.question_targets import NO_ANSWER, PartialCrop, QuestionTargets, question_targets
 from ...data.sources.vqa_v2 import VqaSource
 from ...data.train_dataset import RandomCrops, SamplingPlan, TrainDataset
-from ...evals.answers import Answers, answer_questions, whole_images
-from ...evals.inference_options import InferenceOptions
-from ...evals.vqa import Truth, accuracies
+from ...evals.eval_pass import EvalPass, InferenceOptions
+from ...evals.vqa import Answers, Truth, accuracies, answer_questions
 from ...nn.fusion import Fusion
 from ...nn.text import PretrainedText, WordEncoder
 from ...nn.vit import ViTConfig, init_linears
@@ -171,7 +170,7 @@ class Vqa(SupervisedObjective):
     def answers(self, data: ImageData, indices: np.ndarray, **options: Any) -> Answers:
         """Answer all questions about these images, in eval mode; `options` are those of `InferenceOptions`."""
         inference = InferenceOptions(self.device, **options)
-        images = whole_images(data.images, indices, self.encoder.config.image_size, inference)
+        images = EvalPass.of(data.images, indices, WholeImage(self.encoder.config.image_size), inference)
         return answer_questions(self, images, self.config.questions or 1)
 
     def metrics(self, data: ImageData, indices: np.ndarray, precision: torch.dtype, workers: int) -> dict[str, float]:

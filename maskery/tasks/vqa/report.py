@@ -9,8 +9,7 @@ import numpy as np
 from ...config import Run
 from ...data.dataset import ImageData, spread
 from ...data.sources.vqa_v2 import UNANSWERED, VqaSource
-from ...evals.answers import Answers
-from ...evals.vqa import Priors, Truth, accuracies, accuracy_rows, mean
+from ...evals.vqa import Answers, Priors, Truth, accuracies, accuracy_rows, mean
 from ...html.answers import Answer, Entry, write_page, write_sheet
 from ...outputs import write_file
 from ...pictures.strip import whole_image

@@ -8,8 +8,8 @@ from PIL import Image
 
 import maskery
 from maskery.data.crops import CenterCrop
-from maskery.evals.classify import center_crops, image_logits
-from maskery.evals.inference_options import DEFAULTS
+from maskery.evals.classify import image_logits
+from maskery.evals.eval_pass import DEFAULTS, EvalPass
 from maskery.tasks import TASKS
 from maskery.tasks.classification.objective import ClassificationObjective
 from maskery.tasks.labels import LabelsConfig
@@ -75,9 +75,9 @@ def test_what_the_cut_keeps_is_as_the_settings_say(colours: Path) -> None:
     task = built("finetune", labels=LabelsConfig(classes='["blue", "red"]'), eval_share=0.75)
     torch.nn.init.normal_(task.head.weight)
     found = task.predict(data, data.held_out)
-    crops = center_crops(data.images, data.held_out, CenterCrop((32, 32), 0.75), DEFAULTS)
+    crops = EvalPass.of(data.images, data.held_out, CenterCrop((32, 32), 0.75), DEFAULTS)
     expected = image_logits(task.eval().classify, crops)
-    torch.testing.assert_close(found.logits[0], expected.logits[:, 0])
+    torch.testing.assert_close(found.logits[0], expected[:, 0])
 
 
 @pytest.mark.parametrize("kind", ["probe", "finetune"])
